@@ -1,0 +1,24 @@
+"""The errors that preimage raises; everything else is a status (see ``inversion.Status``)."""
+
+from __future__ import annotations
+
+
+class PreimageError(Exception):
+    """Every error that preimage raises on purpose."""
+
+
+class InputError(PreimageError, ValueError):
+    """An argument is not what was expected; the message says what came and what to do."""
+
+
+class FormatError(InputError):
+    """A file or a module cannot be read as a generator or as observations."""
+
+
+class MissingExtraError(PreimageError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is needed here and is not installed; run: pip install 'preimage[{extra}]'"
+        )

@@ -1,0 +1,158 @@
+"""What an inversion returns: codes, residuals, a status per sample, a report per layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.generator import Generator
+from preimage.observation import ROUNDING, Observation
+
+Array = NDArray[np.float64]
+
+
+class Status(StrEnum):
+    """How the inversion of one sample ended. ``message`` says what to do about it."""
+
+    SOLVED = "solved"
+    ABOVE_NOISE = "above_noise"
+    AMBIGUOUS = "ambiguous"
+    STEP_LIMIT = "step_limit"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+
+    @property
+    def message(self) -> str:
+        """One sentence: what happened, and which knob to turn."""
+        return _MESSAGES[self]
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether the latent code is a number at all (else it is NaN)."""
+        return self not in (Status.INFEASIBLE, Status.FAILED)
+
+
+_MESSAGES = {
+    Status.SOLVED: "The code explains the observation to within the noise level.",
+    Status.ABOVE_NOISE: (
+        "The method finished, but some entry is off by more than `noise`: raise `noise` if it was "
+        "set too low, try another method, or accept that the observation is not in the range."
+    ),
+    Status.AMBIGUOUS: (
+        "Some layer does not determine its input (see `layers[i].rank`), so other codes may "
+        "explain the observation as well; observe more, or use a generator that expands."
+    ),
+    Status.STEP_LIMIT: "Not converged when the steps ran out: raise `steps`, or change `rate`.",
+    Status.INFEASIBLE: (
+        "No tolerance up to the largest one tried admits a point in some layer: raise `noise`, "
+        "or use norm='linf', whose programs are always feasible."
+    ),
+    Status.FAILED: (
+        "The numbers broke down: choose another `backend` for a linear program, a smaller `rate` "
+        "for a gradient method, or rescale the generator."
+    ),
+}
+
+
+class LayerReport(NamedTuple):
+    """What one layer's step did, one entry a sample; NaN or -1 where a method does not say.
+
+    Attributes:
+        slack: Largest error (l-infinity, in units of the layer's output) or sum of errors (l1)
+            that the layer's program needed; for exact inversion the largest violation.
+        tolerance: The tolerance eps that was reached, and is handed to the layer below.
+        active: Rows taken as equations (two-sided).
+        rank: Numerical rank of those rows; below the layer's input size the equations alone do
+            not determine the input.
+        outside: Observed entries that lie outside the activation's range by more than the
+            tolerance, such as entries below -eps under a ReLU.
+        programs: Linear programs solved.
+    """
+
+    slack: Array
+    tolerance: Array
+    active: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    outside: NDArray[np.int64]
+    programs: NDArray[np.int64]
+
+
+class Estimate(NamedTuple):
+    """What a method hands to ``invert``: unverified.
+
+    Attributes:
+        latent: (batch, k); NaN where there is none.
+        status: One ``Status`` a sample; ``SOLVED`` means here that the method is done.
+        layers: First layer first; empty for methods that do not work layer by layer.
+    """
+
+    latent: Array
+    status: NDArray[Any]
+    layers: tuple[LayerReport, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion:
+    """Latent codes with what is known about them. Without a batch, entries are scalars.
+
+    Attributes:
+        latent: (batch, k) float64; NaN where the status says that there is none.
+        residual: (batch,) ``||x - G(latent)||_2``, recomputed from the generator.
+        residual_max: (batch,) ``||x - G(latent)||_inf``, the number to hold against ``noise``.
+        status: (batch,) of ``Status`` (a string: ``inversion.status == "solved"`` works).
+        layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
+    """
+
+    latent: Array
+    residual: Any
+    residual_max: Any
+    status: Any
+    layers: tuple[LayerReport, ...] = ()
+
+    def __len__(self) -> int:
+        return len(np.atleast_2d(self.latent))
+
+    def squeeze(self) -> Inversion:
+        """The only sample of a batch of one, without its batch dimension."""
+        values = [getattr(self, f.name)[0] for f in fields(self)[:-1]]
+        layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
+        return Inversion(*values, layers)
+
+    def __repr__(self) -> str:
+        names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)
+        summary = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
+        return f"Inversion({len(self)} samples: {summary or 'none'})"
+
+
+def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
+    """Recompute the residuals and settle the status: a solver's own word counts for nothing.
+
+    ``SOLVED`` stays only where the largest error is within the noise, up to rounding; a method
+    that ended for another reason is solved all the same if its code is that good, unless it is
+    known to be one of many. Codes that are not finite become NaN and ``FAILED``.
+    """
+    latent = np.array(estimate.latent, dtype=np.float64)
+    finite = np.isfinite(latent).all(axis=1)
+    error = np.full(observation.values.shape, np.nan)
+    if finite.any():
+        error[finite] = observation.values[finite] - generator(latent[finite])
+    largest = np.max(np.abs(error), axis=1, initial=0.0)
+    scale = np.max(np.abs(observation.values), axis=1, initial=0.0)
+    within = largest <= np.maximum(observation.noise * (1 + ROUNDING), 0) + ROUNDING * np.where(
+        scale > 0, scale, 1.0
+    )
+    status = np.array(estimate.status, dtype=object)
+    status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
+    status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
+        Status.SOLVED
+    )
+    no_latent = np.array([not s.has_latent for s in status], dtype=bool)
+    status[~finite & ~no_latent] = Status.FAILED
+    latent[~finite | no_latent] = np.nan
+    residual = np.linalg.norm(error, axis=1)
+    residual[~finite | no_latent] = largest[~finite | no_latent] = np.nan
+    return Inversion(latent, residual, largest, status, estimate.layers)
