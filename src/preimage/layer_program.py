@@ -1,0 +1,161 @@
+"""One layer's inversion as a linear program: the only place that builds one.
+
+With the slab ``[lower - lower_rate d, upper + upper_rate d]`` of each row (``activation.Slab``),
+the weight W and the domain ``[low, high]`` of the input z, the four programs are
+
+    linf     minimise  d               over z, d >= 0    (paper, Algorithm 1 without d <= eps)
+    l1       minimise  sum_j e_j       over z, e >= 0    (paper, Algorithm 2)
+    relaxed  maximise  sum_j max(0, x_j) (w_j z + b_j)   (paper, equation 8)
+    linear   minimise  c z
+
+    subject to  lower_j - lower_rate_j d  <=  w_j z + b_j  <=  upper_j + upper_rate_j d
+                low <= z <= high
+
+where row j has its own ``d = e_j`` under l1, and ``d`` is the constant ``eps`` in the last two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from preimage.activation import Slab
+from preimage.generator import Layer, Weight
+
+Array = NDArray[np.float64]
+Norm = Literal["linf", "l1", "relaxed"]
+NORMS: tuple[Norm, ...] = ("linf", "l1", "relaxed")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProgram:
+    """A batch of programs over one matrix; each sample has its own bounds.
+
+    Attributes:
+        weight: (n, k), shared by the batch; dense or CSR.
+        slab: Bounds on ``weight @ z`` (the bias is already subtracted), each part (batch, n).
+        slack: How ``delta`` enters: ``"shared"`` (one a sample, l-infinity), ``"own"`` (one a
+            row, l1) or ``"none"`` (the rates are not used).
+        objective: (batch, k), minimised together with the sum of all slacks.
+        domain: Interval of every entry of z.
+    """
+
+    weight: Weight
+    slab: Slab
+    slack: Literal["shared", "own", "none"]
+    objective: Array
+    domain: tuple[float, float]
+
+    def __len__(self) -> int:
+        return len(self.objective)
+
+    def violation(self, z: Array) -> Array:
+        """How much slack each row needs at ``z``, (batch, n); recomputed, never the solver's word.
+
+        Rows without a rate (or a program without slacks) count in units of the pre-activation.
+        """
+        a = (self.weight @ z.T).T
+        short, long = self.slab.lower - a, a - self.slab.upper
+        if self.slack != "none":
+            short = short / np.where(self.slab.lower_rate > 0, self.slab.lower_rate, 1.0)
+            long = long / np.where(self.slab.upper_rate > 0, self.slab.upper_rate, 1.0)
+        return np.maximum(np.maximum(short, long), 0.0)
+
+    def slack_at(self, z: Array) -> Array:
+        """(batch,) largest (shared, none) or summed (own) slack needed at ``z``."""
+        need = self.violation(z)
+        return need.sum(axis=1) if self.slack == "own" else need.max(axis=1, initial=0.0)
+
+    def linear_program(self, sample: int) -> LinearProgram:
+        """Write one sample in the general form that library solvers take.
+
+        The variables are z, then the slacks; each finite side of each row is one inequality:
+
+            [  W  -U ] [z]     [ upper ]
+            [ -W  -L ] [d] <=  [-lower ],    low <= z <= high,   d >= 0
+
+        with U, L the rates in one column (shared), on a diagonal (own), or absent (none).
+        """
+        n, k = self.weight.shape
+        lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
+        above, below = np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
+        rates = -np.concatenate([upper_rate[above], lower_rate[below]])
+        rows = np.concatenate([above, below])
+        count = {"shared": 1, "own": n, "none": 0}[self.slack]
+        column = rows if self.slack == "own" else np.zeros_like(rows)
+        blocks = sparse if sparse.issparse(self.weight) else np
+        left = blocks.vstack([self.weight[above], -self.weight[below]])
+        if count:
+            entries = (rates, (np.arange(len(rows)), column))
+            slacks = sparse.csr_array(entries, shape=(len(rows), count))
+            # An own slack makes the matrix mostly zeros; a shared one only adds a column.
+            if self.slack == "own" or sparse.issparse(self.weight):
+                left = sparse.hstack([sparse.csr_array(left), slacks], format="csr")
+            else:
+                left = np.hstack([left, slacks.toarray()])
+        low, high = self.domain
+        return LinearProgram(
+            cost=np.concatenate([self.objective[sample], np.ones(count)]),
+            matrix=left,
+            bound=np.concatenate([upper[above], -lower[below]]),
+            lower=np.concatenate([np.full(k, low), np.zeros(count)]),
+            upper=np.concatenate([np.full(k, high), np.full(count, np.inf)]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProgram:
+    """``minimise cost @ v  subject to  matrix @ v <= bound, lower <= v <= upper``."""
+
+    cost: Array
+    matrix: Weight
+    bound: Array
+    lower: Array
+    upper: Array
+
+
+def layer_program(
+    layer: Layer, x: Array, tolerance: Array, norm: Norm, domain: tuple[float, float]
+) -> LayerProgram:
+    """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.
+
+    Args:
+        layer: Weight, bias and activation.
+        x: (batch, n) outputs, possibly noisy.
+        tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive.
+        norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
+        domain: Interval that holds every input of the layer.
+    """
+    eps = tolerance[:, None]
+    slab = layer.activation.slab(x, eps)
+    objective = np.zeros((len(x), layer.input_size))
+    slack: Literal["shared", "own", "none"] = "own" if norm == "l1" else "shared"
+    if norm == "relaxed":
+        slack = "none"
+        objective, slab = _relax(layer, x, eps, slab)
+    shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
+    return LayerProgram(layer.weight, shifted, slack, objective, domain)
+
+
+def _relax(layer: Layer, x: Array, eps: Array, slab: Slab) -> tuple[Array, Slab]:
+    """Equation 8: keep the upper rows at ``delta = eps``, and push the rows up by their values.
+
+    The lower rows that survive are those which hold whatever the sign of the row is: none under
+    a ReLU; ``c a_j >= min(0, x_j - eps)`` under a LeakyReLU, whose objective takes x itself; and
+    all of them under a smooth head, where there is no sign to guess.
+    """
+    low, _ = layer.activation.range
+    bounded_below = low == 0.0 and layer.activation(np.zeros(1))[0] == 0.0
+    push = np.maximum(x, 0.0) if bounded_below else x
+    lower = slab.lower - slab.lower_rate * eps
+    if bounded_below:
+        lower = np.full_like(x, -np.inf)
+    elif low == -np.inf:
+        lower = np.minimum(lower, 0.0)
+    zero = np.zeros_like(x)
+    relaxed = Slab(lower, zero, slab.upper + slab.upper_rate * eps, zero)
+    return -layer.adjoint(push), relaxed
