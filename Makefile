@@ -1,0 +1,39 @@
+# Every target makes what it needs in .venv; nothing but Python >= 3.11 (with venv) and make is
+# asked for. The stamps keep a second run from installing again.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint types check clean
+
+demo: .venv/installed-demo
+	$(BIN)/preimage demo --out demo-output
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+check: .venv/installed-test
+	$(BIN)/python benchmarks/claims.py
+
+clean:
+	rm -rf .venv demo-output
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "preimage needs Python >= 3.11; choose one with: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed-demo: $(PINS) | .venv/bin/python
+	$(PIP) -e ".[plot]"
+	@touch $@
+
+.venv/installed-test: $(PINS) | .venv/bin/python
+	$(PIP) -e ".[test]"
+	@touch $@ .venv/installed-demo
