@@ -38,6 +38,12 @@ class Slab(NamedTuple):
     upper: Array
     upper_rate: Array
 
+    def at(self, delta: Array | float) -> Slab:
+        """The slab at a fixed ``delta``: no rates are left."""
+        zero = np.zeros_like(self.lower)
+        lower, upper = self.lower - self.lower_rate * delta, self.upper + self.upper_rate * delta
+        return Slab(lower, zero, upper, zero)
+
 
 @runtime_checkable
 class Activation(Protocol):
@@ -58,6 +64,9 @@ class Activation(Protocol):
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
         """The pre-activations within ``tolerance`` of ``x``; see the module's text."""
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """What holds at ``delta = tolerance`` whatever sign the pre-activation has (eq. 8)."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,10 @@ class ReLU:
         return Slab(
             np.where(active, x, -np.inf), active.astype(np.float64), x.copy(), np.ones_like(x)
         )
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """Paper, equation 8: ``a <= x + tolerance``, active or not."""
+        return self.slab(x, np.inf)._replace(upper=x + tolerance, upper_rate=np.zeros_like(x))
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,11 @@ class LeakyReLU:
         upper_rate = np.where(x < -np.asarray(tolerance), 1.0 / self.slope, 1.0)
         return Slab(x * lower_rate, lower_rate, x * upper_rate, upper_rate)
 
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """``min(0, x - tolerance) / slope <= a <= x + tolerance``."""
+        lower, zero = np.minimum(x - tolerance, 0.0) / self.slope, np.zeros_like(x)
+        return Slab(lower, zero, x + tolerance, zero)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -143,6 +161,9 @@ class Identity:
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
         return Slab(x.copy(), np.ones_like(x), x.copy(), np.ones_like(x))
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
+        return self.slab(x, tolerance).at(tolerance)
 
 
 # Past 1 - 2**-40 a tanh or sigmoid value says only that its pre-activation is large: one unit of
@@ -198,6 +219,9 @@ class Tanh:
     def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
         return _smooth_slab(self, x, tolerance)
 
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
+        return self.slab(x, tolerance).at(tolerance)
+
 
 @dataclass(frozen=True)
 class Sigmoid:
@@ -224,6 +248,9 @@ class Sigmoid:
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
         return _smooth_slab(self, x, tolerance)
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
+        return self.slab(x, tolerance).at(tolerance)
 
 
 # The one table of names; files and the command speak these.

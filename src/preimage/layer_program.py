@@ -131,31 +131,15 @@ def layer_program(
         domain: Interval that holds every input of the layer.
     """
     eps = tolerance[:, None]
-    slab = layer.activation.slab(x, eps)
-    objective = np.zeros((len(x), layer.input_size))
-    slack: Literal["shared", "own", "none"] = "own" if norm == "l1" else "shared"
     if norm == "relaxed":
-        slack = "none"
-        objective, slab = _relax(layer, x, eps, slab)
+        # Values outside the range are noise, so they push no further than its ends do; a row
+        # at act(0) says nothing about its sign, so it does not push at all.
+        activation = layer.activation
+        push = np.clip(x, *activation.range) - activation(np.zeros(1))
+        slab, slack = activation.relaxed_slab(x, eps), "none"
+        objective = -layer.adjoint(push)
+    else:
+        slab, slack = layer.activation.slab(x, eps), "own" if norm == "l1" else "shared"
+        objective = np.zeros((len(x), layer.input_size))
     shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
     return LayerProgram(layer.weight, shifted, slack, objective, domain)
-
-
-def _relax(layer: Layer, x: Array, eps: Array, slab: Slab) -> tuple[Array, Slab]:
-    """Equation 8: keep the upper rows at ``delta = eps``, and push the rows up by their values.
-
-    The lower rows that survive are those which hold whatever the sign of the row is: none under
-    a ReLU; ``c a_j >= min(0, x_j - eps)`` under a LeakyReLU, whose objective takes x itself; and
-    all of them under a smooth head, where there is no sign to guess.
-    """
-    low, _ = layer.activation.range
-    bounded_below = low == 0.0 and layer.activation(np.zeros(1))[0] == 0.0
-    push = np.maximum(x, 0.0) if bounded_below else x
-    lower = slab.lower - slab.lower_rate * eps
-    if bounded_below:
-        lower = np.full_like(x, -np.inf)
-    elif low == -np.inf:
-        lower = np.minimum(lower, 0.0)
-    zero = np.zeros_like(x)
-    relaxed = Slab(lower, zero, slab.upper + slab.upper_rate * eps, zero)
-    return -layer.adjoint(push), relaxed

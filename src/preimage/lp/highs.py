@@ -1,0 +1,62 @@
+"""The reference backend: HiGHS's simplex method, through highspy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from preimage.layer_program import LinearProgram
+from preimage.lp.outcome import Outcome
+
+Array = NDArray[np.float64]
+_TOLERANCE = 1e-9
+
+
+def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
+    """Solve a (scaled) linear program.
+
+    Returns:
+        The outcome, and the minimiser over all variables (meaningless unless optimal).
+    """
+    import highspy
+
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("random_seed", 0)
+    solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
+    solver.setOptionValue("dual_feasibility_tolerance", _TOLERANCE)
+    solver.passModel(_model(highspy, program))
+    solver.run()
+    status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kUnboundedOrInfeasible:
+        # Presolve saw one of the two; without it the simplex method says which.
+        solver.setOptionValue("presolve", "off")
+        solver.run()
+        status = solver.getModelStatus()
+    outcome = {
+        highspy.HighsModelStatus.kOptimal: Outcome.OPTIMAL,
+        highspy.HighsModelStatus.kModelEmpty: Outcome.OPTIMAL,
+        highspy.HighsModelStatus.kInfeasible: Outcome.INFEASIBLE,
+        highspy.HighsModelStatus.kUnbounded: Outcome.UNBOUNDED,
+    }.get(status, Outcome.FAILED)
+    point = np.asarray(solver.getSolution().col_value, dtype=np.float64)
+    if outcome is Outcome.OPTIMAL and point.shape != program.cost.shape:
+        outcome = Outcome.FAILED
+    return outcome, point
+
+
+def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN202
+    matrix = sparse.csc_array(program.matrix)
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(program.cost), len(program.bound)
+    model.col_cost_ = program.cost
+    model.col_lower_, model.col_upper_ = program.lower, program.upper
+    model.row_lower_ = np.full(len(program.bound), -np.inf)
+    model.row_upper_ = program.bound
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_ = matrix.indptr
+    model.a_matrix_.index_ = matrix.indices
+    model.a_matrix_.value_ = matrix.data
+    return model
