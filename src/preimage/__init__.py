@@ -1,0 +1,41 @@
+"""Invert deep generative models with ReLU-like activations."""
+
+from preimage import zoo
+from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
+from preimage.generator import Generator, Layer, from_arrays
+from preimage.inversion import Inversion, LayerReport, Status
+from preimage.invert import invert
+from preimage.io import from_torch, load, save
+from preimage.methods import METHODS, Adam, Exact, GradientDescent, LayerwiseLP
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "Activation",
+    "Adam",
+    "Exact",
+    "FormatError",
+    "Generator",
+    "GradientDescent",
+    "Identity",
+    "InputError",
+    "Inversion",
+    "Layer",
+    "LayerReport",
+    "LayerwiseLP",
+    "LeakyReLU",
+    "MissingExtraError",
+    "PreimageError",
+    "ReLU",
+    "Sigmoid",
+    "Status",
+    "Tanh",
+    "from_arrays",
+    "from_torch",
+    "invert",
+    "load",
+    "save",
+    "zoo",
+]

@@ -1,0 +1,51 @@
+"""The door: check the input, run a method, recompute the residual."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from preimage.errors import InputError
+from preimage.generator import Generator
+from preimage.inversion import Inversion, assess
+from preimage.methods import Method, as_method
+from preimage.observation import check_observation
+
+
+def invert(
+    generator: Generator,
+    observation: ArrayLike,
+    method: Method | str = "linf",
+    *,
+    noise: ArrayLike = 0.0,
+) -> Inversion:
+    """Find latent codes z with ``G(z)`` near ``observation``.
+
+    Args:
+        generator: The network.
+        observation: Shape (n,) or (batch, n), real and finite.
+        method: A name in ``preimage.METHODS``, or an object such as ``LayerwiseLP(norm="l1")``.
+        noise: The initial tolerance eps_0: a bound on the largest absolute noise entry, in the
+            observation's units; a number, or shape (batch,).
+
+    Returns:
+        Codes, residuals (recomputed from the generator), a status per sample, layer reports.
+        A single vector in gives single values out.
+
+    Raises:
+        InputError: Anything wrong with the arguments. A numerical failure is a status, and never
+            raises.
+
+    >>> import preimage
+    >>> generator = preimage.from_arrays([[[2.0], [-1.0]]])
+    >>> inversion = preimage.invert(generator, [6.0, 0.0], "exact")
+    >>> inversion.latent, str(inversion.status)
+    (array([3.]), 'solved')
+    """
+    if not isinstance(generator, Generator):
+        raise InputError(
+            f"generator: expected a preimage.Generator, got {type(generator).__name__}; "
+            "see preimage.load, preimage.from_torch and preimage.from_arrays"
+        )
+    checked, single = check_observation(generator, observation, noise)
+    inversion = assess(generator, checked, as_method(method).solve(generator, checked))
+    return inversion.squeeze() if single else inversion

@@ -1,0 +1,47 @@
+"""Inversion methods: frozen dataclasses with one verb, ``solve(generator, observation)``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from preimage.errors import InputError
+from preimage.generator import Generator
+from preimage.inversion import Estimate
+from preimage.methods.exact import Exact
+from preimage.methods.gradient import Adam, GradientDescent
+from preimage.methods.layerwise import LayerwiseLP
+from preimage.observation import Observation
+
+
+class Method(Protocol):
+    """Anything that finds codes. What it is given never depends on the true code."""
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Estimate one code a sample; failures are statuses, not exceptions."""
+
+
+# A name is short for the object with its defaults.
+METHODS: dict[str, Method] = {
+    "exact": Exact(),
+    "linf": LayerwiseLP(norm="linf"),
+    "l1": LayerwiseLP(norm="l1"),
+    "relaxed": LayerwiseLP(norm="relaxed"),
+    "gradient": GradientDescent(),
+    "adam": Adam(),
+}
+
+
+def as_method(method: Method | str) -> Method:
+    """Return the method for a name, or the object itself.
+
+    Raises:
+        InputError: Unknown name, or an object without ``solve``.
+    """
+    if isinstance(method, str) and method in METHODS:
+        return METHODS[method]
+    if not isinstance(method, (str, type)) and hasattr(method, "solve"):
+        return method
+    raise InputError(
+        f"method: expected one of {', '.join(METHODS)}, or an object such as "
+        f"LayerwiseLP(norm='l1'), got {method!r}"
+    )

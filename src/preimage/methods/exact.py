@@ -1,0 +1,136 @@
+"""Exact inversion, layer by layer, by linear equations (paper, Theorem 2 and equation 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from preimage import lp
+from preimage.generator import Generator, Layer
+from preimage.inversion import Estimate, Status
+from preimage.layer_program import layer_program
+from preimage.methods.layerwise import layer_report
+from preimage.observation import Observation
+
+Array = NDArray[np.float64]
+
+# Relative to the largest singular value (as R's diagonal shows it): below, a column is dependent.
+_RANK = 1e-11
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Solve the active rows of each layer, last layer first, as linear equations.
+
+    Meant for observations without noise. Under a ReLU the active rows are those above the
+    tolerance; a LeakyReLU, an identity and the unsaturated part of a tanh or sigmoid head make
+    every row an equation. Where the active rows of a layer have full column rank, they determine
+    its input. Where they do not, the inequalities of the inactive rows and the domain of the layer
+    below may still do so: a linear program over the layer's polytope (equation 4) finds a point,
+    and two more, along a fixed random direction and against it, tell whether it is the only one.
+    If not, the sample is ``ambiguous``.
+
+    Args:
+        backend: For those linear programs: ``"highs"`` or ``"piqp"``.
+
+    Raises:
+        InputError: Unknown backend.
+    """
+
+    backend: lp.Backend = "highs"
+
+    def __post_init__(self) -> None:
+        lp.check_backend(self.backend)
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Invert every sample; see ``methods.Method``."""
+        status = np.full(len(observation), Status.SOLVED, dtype=object)
+        x, tolerance = observation.values, observation.tolerance
+        reports = []
+        for index in reversed(range(len(generator.layers))):
+            layer, domain = generator.layers[index], generator.domain(index)
+            z, determined = _equations(layer, x, tolerance)
+            # Rounding leaves tiny values of either sign where the layer below gave 0.
+            z = np.clip(z, *domain)
+            programs = np.zeros(len(x), dtype=np.int64)
+            rest = np.flatnonzero(~determined & np.isfinite(x).all(axis=1))
+            if len(rest):
+                z[rest], verdict = self._polytope(layer, x[rest], tolerance[rest], domain)
+                programs[rest] = 3
+                worse = verdict != Status.SOLVED
+                status[rest[worse]] = verdict[worse]
+            slack = layer_program(layer, x, tolerance, "linf", domain).slack_at(z)
+            reports.append(layer_report(layer, x, slack, tolerance, programs))
+            x = z
+        return Estimate(x, status, tuple(reversed(reports)))
+
+    def _polytope(
+        self, layer: Layer, x: Array, tolerance: Array, domain: tuple[float, float]
+    ) -> tuple[Array, NDArray[np.object_]]:
+        """A point of each polytope (equation 4), and whether it has others."""
+        program = layer_program(layer, x, tolerance, "linf", domain)
+        centre = lp.solve(program, self.backend)
+        status = np.full(len(x), Status.SOLVED, dtype=object)
+        status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
+        reach = np.maximum(tolerance, centre.slack * (1 + 1e-9))
+        reach = np.where(np.isfinite(reach), reach, tolerance)
+        direction = np.random.default_rng(0).normal(size=layer.input_size)
+        objective = np.tile(direction, (len(x), 1))
+        ends = [
+            lp.solve(lp.with_objective(program, sign * objective, reach), self.backend)
+            for sign in (1.0, -1.0)
+        ]
+        # Along a random direction two different ends have different values; how far a single
+        # point may seem to reach is the tolerance, magnified by the layer's conditioning.
+        width = np.abs((ends[0].z - ends[1].z) @ direction)
+        size = np.abs(centre.z) @ np.abs(direction)
+        unique = width <= 1e-4 * size + 1e3 * reach
+        status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
+        return centre.z, status
+
+
+def _equations(layer: Layer, x: Array, tolerance: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Least squares on the active rows of each sample, and whether their rank is full.
+
+    Rows are weighted by the activation's derivative at the observed value, so that an error in x
+    counts alike in all of them; for ReLU and identity all weights are 1.
+    """
+    target = layer.activation.inverse(x)
+    active = np.isfinite(target) & np.isfinite(layer.activation.slab(x, tolerance[:, None]).lower)
+    trust = layer.activation.derivative(np.where(active, target, 0.0))
+    z = np.full((len(x), layer.input_size), np.nan)
+    determined = np.zeros(len(x), dtype=bool)
+    weight = layer.dense_weight
+    for sample, rows in enumerate(active):
+        if rows.sum() < layer.input_size:
+            continue
+        scale = trust[sample, rows]
+        matrix = scale[:, None] * weight[rows]
+        rhs = scale * (target[sample, rows] - layer.bias[rows])
+        solution = _least_squares(matrix, rhs)
+        if solution is not None:
+            z[sample], determined[sample] = solution, True
+    return z, determined
+
+
+def _least_squares(matrix: Array, rhs: Array) -> Array | None:
+    """Column-pivoted QR with one step of refinement; None if the columns are dependent."""
+    if matrix.shape[1] == 0:
+        return np.zeros(0)
+    # Columns of very different size are a matter of units, not of rank.
+    size = np.linalg.norm(matrix, axis=0)
+    if not (size > 0).all():
+        return None
+    scaled = matrix / size
+    q, r, order = linalg.qr(scaled, mode="economic", pivoting=True, check_finite=False)
+    diagonal = np.abs(np.diag(r))
+    if diagonal[-1] <= _RANK * diagonal[0]:
+        return None
+    y = np.zeros(matrix.shape[1])
+    for _ in range(2):
+        residual = rhs - scaled @ y
+        y[order] += linalg.solve_triangular(r, q.T @ residual, check_finite=False)
+    return y / size

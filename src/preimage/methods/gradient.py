@@ -1,0 +1,146 @@
+"""The baselines: plain gradient descent, and Adam with restarts, on ``0.5 ||G(z) - x||_2^2``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import InputError
+from preimage.generator import Generator
+from preimage.inversion import Estimate, Status
+from preimage.observation import Observation
+
+Array = NDArray[np.float64]
+
+
+def _check(positive: dict[str, float], counts: dict[str, int]) -> None:
+    for name, value in positive.items():
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name}: expected a number above 0, got {value!r}")
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise InputError(f"{name}: expected a whole number of at least 1, got {count!r}")
+
+
+def _loss_and_gradient(generator: Generator, z: Array, x: Array) -> tuple[Array, Array]:
+    """``0.5 ||G(z) - x||^2`` and its gradient in z, (batch,) and (batch, k)."""
+    a = generator.preactivations(z)
+    error = generator.layers[-1].activation(a[-1]) - x
+    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(a, error)
+
+
+class _Best:
+    """The best point seen by each sample; a descent that diverges keeps what it had."""
+
+    def __init__(self, z: Array) -> None:
+        self.z, self.loss = z.copy(), np.full(len(z), np.inf)
+
+    def see(self, z: Array, loss: Array, samples: NDArray[np.intp]) -> None:
+        better = loss < self.loss[samples]
+        self.z[samples[better]], self.loss[samples[better]] = z[better], loss[better]
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """The paper's baseline: fixed rate, one Gaussian start, the same for each sample.
+
+    The paper's settings are ``rate=1, steps=1000`` on random networks and ``rate=1e-3,
+    steps=10_000`` on its MNIST network, with ``gradient_tolerance=1e-9``.
+
+    Args:
+        rate: Step length, positive.
+        steps: Most steps taken.
+        gradient_tolerance: A sample is done when its gradient's norm is below this.
+        seed: Of the start.
+
+    Raises:
+        InputError: A parameter is out of its range.
+    """
+
+    rate: float = 1.0
+    steps: int = 1000
+    gradient_tolerance: float = 1e-9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            {"rate": self.rate, "gradient_tolerance": self.gradient_tolerance},
+            {"steps": self.steps},
+        )
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Invert every sample; see ``methods.Method``."""
+        x = observation.values
+        start = np.random.default_rng(self.seed).normal(size=generator.latent_size)
+        z = np.tile(start, (len(x), 1))
+        best = _Best(z)
+        status = np.full(len(x), Status.STEP_LIMIT, dtype=object)
+        open_ = np.arange(len(x))
+        # Divergence is an outcome here, not a fault.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self.steps):
+                loss, gradient = _loss_and_gradient(generator, z[open_], x[open_])
+                best.see(z[open_], loss, open_)
+                size = np.linalg.norm(gradient, axis=1)
+                status[open_[size <= self.gradient_tolerance]] = Status.SOLVED
+                going = np.isfinite(size) & (size > self.gradient_tolerance)
+                open_, gradient = open_[going], gradient[going]
+                if not len(open_):
+                    break
+                z[open_] -= self.rate * gradient
+            loss, _ = _loss_and_gradient(generator, z[open_], x[open_])
+            best.see(z[open_], loss, open_)
+        return Estimate(best.z, status)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """A strong baseline: Adam from several Gaussian starts, the best point of all kept.
+
+    Kingma and Ba's update (arXiv:1412.6980, Algorithm 1) with their moment decay rates. Starts do
+    not depend on the batch, so a sample sees the same ones alone or in company.
+
+    Args:
+        rate: Step length, positive.
+        steps: Steps taken from each start.
+        restarts: Number of starts.
+        seed: Of the starts.
+
+    Raises:
+        InputError: A parameter is out of its range.
+    """
+
+    rate: float = 0.1
+    steps: int = 1000
+    restarts: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check({"rate": self.rate}, {"steps": self.steps, "restarts": self.restarts})
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Invert every sample; see ``methods.Method``."""
+        x = observation.values
+        batch, k = len(x), generator.latent_size
+        best = _Best(np.zeros((batch, k)))
+        everyone = np.arange(batch)
+        random = np.random.default_rng(self.seed)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in random.normal(size=(self.restarts, k)):
+                self._descend(generator, x, np.tile(start, (batch, 1)), best, everyone)
+        return Estimate(best.z, np.full(batch, Status.STEP_LIMIT, dtype=object))
+
+    def _descend(
+        self, generator: Generator, x: Array, z: Array, best: _Best, everyone: NDArray[np.intp]
+    ) -> None:
+        mean, square = np.zeros_like(z), np.zeros_like(z)
+        for step in range(1, self.steps + 1):
+            loss, gradient = _loss_and_gradient(generator, z, x)
+            best.see(z, loss, everyone)
+            mean += 0.1 * (gradient - mean)
+            square += 0.001 * (gradient**2 - square)
+            correction = np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            z -= self.rate * correction * mean / (np.sqrt(square) + 1e-8)
+        best.see(z, _loss_and_gradient(generator, z, x)[0], everyone)

@@ -1,0 +1,209 @@
+"""Layer by layer with linear programs: the paper's Algorithms 1 and 2, and its equation 8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage import lp
+from preimage.errors import InputError
+from preimage.generator import Generator, Layer
+from preimage.inversion import Estimate, LayerReport, Status
+from preimage.layer_program import NORMS, Norm, layer_program
+from preimage.observation import Observation
+
+Array = NDArray[np.float64]
+
+# eps may grow this far beyond the largest observed entry; by then every row is inactive.
+_LARGEST_TOLERANCE = 10.0
+
+
+@dataclass(frozen=True)
+class LayerwiseLP:
+    """Invert the last layer by linear programs, then the one before it, down to the code.
+
+    Every program keeps the domain of the layer below (``z >= 0`` under a ReLU), without which a
+    layer must expand twofold before its input is unique.
+
+    * ``norm="linf"``, Algorithm 1: minimise the largest error; the tolerance eps grows by
+      ``growth`` until the program is feasible, and is handed to the layer below. The smallest
+      feasible eps on that grid is found by bracketing instead of scanning: the answer is the same.
+    * ``norm="l1"``, Algorithm 2: minimise the sum of errors; eps grows while the layer's own
+      error ``||act(W z + b) - x||_1`` shrinks.
+    * ``norm="relaxed"``, equation 8: never commits to a sign; eps as under l1.
+
+    Args:
+        norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
+        growth: Factor by which eps grows, above 1 (the paper's alpha; 1.2 there).
+        backend: ``"highs"``, or ``"piqp"`` (extra ``piqp``, several times quicker).
+
+    Raises:
+        InputError: A parameter is out of its range.
+    """
+
+    norm: Norm = "linf"
+    growth: float = 1.2
+    backend: lp.Backend = "highs"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise InputError(f"norm: expected one of {', '.join(NORMS)}, got {self.norm!r}")
+        if not (np.isfinite(self.growth) and self.growth > 1):
+            raise InputError(f"growth: expected a number above 1, got {self.growth!r}")
+        lp.check_backend(self.backend)
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Invert every sample; see ``methods.Method``."""
+        status = np.full(len(observation), Status.SOLVED, dtype=object)
+        x, tolerance = observation.values, observation.tolerance
+        reports = []
+        for index in reversed(range(len(generator.layers))):
+            step = _Step(self, generator.layers[index], generator.domain(index), x)
+            search = step.bracket if self.norm == "linf" else step.scan
+            alive = np.flatnonzero(status == Status.SOLVED)
+            tolerance, x, found = search(tolerance, alive)
+            status[alive] = found[alive]
+            reports.append(step.report(x, tolerance))
+        return Estimate(x, status, tuple(reversed(reports)))
+
+
+class _Step:
+    """One layer of one batch: solves programs and counts them."""
+
+    def __init__(
+        self, method: LayerwiseLP, layer: Layer, domain: tuple[float, float], x: Array
+    ) -> None:
+        self.method, self.layer, self.domain, self.x = method, layer, domain, x
+        self.programs = np.zeros(len(x), dtype=np.int64)
+        largest = np.max(np.abs(x), axis=1, initial=0.0)
+        self.limit = _LARGEST_TOLERANCE * np.where(largest > 0, largest, 1.0)
+
+    def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
+        """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
+        program = layer_program(
+            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain
+        )
+        self.programs[samples] += 1
+        return lp.solve(program, self.method.backend)
+
+    def bracket(
+        self, start: Array, samples: NDArray[np.intp]
+    ) -> tuple[Array, Array, NDArray[np.object_]]:
+        """Algorithm 1's tolerance: the smallest ``start * growth**t`` that is feasible.
+
+        eps is feasible iff the program without ``delta <= eps`` has ``delta* <= eps``. At
+        ``delta = eps`` the rows say no more and no less than ``|act(a) - x| <= eps``, so
+        feasibility is monotone in eps, and ``delta*`` of an infeasible eps is feasible: it
+        bounds the search from above, and halving the exponents does the rest.
+
+        Returns:
+            Tolerances (batch,), inputs (batch, k), statuses (batch,).
+        """
+        batch, k = len(self.x), self.layer.input_size
+        z = np.full((batch, k), np.nan)
+        status = np.full(batch, Status.SOLVED, dtype=object)
+        growth = self.method.growth
+        infeasible = np.full(batch, -1)  # largest exponent known to be infeasible
+        feasible = np.full(batch, -1)  # smallest one known to be feasible; -1: none yet
+        trial = np.zeros(batch, dtype=np.int64)
+        open_ = samples
+        while len(open_):
+            eps = start * growth ** trial.astype(np.float64)
+            solution = self.minimise(eps, open_)
+            optimal = solution.outcome == lp.Outcome.OPTIMAL
+            status[open_[~optimal]] = Status.FAILED
+            fits = optimal & (solution.slack <= eps[open_] * (1 + 1e-9))
+            z[open_[fits]] = solution.z[fits]
+            feasible[open_[fits]] = trial[open_[fits]]
+            misses = optimal & ~fits
+            infeasible[open_[misses]] = trial[open_[misses]]
+            # The first miss gives the upper end, which is feasible but not yet solved.
+            first = open_[misses & (feasible[open_] < 0)]
+            needed = solution.slack[misses & (feasible[open_] < 0)] / start[first]
+            upper = np.ceil(np.log(needed) / np.log(growth) - 1e-9).astype(np.int64)
+            trial[first] = np.maximum(upper, trial[first] + 1)
+            status[first[start[first] * growth ** trial[first] > self.limit[first]]] = (
+                Status.INFEASIBLE
+            )
+            known = np.flatnonzero(feasible >= 0)
+            trial[known] = (infeasible[known] + feasible[known]) // 2
+            done = (feasible >= 0) & (feasible - infeasible <= 1)
+            open_ = open_[~done[open_] & (status[open_] == Status.SOLVED)]
+        return start * growth ** np.maximum(feasible, 0).astype(np.float64), z, status
+
+    def scan(
+        self, start: Array, samples: NDArray[np.intp]
+    ) -> tuple[Array, Array, NDArray[np.object_]]:
+        """Algorithm 2's tolerance: grow while the layer's own l1 error shrinks.
+
+        Returns:
+            As ``bracket``.
+        """
+        batch, k = len(self.x), self.layer.input_size
+        z, eps = np.full((batch, k), np.nan), start.copy()
+        best = np.full(batch, np.inf)
+        status = np.full(batch, Status.INFEASIBLE, dtype=object)
+        reached, open_ = start.copy(), samples
+        while len(open_):
+            solution = self.minimise(eps, open_)
+            error = np.abs(self.layer(solution.z) - self.x[open_]).sum(axis=1)
+            optimal = solution.outcome == lp.Outcome.OPTIMAL
+            better = optimal & (error < best[open_])
+            improved = open_[better]
+            z[improved], best[improved] = solution.z[better], error[better]
+            reached[improved], status[improved] = eps[improved], Status.SOLVED
+            # Only the relaxed program can be infeasible, while eps is too small.
+            waiting = (solution.outcome == lp.Outcome.INFEASIBLE) & ~np.isfinite(best[open_])
+            broken = ~optimal & ~waiting & ~np.isfinite(best[open_])
+            status[open_[broken]] = Status.FAILED
+            open_ = open_[better | waiting]
+            open_ = self._advance(eps, open_)
+        return reached, z, status
+
+    def _advance(self, eps: Array, samples: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Grow eps in place; return the samples whose program that changes.
+
+        Under l1 the program depends on eps only through the rates of its rows. Where these stay,
+        so does the error, and "grow while it shrinks" is over without another program.
+        """
+        before = self.layer.activation.slab(self.x[samples], eps[samples, None])
+        eps[samples] *= self.method.growth
+        go_on = eps[samples] <= self.limit[samples]
+        if self.method.norm == "l1":
+            after = self.layer.activation.slab(self.x[samples], eps[samples, None])
+            changed = [(b != a).any(axis=1) for b, a in zip(before, after, strict=True)]
+            go_on &= np.logical_or.reduce(changed)
+        return samples[go_on]
+
+    def report(self, z: Array, tolerance: Array) -> LayerReport:
+        """What this layer did, for the inputs ``z`` that were found."""
+        program = layer_program(self.layer, self.x, tolerance, self.method.norm, self.domain)
+        return layer_report(
+            self.layer, self.x, program.slack_at(z), tolerance, self.programs
+        )
+
+
+def layer_report(
+    layer: Layer, x: Array, slack: Array, tolerance: Array, programs: NDArray[np.int64]
+) -> LayerReport:
+    """Count and rank the equations of each sample; NaN rows of ``x`` give -1."""
+    eps = tolerance[:, None]
+    equations = np.isfinite(layer.activation.slab(x, eps).lower)
+    low, high = layer.activation.range
+    outside = (x < low - eps) | (x > high + eps)
+    known = np.isfinite(x).all(axis=1)
+    weight = layer.dense_weight
+    rank = [
+        int(np.linalg.matrix_rank(weight[rows])) if ok and weight[rows].size else -int(not ok)
+        for rows, ok in zip(equations, known, strict=True)
+    ]
+    return LayerReport(
+        slack,
+        np.where(known, tolerance, np.nan),
+        np.where(known, equations.sum(axis=1), -1),
+        np.array(rank, dtype=np.int64).reshape(len(x)),
+        np.where(known, outside.sum(axis=1), -1),
+        programs,
+    )
