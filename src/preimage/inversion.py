@@ -35,6 +35,12 @@ class Status(StrEnum):
         """Whether the latent code is a number at all (else it is NaN)."""
         return self not in (Status.INFEASIBLE, Status.FAILED)
 
+    def each(self, count: int) -> NDArray[np.object_]:
+        """An array of ``count`` times this status (``np.full`` would turn it into plain text)."""
+        array = np.empty(count, dtype=object)
+        array[:] = self
+        return array
+
 
 _MESSAGES = {
     Status.SOLVED: "The code explains the observation to within the noise level.",

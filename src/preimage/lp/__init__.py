@@ -69,7 +69,7 @@ def solve(program: LayerProgram, backend: Backend = "highs") -> Solution:
     minimise = BACKENDS[backend]
     batch, k = program.objective.shape
     z = np.full((batch, k), np.nan)
-    outcome = np.full(batch, Outcome.OPTIMAL, dtype=object)
+    outcome = np.empty(batch, dtype=object)
     low, high = program.domain
     for sample in range(batch):
         scaled = scale(program.linear_program(sample), k)

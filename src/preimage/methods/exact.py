@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 # Relative to the largest singular value (as R's diagonal shows it): below, a column is dependent.
 _RANK = 1e-11
 
+# Relative to the largest entry of a layer's output: backends tell apart what differs by this.
+_RESOLVED = 1e-8
+
 
 @dataclass(frozen=True)
 class Exact:
@@ -47,7 +50,7 @@ class Exact:
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        status = np.full(len(observation), Status.SOLVED, dtype=object)
+        status = Status.SOLVED.each(len(observation))
         x, tolerance = observation.values, observation.tolerance
         reports = []
         for index in reversed(range(len(generator.layers))):
@@ -73,18 +76,20 @@ class Exact:
         """A point of each polytope (equation 4), and whether it has others."""
         program = layer_program(layer, x, tolerance, "linf", domain)
         centre = lp.solve(program, self.backend)
-        status = np.full(len(x), Status.SOLVED, dtype=object)
+        status = Status.SOLVED.each(len(x))
         status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
-        reach = np.maximum(tolerance, centre.slack * (1 + 1e-9))
-        reach = np.where(np.isfinite(reach), reach, tolerance)
+        # A polytope thinner than what the backends resolve would seem empty to them.
+        resolved = _RESOLVED * np.max(np.abs(x), axis=1, initial=0.0)
+        reach = np.fmax(np.maximum(tolerance, resolved), centre.slack)
         direction = np.random.default_rng(0).normal(size=layer.input_size)
         objective = np.tile(direction, (len(x), 1))
         ends = [
             lp.solve(lp.with_objective(program, sign * objective, reach), self.backend)
             for sign in (1.0, -1.0)
         ]
-        # Along a random direction two different ends have different values; how far a single
-        # point may seem to reach is the tolerance, magnified by the layer's conditioning.
+        # Along a random direction two different ends have different values; a single point may
+        # seem as wide as the tolerance, magnified by the layer's conditioning. An end that is
+        # infinite (or that the backend did not find) leaves NaN: not known to be unique.
         width = np.abs((ends[0].z - ends[1].z) @ direction)
         size = np.abs(centre.z) @ np.abs(direction)
         unique = width <= 1e-4 * size + 1e3 * reach

@@ -76,7 +76,7 @@ class GradientDescent:
         start = np.random.default_rng(self.seed).normal(size=generator.latent_size)
         z = np.tile(start, (len(x), 1))
         best = _Best(z)
-        status = np.full(len(x), Status.STEP_LIMIT, dtype=object)
+        status = Status.STEP_LIMIT.each(len(x))
         open_ = np.arange(len(x))
         # Divergence is an outcome here, not a fault.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -130,7 +130,7 @@ class Adam:
         with np.errstate(over="ignore", invalid="ignore"):
             for start in random.normal(size=(self.restarts, k)):
                 self._descend(generator, x, np.tile(start, (batch, 1)), best, everyone)
-        return Estimate(best.z, np.full(batch, Status.STEP_LIMIT, dtype=object))
+        return Estimate(best.z, Status.STEP_LIMIT.each(batch))
 
     def _descend(
         self, generator: Generator, x: Array, z: Array, best: _Best, everyone: NDArray[np.intp]

@@ -56,7 +56,7 @@ class LayerwiseLP:
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        status = np.full(len(observation), Status.SOLVED, dtype=object)
+        status = Status.SOLVED.each(len(observation))
         x, tolerance = observation.values, observation.tolerance
         reports = []
         for index in reversed(range(len(generator.layers))):
@@ -103,7 +103,7 @@ class _Step:
         """
         batch, k = len(self.x), self.layer.input_size
         z = np.full((batch, k), np.nan)
-        status = np.full(batch, Status.SOLVED, dtype=object)
+        status = Status.SOLVED.each(batch)
         growth = self.method.growth
         infeasible = np.full(batch, -1)  # largest exponent known to be infeasible
         feasible = np.full(batch, -1)  # smallest one known to be feasible; -1: none yet
@@ -144,7 +144,7 @@ class _Step:
         batch, k = len(self.x), self.layer.input_size
         z, eps = np.full((batch, k), np.nan), start.copy()
         best = np.full(batch, np.inf)
-        status = np.full(batch, Status.INFEASIBLE, dtype=object)
+        status = Status.INFEASIBLE.each(batch)
         reached, open_ = start.copy(), samples
         while len(open_):
             solution = self.minimise(eps, open_)
