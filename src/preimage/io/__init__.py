@@ -1,0 +1,6 @@
+"""Generators and observations in files; generators in torch modules."""
+
+from preimage.io.generators import load, save
+from preimage.io.torch_module import from_torch
+
+__all__ = ["from_torch", "load", "save"]

@@ -1,0 +1,213 @@
+"""Generators in files: the package's own form, and the layers of a bare state dict.
+
+The own form is a set of named tensors, ``layers.0.weight``, ``layers.0.bias``, and a record of
+strings (the header of a safetensors file, the member ``metadata`` of an npz file):
+
+    format   "preimage"
+    version  "1"
+    layers   JSON, an object a layer: activation (a name), storage (dense or csr), shape
+
+A csr weight is the three tensors ``layers.0.weight.data``, ``.indices`` and ``.indptr``. A bias
+that is missing is zero. Tensors are float32 where that is exact, else float64.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from preimage.activation import Activation, activation_name
+from preimage.errors import FormatError, InputError
+from preimage.generator import Generator, Layer, as_float64, from_arrays
+from preimage.io import npz, safetensors_file, torch_file
+from preimage.io.guard import MAX_BYTES, check_file, write_bytes
+
+Tensors = dict[str, NDArray[Any]]
+
+_READERS = {
+    ".safetensors": safetensors_file.read,
+    ".npz": npz.read,
+    ".pth": torch_file.read,
+    ".pt": torch_file.read,
+}
+_WRITERS = {".safetensors": safetensors_file.to_bytes, ".npz": npz.to_bytes}
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | None = None,
+    activation: Activation | str | None = None,
+    head: Activation | str | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Generator:
+    """Read a generator from a ``.safetensors``, ``.npz``, ``.pth`` or ``.pt`` file.
+
+    A file that ``save`` wrote needs no more than its path. Any other holds tensors only: say
+    which of them are layers, first layer first, and what stands between them. Weights of 16 and
+    32 bits are promoted exactly to float64. Nothing in a file is ever executed.
+
+    Args:
+        path: The file; its suffix tells the format.
+        layers: For a bare file: the prefix of each layer, so that ``"fc3"`` stands for the
+            tensors ``fc3.weight`` and, if there is one, ``fc3.bias``.
+        activation: For a bare file: of every layer, but for the last if ``head`` is given.
+        head: For a bare file: activation of the last layer.
+        max_bytes: Largest file to read.
+
+    Raises:
+        FormatError: The file is missing, too large, of another format, or does not hold what was
+            asked for; a tensor has NaN or infinity.
+        MissingExtraError: ``.pth`` and ``.pt`` need torch.
+    """
+    path = check_file(path, max_bytes)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise FormatError(f"{path}: expected a file ending in {', '.join(_READERS)}")
+    try:
+        tensors, metadata = reader(path)
+        if metadata.get("format") == "preimage":
+            if not (layers is activation is head is None):
+                raise InputError(
+                    "the file says itself what its layers are; do not pass layers, activation "
+                    "or head"
+                )
+            return _from_own_form(tensors, metadata)
+        return _from_state_dict(tensors, layers, activation, head)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def save(generator: Generator, path: str | os.PathLike[str]) -> None:
+    """Write a generator to a ``.safetensors`` or ``.npz`` file; ``load`` gives back an equal one.
+
+    The file appears whole or not at all.
+
+    Args:
+        generator: Any.
+        path: The file; its suffix tells the format. Overwritten if it exists.
+
+    Raises:
+        InputError: Another suffix, or no generator.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise InputError(f"path: expected a name ending in {', '.join(_WRITERS)}, got {path.name!r}")
+    if not isinstance(generator, Generator):
+        raise InputError(f"generator: expected a Generator, got {type(generator).__name__}")
+    tensors: Tensors = {}
+    records = []
+    for index, layer in enumerate(generator.layers):
+        name = f"layers.{index}.weight"
+        if layer.is_sparse:
+            tensors[f"{name}.data"] = _narrowed(layer.weight.data)
+            tensors[f"{name}.indices"] = layer.weight.indices.astype(np.int64)
+            tensors[f"{name}.indptr"] = layer.weight.indptr.astype(np.int64)
+        else:
+            tensors[name] = _narrowed(layer.weight)
+        if layer.bias.any():
+            tensors[f"layers.{index}.bias"] = _narrowed(layer.bias)
+        records.append(
+            {
+                "activation": activation_name(layer.activation),
+                "storage": "csr" if layer.is_sparse else "dense",
+                "shape": [layer.output_size, layer.input_size],
+            }
+        )
+    metadata = {"format": "preimage", "version": "1", "layers": json.dumps(records)}
+    write_bytes(path, writer(tensors, metadata))
+
+
+def _narrowed(values: NDArray[np.float64]) -> NDArray[Any]:
+    """As float32 if that loses nothing."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow, values) else values
+
+
+def _tensor(tensors: Tensors, name: str) -> NDArray[Any]:
+    if name not in tensors:
+        raise FormatError(
+            f"expected a tensor {name!r}, the file has {', '.join(tensors) or 'none at all'}"
+        )
+    return as_float64(tensors[name], f"tensor {name!r}")
+
+
+def _from_own_form(tensors: Tensors, metadata: dict[str, str]) -> Generator:
+    if metadata.get("version") != "1":
+        raise FormatError(
+            f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
+            "a newer preimage may read it"
+        )
+    try:
+        records = json.loads(metadata["layers"])
+        parsed = [(str(r["activation"]), r["storage"], tuple(map(int, r["shape"]))) for r in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"the metadata of the layers is malformed: {error!r}") from error
+    layers = []
+    for index, (activation, storage, shape) in enumerate(parsed):
+        prefix = f"layers.{index}"
+        weight = _weight(tensors, f"{prefix}.weight", storage, shape)
+        bias = _tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
+        try:
+            layers.append(Layer(weight, bias, activation))  # type: ignore[arg-type]
+        except InputError as error:
+            raise FormatError(f"{prefix}: {error}") from error
+    return Generator(tuple(layers))
+
+
+def _weight(tensors: Tensors, name: str, storage: object, shape: tuple[int, ...]) -> Any:
+    if storage == "dense":
+        weight: Any = _tensor(tensors, name)
+    elif storage == "csr":
+        data = _tensor(tensors, f"{name}.data")
+        # Indices are whole numbers below 2^53, so that float64 holds them.
+        indices, indptr = (
+            _tensor(tensors, f"{name}.{part}").astype(np.int64) for part in ("indices", "indptr")
+        )
+        try:
+            weight = sparse.csr_array((data, indices, indptr), shape=shape)
+            weight.check_format(full_check=True)
+        except ValueError as error:
+            raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error
+    else:
+        raise FormatError(f"tensor {name!r}: expected storage dense or csr, got {storage!r}")
+    if weight.shape != shape:
+        raise FormatError(f"tensor {name!r}: expected shape {shape}, got shape {weight.shape}")
+    return weight
+
+
+def _from_state_dict(
+    tensors: Tensors,
+    layers: Sequence[str] | None,
+    activation: Activation | str | None,
+    head: Activation | str | None,
+) -> Generator:
+    available = [
+        name.removesuffix(".weight")
+        for name, values in tensors.items()
+        if name.endswith(".weight") and values.ndim == 2
+    ]
+    listed = f"the file has matrices for {', '.join(available) or 'no layer at all'}"
+    if layers is None or activation is None:
+        raise FormatError(
+            "the file does not say which tensors are layers and what stands between them; pass "
+            f"for example layers=['fc3', 'fc4'], activation='relu' ({listed})"
+        )
+    if isinstance(layers, str) or not all(isinstance(prefix, str) for prefix in layers):
+        raise InputError(f"layers: expected a list of prefixes such as ['fc3'], got {layers!r}")
+    for prefix in layers:
+        if f"{prefix}.weight" not in tensors:
+            raise FormatError(f"layers: expected a tensor '{prefix}.weight'; {listed}")
+    weights = [_tensor(tensors, f"{prefix}.weight") for prefix in layers]
+    names = [f"{prefix}.bias" for prefix in layers]
+    biases = [_tensor(tensors, name) if name in tensors else None for name in names]
+    return from_arrays(weights, biases, activation, head)

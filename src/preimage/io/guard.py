@@ -1,0 +1,47 @@
+"""The one door that every file passes: it exists, it is a regular file, it fits the budget."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from preimage.errors import FormatError, InputError
+
+MAX_BYTES = 512 * 2**20
+
+
+def check_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Path:
+    """Return the path of a file that may be read.
+
+    Args:
+        path: Any file.
+        max_bytes: Largest size to accept.
+
+    Raises:
+        FormatError: No such file, not a regular file, or more than ``max_bytes``.
+        InputError: ``max_bytes`` is not a positive integer.
+    """
+    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes <= 0:
+        raise InputError(f"max_bytes: expected a positive integer, got {max_bytes!r}")
+    path = Path(path)
+    if not path.exists():
+        raise FormatError(f"{path}: no such file")
+    if not path.is_file():
+        raise FormatError(f"{path}: expected a regular file")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise FormatError(
+            f"{path}: the file has {size} bytes, more than the limit max_bytes={max_bytes}; "
+            f"if you trust it, pass max_bytes={size}"
+        )
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: under another name, then renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
