@@ -8,16 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
+from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, Norm, layer_program
-from preimage.observation import Observation
+from preimage.observation import ROUNDING, Observation
 
 Array = NDArray[np.float64]
 
 # eps may grow this far beyond the largest observed entry; by then every row is inactive.
 _LARGEST_TOLERANCE = 10.0
+
+# Exponents skipped while no feasible tolerance was seen: 1.2**12 = 9, what a layer usually adds.
+_FIRST_STRIDE = 12
 
 
 @dataclass(frozen=True)
@@ -91,47 +95,50 @@ class _Step:
     def bracket(
         self, start: Array, samples: NDArray[np.intp]
     ) -> tuple[Array, Array, NDArray[np.object_]]:
-        """Algorithm 1's tolerance: the smallest ``start * growth**t`` that is feasible.
+        """Algorithm 1's tolerance: the smallest ``eps = start * growth**t`` that is feasible.
 
         eps is feasible iff the program without ``delta <= eps`` has ``delta* <= eps``. At
-        ``delta = eps`` the rows say no more and no less than ``|act(a) - x| <= eps``, so
-        feasibility is monotone in eps, and ``delta*`` of an infeasible eps is feasible: it
-        bounds the search from above, and halving the exponents does the rest.
+        ``delta = eps`` the rows say no more than ``|act(a) - x| <= eps``. So feasibility is
+        monotone in eps, and the error of any point at all is a feasible eps: each program bounds
+        the exponent t from above. Where delta* never grows with eps (the rows of a larger eps are
+        a subset), a feasible program's delta* also bounds it from below. The last program solved
+        is that of the answer, so z is what the scan would have returned.
 
         Returns:
             Tolerances (batch,), inputs (batch, k), statuses (batch,).
         """
-        batch, k = len(self.x), self.layer.input_size
-        z = np.full((batch, k), np.nan)
+        batch, log_growth = len(self.x), np.log(self.method.growth)
+        z = np.full((batch, self.layer.input_size), np.nan)
         status = Status.SOLVED.each(batch)
-        growth = self.method.growth
-        infeasible = np.full(batch, -1)  # largest exponent known to be infeasible
-        feasible = np.full(batch, -1)  # smallest one known to be feasible; -1: none yet
-        trial = np.zeros(batch, dtype=np.int64)
+        subset_rows = isinstance(self.layer.activation, (ReLU, Identity))
+        trial, solved = np.zeros(batch, dtype=np.int64), np.full(batch, -1)
+        infeasible, feasible = np.full(batch, -1), np.full(batch, np.iinfo(np.int64).max)
         open_ = samples
         while len(open_):
-            eps = start * growth ** trial.astype(np.float64)
+            eps = start * np.exp(log_growth * trial)
             solution = self.minimise(eps, open_)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             status[open_[~optimal]] = Status.FAILED
-            fits = optimal & (solution.slack <= eps[open_] * (1 + 1e-9))
-            z[open_[fits]] = solution.z[fits]
-            feasible[open_[fits]] = trial[open_[fits]]
-            misses = optimal & ~fits
-            infeasible[open_[misses]] = trial[open_[misses]]
-            # The first miss gives the upper end, which is feasible but not yet solved.
-            first = open_[misses & (feasible[open_] < 0)]
-            needed = solution.slack[misses & (feasible[open_] < 0)] / start[first]
-            upper = np.ceil(np.log(needed) / np.log(growth) - 1e-9).astype(np.int64)
-            trial[first] = np.maximum(upper, trial[first] + 1)
-            status[first[start[first] * growth ** trial[first] > self.limit[first]]] = (
-                Status.INFEASIBLE
-            )
-            known = np.flatnonzero(feasible >= 0)
-            trial[known] = (infeasible[known] + feasible[known]) // 2
-            done = (feasible >= 0) & (feasible - infeasible <= 1)
-            open_ = open_[~done[open_] & (status[open_] == Status.SOLVED)]
-        return start * growth ** np.maximum(feasible, 0).astype(np.float64), z, status
+            open_, found, slack = open_[optimal], solution.z[optimal], solution.slack[optimal]
+            fits = slack <= eps[open_] * (1 + ROUNDING)
+            z[open_[fits]], solved[open_[fits]] = found[fits], trial[open_[fits]]
+
+            def exponent(error: Array, samples: NDArray[np.intp] = open_) -> NDArray[np.int64]:
+                ratio = np.maximum(error / start[samples], 1.0)
+                return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
+
+            error = np.abs(self.layer(found) - self.x[open_]).max(axis=1, initial=0.0)
+            above = np.where(fits, trial[open_], exponent(error))
+            feasible[open_] = np.minimum(feasible[open_], np.minimum(above, exponent(error)))
+            below = np.where(fits, exponent(slack) - 1 if subset_rows else -1, trial[open_])
+            infeasible[open_] = np.maximum(infeasible[open_], below)
+            # Rounding may let the two bounds cross by one step; a miss that was solved counts.
+            feasible[open_] = np.maximum(feasible[open_], infeasible[open_] + 1)
+            gap = feasible - infeasible
+            stride = np.where(solved < 0, np.minimum(gap // 2, _FIRST_STRIDE), gap // 2)
+            trial = np.where(gap <= 1, feasible, infeasible + np.maximum(stride, 1))
+            open_ = open_[(gap > 1)[open_] | (solved != feasible)[open_]]
+        return start * np.exp(log_growth * np.maximum(solved, 0)), z, status
 
     def scan(
         self, start: Array, samples: NDArray[np.intp]
@@ -180,9 +187,7 @@ class _Step:
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
         program = layer_program(self.layer, self.x, tolerance, self.method.norm, self.domain)
-        return layer_report(
-            self.layer, self.x, program.slack_at(z), tolerance, self.programs
-        )
+        return layer_report(self.layer, self.x, program.slack_at(z), tolerance, self.programs)
 
 
 def layer_report(
