@@ -16,6 +16,7 @@ thus serves every activation and both norms.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -278,14 +279,11 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
     LeakyReLU(slope=0.2)
     """
     if isinstance(activation, str):
-        name, _, slope = activation.partition("(")
-        try:
-            if name == "leaky_relu" and slope.endswith(")"):
-                return LeakyReLU(float(slope[:-1]))
-            if not slope:
-                return BY_NAME[name]()
-        except KeyError:
-            pass
+        slope = re.fullmatch(r"leaky_relu\(([-+.\deE]+)\)", activation)
+        if slope:
+            return LeakyReLU(float(slope[1]))
+        if activation in BY_NAME:
+            return BY_NAME[activation]()
     elif not isinstance(activation, type) and isinstance(activation, Activation):
         return activation
     raise InputError(

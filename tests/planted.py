@@ -1,0 +1,27 @@
+"""Problems with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage import Generator, from_arrays
+
+
+def gaussian_generator(
+    sizes: tuple[int, ...],
+    rng: np.random.Generator,
+    activation: object = "relu",
+    *,
+    bias: bool = False,
+    head: object = None,
+) -> Generator:
+    """Weights N(0, 1/n_i) as in the paper; biases N(0, 0.01) if asked for."""
+    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    weights = [rng.normal(size=(n, k)) / np.sqrt(n) for k, n in pairs]
+    biases = [0.1 * rng.normal(size=n) for _, n in pairs] if bias else None
+    return from_arrays(weights, biases, activation, head)
+
+
+def relative_error(latent: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """``||z - z*|| / ||z*||`` a sample."""
+    return np.linalg.norm(latent - truth, axis=-1) / np.linalg.norm(truth, axis=-1)
