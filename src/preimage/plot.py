@@ -1,0 +1,118 @@
+"""Pictures of observations and reconstructions. Needs matplotlib (``preimage[plot]``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preimage.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CELL = 0.62  # inches an image
+_FONT = 9.0  # points
+
+
+def image_shape(size: int) -> tuple[int, ...]:
+    """Guess how a vector of ``size`` entries is drawn.
+
+    Returns:
+        (s, s) for a square, (3, s, s) for three squares (channels first), else a strip (1, size).
+
+    >>> image_shape(784), image_shape(3 * 32 * 32), image_shape(500)
+    ((28, 28), (3, 32, 32), (1, 500))
+    """
+    side = math.isqrt(size)
+    if side * side == size:
+        return side, side
+    side = math.isqrt(size // 3)
+    return (3, side, side) if 3 * side * side == size else (1, size)
+
+
+def image_grid(
+    rows: Mapping[str, ArrayLike],
+    shape: tuple[int, ...] | None = None,
+    *,
+    columns: Sequence[str] = (),
+) -> Figure:
+    """Draw samples as images: one row a label, one column a sample, all on the gray scale 0..1.
+
+    Args:
+        rows: Label to (m, n) array, the same m and n in each; NaN is left blank.
+        shape: (height, width) or (3, height, width) of a sample; ``image_shape(n)`` if None.
+        columns: Titles over the first columns, left-aligned; an empty title lets the one before
+            it run on.
+
+    Returns:
+        A ``matplotlib.figure.Figure`` with one axes a row; the caller saves it.
+
+    Raises:
+        InputError: No rows, or arrays that differ in shape or do not fit ``shape``.
+        MissingExtraError: matplotlib is not installed.
+    """
+    arrays = {label: np.asarray(values, dtype=np.float64) for label, values in rows.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or len(found := shapes.pop()) != 2 or 0 in found:
+        raise InputError(
+            "rows: expected one or more non-empty arrays of one shape (samples, entries), "
+            f"got {({label: array.shape for label, array in arrays.items()})}"
+        )
+    count, size = found
+    shape = image_shape(size) if shape is None else tuple(shape)
+    if math.prod(shape) != size or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)):
+        raise InputError(
+            f"shape: expected (height, width) or (3, height, width) of {size} entries, got {shape}"
+        )
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    return _draw(Figure(), arrays, count, shape, columns)
+
+
+def _mosaic(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Put the samples (m, n) side by side, a blank gap between them; (height, width, 4) RGBA."""
+    images = array.reshape(len(array), -1, *shape[-2:])
+    colour = np.broadcast_to(images, (len(array), 3, *shape[-2:])).transpose(0, 2, 3, 1)
+    opaque = np.isfinite(colour).all(axis=3, keepdims=True).astype(np.float64)
+    tiles = np.concatenate([np.clip(np.nan_to_num(colour), 0.0, 1.0), opaque], axis=3)
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, _gap(shape)), (0, 0)))
+    return np.concatenate(list(tiles), axis=1)[:, : -_gap(shape)]
+
+
+def _gap(shape: tuple[int, ...]) -> int:
+    return max(1, shape[-1] // 14)
+
+
+def _draw(
+    figure: Figure,
+    arrays: Mapping[str, NDArray[np.float64]],
+    count: int,
+    shape: tuple[int, ...],
+    columns: Sequence[str],
+) -> Figure:
+    strip = shape[-2] == 1
+    width = 3.0 * count if strip else (_CELL + 0.05) * count
+    height = 0.28 if strip else _CELL * shape[-2] / shape[-1]
+    left = 0.2 + 0.075 * max(map(len, arrays))
+    top = 0.3 if any(columns) else 0.08
+    total = (width + left + 0.08, top + (height + 0.05) * len(arrays) + 0.08)
+    figure.set_size_inches(*total)
+    pitch = shape[-1] + _gap(shape)
+    for row, (label, array) in enumerate(arrays.items()):
+        bottom = total[1] - top - (height + 0.05) * (row + 1)
+        box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
+        axes = figure.add_axes(box)
+        axes.imshow(_mosaic(array, shape), aspect="auto", interpolation="nearest")
+        axes.set_axis_off()
+        axes.text(-0.1 / width, 0.5, label, transform=axes.transAxes, ha="right", va="center",
+                  fontsize=_FONT)  # fmt: skip
+        for column, title in enumerate(columns if row == 0 else ()):
+            axes.text(column * pitch - 0.5, -0.5 - 0.08 * shape[-2], title, ha="left",
+                      va="bottom", fontsize=_FONT)  # fmt: skip
+    return figure
