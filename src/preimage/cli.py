@@ -1,0 +1,408 @@
+"""The command ``preimage``: it alone prints, shows progress and sets the exit code.
+
+Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import preimage
+from preimage.errors import InputError, MissingExtraError, PreimageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from preimage.generator import Generator
+    from preimage.inversion import Inversion
+
+CHUNK = 16  # samples between two steps of the progress bar
+SHOWN = 16  # samples in a picture
+
+
+class _Commands(typer.core.TyperGroup):
+    """Where bad input becomes one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PreimageError, OSError) as error:
+            typer.echo(f"preimage: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Invert deep generative models with ReLU-like activations.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
+Layers = Annotated[
+    str | None, typer.Option(help="For a bare state dict: layer names, first first: fc3,fc4")
+]
+ActivationName = Annotated[
+    str | None, typer.Option("--activation", help="For a bare state dict: relu, leaky_relu(0.1) …")
+]
+Head = Annotated[str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")]
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"preimage {preimage.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Invert deep generative models with ReLU-like activations."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for demo.png.")] = Path("demo-output"),
+    as_json: Json = False,
+) -> None:
+    """Invert noisy outputs with known codes, and real digits, by every method."""
+    import numpy as np
+
+    from preimage import demo as work
+
+    generator = preimage.zoo.load(work.NETWORK)
+    tasks = work.tasks(generator)
+    tables: dict[str, list[work.Score]] = {}
+    pictures = []
+    with _progress(len(tasks) * len(work.DEMO_METHODS), "inverting") as bar:
+        for task in tasks:
+            known = [] if task.latent is None else [work.truth_score(generator, task)]
+            tables[task.title] = known
+            inversions = {}
+            for name, inversion, seconds in work.run(generator, task):
+                inversions[name] = inversion
+                known.append(work.score(task, name, inversion, seconds))
+                bar.update()
+            pictures.append(work.picture_rows(generator, task, inversions))
+    rows = {label: np.concatenate([p[label] for p in pictures]) for label in pictures[0]}
+    count = len(tasks[0].observation)
+    titles = [tasks[0].title, *[""] * (count - 1), tasks[1].title]
+    picture = _write_picture(rows, _folder(out) / "demo.png", titles)
+    if as_json:
+        _print_json({
+            "network": work.NETWORK,
+            "noise": work.NOISE,
+            "tables": {title: [asdict(score) for score in t] for title, t in tables.items()},
+            "picture": picture,
+        })  # fmt: skip
+        return
+    for title, scores in tables.items():
+        _print_scores(f"{work.NETWORK}: {count} {title} (noise level {work.NOISE})", scores)
+    if picture:
+        typer.echo(f"Picture: {picture}")
+
+
+def _print_scores(title: str, scores: Sequence[Any]) -> None:
+    columns = ("method", "error, median", "worst", "residual, median", "worst", "failures", "ms")
+    rows = []
+    for score in scores:
+        method, *numbers, failures, milliseconds = asdict(score).values()
+        time = "" if math.isnan(milliseconds) else f"{milliseconds:.1f}"
+        rows.append((method, *(_number(n) for n in numbers), str(failures), time))
+    _print_table(title, columns, rows)
+    typer.echo("error: ||z - z*|| / ||z*||; residual: ||x - G(z)||; ms: per sample\n")
+
+
+@app.command()
+def inspect(
+    network: Network,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Show a network's layers, and which methods can invert it."""
+    from preimage.demo import inspect_generator
+
+    generator = _load(network, layers, activation, head)
+    found = inspect_generator(generator)
+    if as_json:
+        _print_json({"network": network, **asdict(found)})
+        return
+    typer.echo(f"{generator}\n")
+    _print_table(
+        "Layers", ("layer", "sizes", "expansion", "parameters", "activation", "active rows: median",
+                   "worst", "needed"),
+        [(str(row.index), f"{row.inputs} -> {row.outputs}", f"{row.expansion:.2f}",
+          f"{row.parameters:,}", row.activation, f"{row.active_median:.0f}",
+          str(row.active_worst), str(row.inputs)) for row in found.layers],
+    )  # fmt: skip
+    typer.echo(found.active_note)
+    typer.echo(f"{found.rank_note}\n")
+    rows = [(m.method, m.verdict, m.reason) for m in found.methods]
+    _print_table("Methods", ("method", "works", "why"), rows)
+
+
+@app.command()
+def invert(
+    network: Network,
+    observations: Annotated[
+        Path, typer.Argument(help="npy, npz, safetensors, IDX, PNG, or a folder of PNG.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")] = "linf",
+    noise: Annotated[float, typer.Option(help="Bound on the largest noise entry.")] = 0.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
+    import numpy as np
+
+    from preimage.demo import reconstruct
+    from preimage.io.observations import load_observations
+
+    generator = _load(network, layers, activation, head)
+    values = np.atleast_2d(load_observations(observations))
+    start = time.perf_counter()
+    inversion = _invert_in_chunks(generator, values, method, noise)
+    seconds = time.perf_counter() - start
+    settings = {"network": network, "observations": str(observations), "method": method,
+                "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
+    summary = _summary(generator, inversion, seconds) | {"settings": settings}
+    images = reconstruct(generator, inversion)
+    folder = _folder(out)
+    np.save(folder / "latent.npy", inversion.latent)
+    np.save(folder / "reconstruction.npy", images)
+    rows = {"observation": values[:SHOWN], method: images[:SHOWN]}
+    summary["picture"] = _write_picture(rows, folder / "grid.png") if len(values) else None
+    (folder / "summary.json").write_text(_json(summary) + "\n")
+    if as_json:
+        _print_json(summary)
+    else:
+        _print_summary(summary, folder)
+    if not all(status.has_latent for status in inversion.status):
+        raise typer.Exit(1)
+
+
+def _invert_in_chunks(
+    generator: Generator, values: NDArray[np.float64], method: str, noise: float
+) -> Inversion:
+    import numpy as np
+
+    starts = range(0, max(len(values), 1), CHUNK)
+    parts = []
+    with _progress(len(values), "inverting") as bar:
+        for start in starts:
+            chunk = values[start : start + CHUNK]
+            parts.append(preimage.invert(generator, chunk, method, noise=noise))
+            bar.update(len(chunk))
+
+    def join(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    reports = zip(*(part.layers for part in parts), strict=True)
+    joined = tuple(
+        preimage.LayerReport(*(np.concatenate(field) for field in zip(*report, strict=True)))
+        for report in reports
+    )
+    names = ("latent", "residual", "residual_max", "status")
+    return preimage.Inversion(*(join(name) for name in names), joined)
+
+
+def _summary(generator: Generator, inversion: Inversion, seconds: float) -> dict[str, Any]:
+    counts = {
+        str(status): {"samples": count, "message": status.message}
+        for status in preimage.Status
+        if (count := sum(found == status for found in inversion.status))
+    }
+    packages = {name: version(name) for name in ("numpy", "scipy", "highspy")}
+    return {
+        "versions": {
+            "preimage": preimage.__version__,
+            "python": platform.python_version(),
+            **packages,
+        },
+        "generator": {"sizes": generator.sizes, "sha256": generator.digest},
+        "samples": len(inversion),
+        "status": counts,
+        "residual": _quantiles(inversion.residual),
+        "residual_max": _quantiles(inversion.residual_max),
+        "layers": [
+            {name: _median(values) for name, values in report._asdict().items()}
+            for report in inversion.layers
+        ],
+        "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
+    }
+
+
+def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    marks = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+    return {k: float(np.quantile(known, q)) if len(known) else math.nan for k, q in marks.items()}
+
+
+def _median(values: NDArray[Any]) -> float:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    typer.echo(f"{summary['samples']} samples, {_number(summary['ms_per_sample'])} ms each")
+    for status, entry in summary["status"].items():
+        typer.echo(f"{entry['samples']:>6} {status}: {entry['message']}")
+    residuals = [
+        (label, *(_number(value) for value in summary[name].values()))
+        for label, name in (("||x - G(z)||_2", "residual"), ("||x - G(z)||_inf", "residual_max"))
+    ]
+    _print_table("Residuals", ("", *summary["residual"]), residuals)
+    typer.echo(f"Written to {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+
+
+@app.command()
+def zoo(as_json: Json = False) -> None:
+    """List the networks that ship with the package."""
+    cards = [preimage.zoo.card(name) for name in preimage.zoo.names()]
+    if as_json:
+        _print_json([asdict(card) for card in cards])
+        return
+    rows = [
+        (card.name, "-".join(map(str, card.sizes)), _quality(card.quality), card.license)
+        for card in cards
+    ]
+    _print_table("Networks", ("name", "sizes", "quality", "licence"), rows)
+
+
+def _quality(quality: Any) -> str:
+    if isinstance(quality, Mapping):
+        return ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in quality.items()
+            if isinstance(value, (int, float, str))
+        )
+    return str(quality)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A network of the zoo.")],
+    data: Annotated[Path, typer.Option(help="Folder with the four MNIST files in IDX form.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network of the zoo anew (needs the torch extra)."""
+    from preimage.train import train as fit
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out: expected a file name in .safetensors, got {out}")
+    generator, card = fit(name, data, seed=seed, epochs=epochs, progress=True)
+    _folder(out.parent)
+    preimage.save(generator, out)
+    card_file = out.with_suffix(".json")
+    card_file.write_text(_json(card) + "\n")
+    if as_json:
+        _print_json(card)
+    else:
+        typer.echo(f"Written: {out}, {card_file}")
+
+
+def _load(network: str, layers: str | None, activation: str | None, head: str | None) -> Generator:
+    bare = {"layers": layers.split(",") if layers else None, "activation": activation, "head": head}
+    names = preimage.zoo.names()
+    if network in names:
+        if any(value is not None for value in bare.values()):
+            raise InputError(f"--layers, --activation, --head: {network} of the zoo has its own")
+        return preimage.zoo.load(network)
+    if not Path(network).exists():
+        raise InputError(f"NET: {network!r} is no file, and the zoo has only {', '.join(names)}")
+    return preimage.load(network, **bare)  # type: ignore[arg-type]  # three named arguments
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = ()) -> str | None:
+    from preimage.plot import image_grid
+
+    try:
+        image_grid(rows, columns=columns).savefig(path, dpi=120)
+    except MissingExtraError:
+        typer.echo(f"No {path.name}: it needs matplotlib, pip install 'preimage[plot]'", err=True)
+        return None
+    return str(path)
+
+
+def _progress(total: int, label: str) -> Any:
+    from tqdm import tqdm
+
+    # The bar shows only where a terminal is there to see it, and only after a second.
+    return tqdm(total=total, desc=label, delay=1.0, disable=None, leave=False, file=sys.stderr)
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    """Without what JSON lacks: NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(_json(value))
