@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from planted import gaussian_generator, relative_error
+
+from preimage import Exact, from_arrays, invert
+from preimage.methods.exact import _least_squares
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu(0.1)", "leaky_relu(0.01)", "identity"])
+@pytest.mark.parametrize("sizes", [(20, 100, 500), (20, 100, 200, 500)])
+def test_codes_come_back_to_rounding(sizes, activation, bias):
+    """Theorem 2 and equation 5; `make claims` runs 100 draws of each."""
+    for draw in range(3):
+        rng = np.random.default_rng(draw)
+        generator = gaussian_generator(sizes, rng, activation, bias=bias)
+        z = rng.normal(size=(1, sizes[0]))
+        inversion = invert(generator, generator(z), "exact")
+        assert inversion.status[0] == "solved"
+        assert relative_error(inversion.latent, z)[0] < 1e-9
+
+
+@pytest.mark.parametrize("head", ["tanh", "sigmoid"])
+def test_heads_are_inverted_analytically_and_saturated_entries_left_out(head):
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator((5, 20, 60), rng, "relu", bias=True, head=head)
+    z = rng.normal(size=(2, 5))
+    x = generator(z)
+    assert relative_error(invert(generator, x, "exact").latent, z).max() < 1e-9
+    # An entry at the end of the range says only that its pre-activation is large.
+    loud = from_arrays([np.vstack([np.eye(3), 60 * np.eye(3)])], head=head)
+    z = np.array([[0.5, 0.7, -0.4]])
+    inversion = invert(loud, loud(z), "exact")
+    assert inversion.layers[0].active[0] < 6
+    assert relative_error(inversion.latent, z)[0] < 1e-9
+
+
+def test_fewer_active_rows_than_columns_but_a_domain_that_decides():
+    """Claim (section 1): with z >= 0 a hidden layer may be unique below full rank."""
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(10):
+        generator = gaussian_generator((5, 40, 72), rng)
+        z = rng.normal(size=(1, 5))
+        inversion = invert(generator, generator(z), "exact")
+        if inversion.layers[1].rank[0] < 40 and inversion.status[0] == "solved":
+            assert relative_error(inversion.latent, z)[0] < 1e-9
+            assert inversion.layers[1].programs[0] == 3
+            found += 1
+    assert found >= 3
+
+
+def test_example_of_uniqueness_without_any_active_row():
+    """W = [I; -I], x = 0: rank 0, and yet z = 0 is the only preimage."""
+    generator = from_arrays([np.vstack([np.eye(2), -np.eye(2)])])
+    inversion = invert(generator, np.zeros(4), "exact")
+    assert inversion.status == "solved"
+    np.testing.assert_allclose(inversion.latent, 0, atol=1e-7)
+    assert inversion.layers[0].rank == 0
+
+
+@pytest.mark.parametrize("backend", ["highs", "piqp"])
+def test_a_layer_that_does_not_determine_its_input_is_ambiguous(backend):
+    wide = from_arrays([[[1.0, 1.0]]])  # z1 + z2 is all that can be seen
+    inversion = invert(wide, [3.0], Exact(backend))
+    assert inversion.status == "ambiguous"
+    assert inversion.layers[0].rank == 1
+    dead = from_arrays([np.eye(3)])
+    assert invert(dead, [1.0, 0.0, 2.0], Exact(backend)).status == "ambiguous"
+
+
+def test_out_of_range_is_not_solved():
+    rng = np.random.default_rng(2)
+    generator = gaussian_generator((3, 12, 30), rng)
+    x = generator(rng.normal(size=3)) + 0.1 * rng.normal(size=30)
+    inversion = invert(generator, x, "exact")
+    assert inversion.status == "above_noise"
+    assert inversion.residual_max > 1e-3
+
+
+def test_least_squares_tells_units_from_rank():
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(30, 4))
+    z = rng.normal(size=4)
+    units = np.array([1e-12, 1.0, 1e12, 1e3])
+    np.testing.assert_allclose(_least_squares(matrix * units, matrix @ z), z / units, rtol=1e-9)
+    matrix[:, 3] = matrix[:, 0] + matrix[:, 1]
+    assert _least_squares(matrix, matrix @ z) is None
+    matrix[:, 3] = 0
+    assert _least_squares(matrix, matrix @ z) is None

@@ -1,0 +1,57 @@
+"""The house keeps its rules: imports point one way, and importing is quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import preimage
+
+ROOT = Path(preimage.__file__).parent
+# Each room may import those before it.
+FLOORS = [
+    "errors",
+    "activation",
+    "generator",
+    "observation",
+    "inversion",
+    "layer_program",
+    "lp",
+    "methods",
+    "invert",
+    "io",
+    "zoo",
+    "train",
+    "plot",
+    "demo",
+    "cli",
+]
+HEAVY = {"torch", "matplotlib", "PIL", "highspy", "piqp", "onnx", "dask", "typer", "tqdm"}
+
+
+def test_imports_point_one_way():
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preimage"):
+                parts = (node.module or "").split(".")
+                named = [parts[1]] if len(parts) > 1 else [a.name for a in node.names]
+                for other in named:
+                    # The demo, the plots and the command are users: public names are theirs too.
+                    if other in FLOORS:
+                        assert FLOORS.index(other) <= FLOORS.index(room), f"{path}: {other}"
+
+
+def test_heavy_packages_wait_until_they_are_needed():
+    code = "import sys, preimage; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_only_the_command_prints():
+    for path in ROOT.rglob("*.py"):
+        if path.name != "cli.py":
+            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            assert not any(getattr(call.func, "id", "") == "print" for call in calls), path

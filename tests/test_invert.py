@@ -1,0 +1,152 @@
+"""The door: shapes, bad input, and verdicts that do not take a method's word."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from planted import gaussian_generator
+
+import preimage
+from preimage import METHODS, InputError, Status, from_arrays, invert
+from preimage.inversion import Estimate
+
+GENERATOR = gaussian_generator((3, 12, 30), np.random.default_rng(0), bias=True)
+QUICK = {
+    **METHODS,
+    "gradient": preimage.GradientDescent(steps=20),
+    "adam": preimage.Adam(steps=20, restarts=2),
+}
+EVERY_METHOD = pytest.mark.parametrize("method", QUICK.values(), ids=QUICK)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method that says SOLVED and returns what it is told to."""
+
+    latent: tuple
+    status: Status = Status.SOLVED
+
+    def solve(self, generator, observation):
+        return Estimate(
+            np.array(self.latent, dtype=float).reshape(len(observation), -1),
+            self.status.each(len(observation)),
+        )
+
+
+@EVERY_METHOD
+def test_shapes_for_a_batch_a_single_vector_and_an_empty_batch(method):
+    x = GENERATOR(np.random.default_rng(1).normal(size=(2, 3)))
+    batch = invert(GENERATOR, x, method)
+    assert batch.latent.shape == (2, 3)
+    assert batch.residual.shape == batch.residual_max.shape == batch.status.shape == (2,)
+    single = invert(GENERATOR, x[0], method)
+    assert single.latent.shape == (3,)
+    assert np.ndim(single.residual) == np.ndim(single.residual_max) == 0
+    assert isinstance(single.status, Status)
+    assert all(np.ndim(part) == 0 for report in single.layers for part in report)
+    empty = invert(GENERATOR, x[:0], method)
+    assert empty.latent.shape == (0, 3)
+    assert len(empty) == len(empty.status) == 0
+
+
+@EVERY_METHOD
+def test_no_latent_coordinates(method):
+    constant = from_arrays([np.zeros((3, 0))], [[1.0, -1.0, 2.0]])
+    inversion = invert(constant, [[1.0, 0.0, 2.0], [1.0, 0.0, 3.0]], method, noise=0.5)
+    assert inversion.latent.shape == (2, 0)
+    np.testing.assert_allclose(inversion.residual_max, [0, 1])
+    assert list(inversion.status) == ["solved", "above_noise"] or method is QUICK["adam"]
+
+
+@EVERY_METHOD
+def test_residuals_are_those_of_the_generator(method):
+    x = GENERATOR(np.random.default_rng(2).normal(size=(2, 3))) + 0.1
+    inversion = invert(GENERATOR, x, method, noise=0.1)
+    error = x - GENERATOR(inversion.latent)
+    np.testing.assert_allclose(inversion.residual, np.linalg.norm(error, axis=1))
+    np.testing.assert_allclose(inversion.residual_max, np.abs(error).max(axis=1))
+
+
+@EVERY_METHOD
+def test_a_sample_does_not_depend_on_its_company(method):
+    """Rounding may differ with the shape of a matrix product, and nothing else."""
+    x = GENERATOR(np.random.default_rng(3).normal(size=(4, 3))) + 0.01
+    together = invert(GENERATOR, x, method, noise=0.01)
+    alone = np.stack([invert(GENERATOR, row, method, noise=0.01).latent for row in x])
+    np.testing.assert_allclose(together.latent, alone, rtol=1e-7, atol=1e-9)
+
+
+def test_noise_may_differ_by_sample():
+    z = np.random.default_rng(4).normal(size=(2, 3))
+    x = GENERATOR(z)
+    x[1] += 0.05
+    inversion = invert(GENERATOR, x, "linf", noise=[0.0, 0.05])
+    assert inversion.layers[-1].tolerance[0] < 1e-6
+    assert inversion.layers[-1].tolerance[1] == pytest.approx(0.05)
+
+
+def test_a_wrong_point_is_never_called_solved():
+    x = GENERATOR(np.ones((1, 3)))
+    assert invert(GENERATOR, x, Answer((1, 1, 1))).status[0] == "solved"
+    assert invert(GENERATOR, x, Answer((1, 1, 1.001))).status[0] == "above_noise"
+    assert invert(GENERATOR, x, Answer((1, 1, 1.001)), noise=1.0).status[0] == "solved"
+    broken = invert(GENERATOR, x, Answer((1, 1, np.nan)))
+    assert broken.status[0] == "failed"
+    assert np.isnan(broken.latent).all()
+    assert np.isnan(broken.residual[0])
+    claimed = invert(GENERATOR, x, Answer((1, 1, 1), Status.AMBIGUOUS))
+    assert claimed.status[0] == "ambiguous"
+    gone = invert(GENERATOR, x, Answer((1, 1, 1), Status.INFEASIBLE))
+    assert np.isnan(gone.latent).all()
+    assert np.isnan(gone.residual_max[0])
+
+
+def test_every_status_names_a_knob():
+    for status in Status:
+        assert len(status.message) > 20
+    assert "noise" in Status.ABOVE_NOISE.message
+    assert "steps" in Status.STEP_LIMIT.message
+    assert "backend" in Status.FAILED.message
+
+
+def test_negative_entries_under_a_relu_are_noise_and_counted():
+    z = np.random.default_rng(5).normal(size=(1, 3))
+    x = GENERATOR(z)
+    zeros = np.flatnonzero(x[0] == 0)
+    x[0, zeros[0]], x[0, zeros[1]] = -0.5, -0.01
+    inversion = invert(GENERATOR, x, "linf", noise=0.1)
+    assert inversion.layers[-1].outside[0] == 1
+    assert np.isfinite(inversion.latent).all()
+
+
+def test_repr_counts_the_statuses():
+    inversion = invert(GENERATOR, GENERATOR(np.ones((2, 3))), "exact")
+    assert repr(inversion) == "Inversion(2 samples: 2 solved)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(observation=np.zeros(29)), r"observation: expected shape \(30,\) or \(batch, 30\)"),
+        (dict(observation=np.zeros((1, 5, 6))), "flatten images"),
+        (dict(observation=np.full(30, np.nan)), r"observation: .*nan at index \(0,\) \(30 in all"),
+        (dict(observation=np.zeros(30, complex)), "observation: expected real numbers"),
+        (dict(observation=np.zeros(30, object)), "observation: expected real numbers"),
+        (dict(observation=[[0.0], [0.0, 1.0]]), "observation: expected an array"),
+        (dict(noise=-1e-3), "noise: expected a level of at least 0, got -0.001"),
+        (dict(noise=np.nan), "noise: expected finite"),
+        (dict(noise=[0.1, 0.2]), r"noise: expected a number or shape \(1,\)"),
+        (dict(method="newton"), "method: expected one of exact, linf"),
+        (dict(method=preimage.Exact), "method: expected one of"),
+        (dict(method=None), "method: expected one of"),
+        (dict(generator=lambda z: z), "generator: expected a preimage.Generator, got function"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    good = dict(generator=GENERATOR, observation=np.zeros(30), method="exact", noise=0.0)
+    with pytest.raises(InputError, match=message):
+        _call(**{**good, **arguments})
+
+
+def _call(generator, observation, method, noise):
+    return invert(generator, observation, method, noise=noise)
