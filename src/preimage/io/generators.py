@@ -100,7 +100,9 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        raise InputError(f"path: expected a name ending in {', '.join(_WRITERS)}, got {path.name!r}")
+        raise InputError(
+            f"path: expected a name ending in {', '.join(_WRITERS)}, got {path.name!r}"
+        )
     if not isinstance(generator, Generator):
         raise InputError(f"generator: expected a Generator, got {type(generator).__name__}")
     tensors: Tensors = {}
@@ -135,9 +137,8 @@ def _narrowed(values: NDArray[np.float64]) -> NDArray[Any]:
 
 def _tensor(tensors: Tensors, name: str) -> NDArray[Any]:
     if name not in tensors:
-        raise FormatError(
-            f"expected a tensor {name!r}, the file has {', '.join(tensors) or 'none at all'}"
-        )
+        found = ", ".join(sorted(tensors)) or "none at all"
+        raise FormatError(f"expected a tensor {name!r}, the file has {found}")
     return as_float64(tensors[name], f"tensor {name!r}")
 
 
@@ -149,7 +150,9 @@ def _from_own_form(tensors: Tensors, metadata: dict[str, str]) -> Generator:
         )
     try:
         records = json.loads(metadata["layers"])
-        parsed = [(str(r["activation"]), r["storage"], tuple(map(int, r["shape"]))) for r in records]
+        parsed = [
+            (str(r["activation"]), r["storage"], tuple(map(int, r["shape"]))) for r in records
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"the metadata of the layers is malformed: {error!r}") from error
     layers = []
@@ -174,7 +177,7 @@ def _weight(tensors: Tensors, name: str, storage: object, shape: tuple[int, ...]
             _tensor(tensors, f"{name}.{part}").astype(np.int64) for part in ("indices", "indptr")
         )
         try:
-            weight = sparse.csr_array((data, indices, indptr), shape=shape)
+            weight = sparse.csr_array((data, indices, indptr), shape=shape)  # type: ignore[arg-type]
             weight.check_format(full_check=True)
         except ValueError as error:
             raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error
@@ -193,7 +196,7 @@ def _from_state_dict(
 ) -> Generator:
     available = [
         name.removesuffix(".weight")
-        for name, values in tensors.items()
+        for name, values in sorted(tensors.items())
         if name.endswith(".weight") and values.ndim == 2
     ]
     listed = f"the file has matrices for {', '.join(available) or 'no layer at all'}"

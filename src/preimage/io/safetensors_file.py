@@ -37,7 +37,9 @@ def _decoded(name: str, dtype: str, shape: list[int], data: bytes) -> NDArray[An
     elif dtype in _DTYPES:
         values = np.frombuffer(data, _DTYPES[dtype])
     else:
-        raise FormatError(f"tensor {name!r}: expected one of BF16, {', '.join(_DTYPES)}, got {dtype}")
+        raise FormatError(
+            f"tensor {name!r}: expected one of BF16, {', '.join(_DTYPES)}, got {dtype}"
+        )
     values = values.reshape(shape)
     return values.astype(np.float64) if values.dtype.kind == "f" else values
 

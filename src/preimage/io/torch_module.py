@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
@@ -45,7 +44,7 @@ def as_array(tensor: Any, name: str) -> NDArray[Any]:
             f"{name}: expected a dense tensor of real numbers, got {tensor.dtype}, {tensor.layout}"
         )
     values = tensor.detach().cpu()
-    return np.array(values.double() if values.is_floating_point() else values)
+    return (values.double() if values.is_floating_point() else values).numpy().copy()
 
 
 def from_torch(module: Any) -> Generator:
@@ -137,9 +136,9 @@ def _kind(path: str, part: Any) -> str:
     for name in _SUPPORTED.split(", ")[1:]:
         known = getattr(nn, name)
         if isinstance(part, known) and type(part).forward is known.forward:
-            _check_hooks(path, part)
             if any(nn.parameter.is_lazy(p) for p in part.parameters()):
                 raise FormatError(f"{path}: {type(part).__name__} has no weights yet; run it once")
+            _check_hooks(path, part)
             return name
     raise FormatError(f"{path}: {type(part).__name__} is not supported; supported are {_SUPPORTED}")
 
@@ -158,7 +157,8 @@ def _activation(path: str, part: Any, kind: str) -> Activation:
             return LeakyReLU(part.negative_slope)
         except InputError as error:
             raise FormatError(f"{path}: {error}") from error
-    return {"ReLU": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid}[kind]()
+    known: dict[str, Activation] = {"ReLU": ReLU(), "Tanh": Tanh(), "Sigmoid": Sigmoid()}
+    return known[kind]
 
 
 def _check_reshape(path: str, part: Any, kind: str, size: int | None) -> None:

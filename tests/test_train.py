@@ -1,0 +1,120 @@
+"""Training, on a few tiny images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from preimage.activation import LeakyReLU, ReLU, Sigmoid
+from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.io import load
+from preimage.train import RECIPES, Recipe, save_network, train, train_recipe
+from preimage.zoo.quality import frechet_distance
+
+TINY = {
+    "gan": Recipe("tiny", (3, 8, 64), "relu", "relu", False, "gan", 2),
+    "bernoulli": Recipe("tiny", (3, 8, 64), "relu", "sigmoid", True, "vae", 2),
+    "gaussian": Recipe(
+        "tiny", (3, 8, 64), "leaky_relu(0.1)", "leaky_relu(0.1)", True, "vae", 2, pixel_noise=0.3
+    ),
+}
+HEADS = {"gan": ReLU(), "bernoulli": Sigmoid(), "gaussian": LeakyReLU(0.1)}
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Images of 8 x 8 pixels with a bright row, whose number is the label."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 400), ("t10k", 200)):
+        labels = rng.integers(0, 8, count)
+        images = rng.integers(0, 40, (count, 8, 8))
+        images[np.arange(count), labels] += 200
+        write_idx(tmp_path / f"{split}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{split}-labels-idx1-ubyte", labels)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_train(data, kind):
+    before = torch.random.get_rng_state()
+    generator, card = train_recipe(TINY[kind], data, seed=3, progress=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert generator.sizes == (3, 8, 64)
+    assert generator.layers[-1].activation == HEADS[kind]
+    assert card["command"] == "preimage train tiny --data DIR --seed 3"
+    quality = card["quality"]
+    assert quality["frechet_distance"] > quality["frechet_distance_of_training_images"]
+    assert len(quality["positive_preactivations"]) == 2
+    path = save_network(generator, card, data)
+    assert load(path) == generator
+    finished = json.loads((data / "tiny.json").read_text(encoding="utf-8"))
+    assert finished["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert finished["quality"] == quality
+
+
+def test_seeds(data):
+    first, again, other = (
+        train_recipe(TINY["gan"], data, seed=seed, progress=False)[0] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_training_brings_samples_closer(data):
+    recipe = replace(TINY["bernoulli"], learning_rate=1e-2)
+    distances = [
+        train_recipe(recipe, data, epochs=epochs, progress=False)[1]["quality"]["frechet_distance"]
+        for epochs in (1, 60)
+    ]
+    assert distances[1] < distances[0] / 2
+
+
+def test_progress_bar(data, capsys):
+    _, card = train_recipe(TINY["gaussian"], data, epochs=1)
+    assert "tiny: 100%" in capsys.readouterr().err
+    assert card["command"].endswith("--epochs 1")
+
+
+def test_what_is_refused(data):
+    with pytest.raises(InputError, match=r"recipe: expected one of mnist-20-60-784, .* got 'tiny'"):
+        train("tiny", data)
+    with pytest.raises(InputError, match="draws 784 pixels, got images of 64"):
+        train("mnist-20-60-784", data)
+    with pytest.raises(InputError, match="epochs: expected at least 1, got 0"):
+        train_recipe(TINY["gan"], data, epochs=0)
+    with pytest.raises(FormatError, match="train-images-idx3-ubyte: no such file"):
+        train("mnist-20-60-784", data / "elsewhere")
+    write_idx(data / "t10k-labels-idx1-ubyte", np.zeros(3))
+    with pytest.raises(InputError, match="200 t10k images, but 3 labels"):
+        train_recipe(TINY["gan"], data)
+
+
+def test_torch_is_an_extra(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"preimage\[torch\]"):
+        train("mnist-20-60-784", data)
+
+
+def test_recipes_have_their_names():
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+def test_frechet_distance_of_gaussians():
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 2.0, 3.0])
+    a = rng.standard_normal((100_000, 3))
+    b = scale * rng.standard_normal((100_000, 3)) + 1
+    # Independent coordinates: squared differences of means and of standard deviations.
+    assert frechet_distance(a, b) == pytest.approx(3 + ((scale - 1) ** 2).sum(), rel=0.02)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)

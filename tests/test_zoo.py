@@ -1,0 +1,85 @@
+"""The networks and digits that ship."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from preimage import zoo
+from preimage.activation import LeakyReLU, ReLU, Sigmoid
+from preimage.errors import FormatError, InputError
+
+EXPECTED = {
+    "mnist-20-60-784": [ReLU()] * 2,
+    "mnist-20-60-784-vae": [ReLU()] * 2,
+    "mnist-20-200-500-784": [LeakyReLU(0.1)] * 3,
+    "mnist-32-256-512-784": [ReLU(), ReLU(), Sigmoid()],
+}
+
+
+def test_names():
+    assert zoo.names() == tuple(sorted(EXPECTED))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_networks(name):
+    generator, card = zoo.load(name), zoo.card(name)
+    assert generator.sizes == card.sizes == tuple(map(int, name.split("-vae")[0].split("-")[1:]))
+    assert [layer.activation for layer in generator.layers] == EXPECTED[name]
+    assert (card.name, card.file) == (name, f"{name}.safetensors")
+    assert (zoo._DATA / card.file).stat().st_size <= 3 * 2**20
+    assert card.command == f"preimage train {name} --data DIR --seed {card.seed}"
+    assert any(layer.bias.any() for layer in generator.layers) == ("no bias" not in card.activation)
+    samples = generator(np.random.default_rng(0).standard_normal((200, generator.latent_size)))
+    assert np.isfinite(samples).all()
+    # Digits are dark with some light, and differ from one another.
+    assert 0.03 < np.clip(samples, 0, 1).mean() < 0.3
+    assert np.clip(samples, 0, 1).std(axis=0).max() > 0.2
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_quality_is_measured(name):
+    quality = zoo.card(name).quality
+    assert quality["frechet_distance_of_training_images"] < quality["frechet_distance"] < 400
+    assert "Fréchet" in quality["meaning"]
+    shares = quality["positive_preactivations"] + quality["draws_with_enough_positive"]
+    assert all(0 <= share <= 1 for share in shares)
+
+
+def test_the_gan_of_the_paper_can_be_inverted_layer_by_layer():
+    assert zoo.card("mnist-20-60-784").quality["draws_with_enough_positive"][0] > 0.9
+
+
+def test_digits():
+    images, labels = zoo.digits()
+    assert images.shape == (100, 784)
+    assert images.dtype == np.float64
+    assert images.min() == 0
+    assert images.max() == 1
+    assert labels.tolist() == [digit for digit in range(10) for _ in range(10)]
+    assert (zoo._DATA / "LICENSE-MNIST").read_text().count("CC BY-SA 3.0") == 1
+
+
+def test_unknown_name():
+    for door in (zoo.load, zoo.card):
+        with pytest.raises(InputError, match=r"one of mnist-20-200-500-784, .* got 'mnist'"):
+            door("mnist")
+
+
+def test_another_file_is_refused(tmp_path, monkeypatch):
+    name = zoo.names()[0]
+    (tmp_path / f"{name}.safetensors").write_bytes(b"another")
+    card = json.loads((zoo._DATA / f"{name}.json").read_text(encoding="utf-8"))
+    (tmp_path / f"{name}.json").write_text(json.dumps(card), encoding="utf-8")
+    monkeypatch.setattr(zoo, "_DATA", tmp_path)
+    with pytest.raises(FormatError, match="expected SHA-256"):
+        zoo.load(name)
+
+
+def test_import_needs_no_torch():
+    code = "import sys, preimage.zoo, preimage.train; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
