@@ -48,7 +48,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Invert deep generative models with ReLU-like activations.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -107,9 +106,11 @@ def demo(
                 known.append(work.score(task, name, inversion, seconds))
                 bar.update()
             pictures.append(work.picture_rows(generator, task, inversions))
-    rows = {label: np.concatenate([p[label] for p in pictures]) for label in pictures[0]}
-    count = len(tasks[0].observation)
-    titles = [tasks[0].title, *[""] * (count - 1), tasks[1].title]
+    count, entries = tasks[0].observation.shape
+    gap = np.full((1, entries), np.nan)
+    left, right = pictures
+    rows = {label: np.concatenate([left[label], gap, right[label]]) for label in left}
+    titles = [tasks[0].title, *[""] * count, tasks[1].title]
     picture = _write_picture(rows, _folder(out) / "demo.png", titles)
     if as_json:
         _print_json({
@@ -120,7 +121,7 @@ def demo(
         })  # fmt: skip
         return
     for title, scores in tables.items():
-        _print_scores(f"{work.NETWORK}: {count} {title} (noise level {work.NOISE})", scores)
+        _print_scores(f"{work.NETWORK}: {count} {title}; noise={work.NOISE}", scores)
     if picture:
         typer.echo(f"Picture: {picture}")
 
@@ -222,16 +223,17 @@ def _invert_in_chunks(
             parts.append(preimage.invert(generator, chunk, method, noise=noise))
             bar.update(len(chunk))
 
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
+    def join(arrays: Iterable[Any]) -> Any:
+        return np.concatenate(list(arrays))
 
     reports = zip(*(part.layers for part in parts), strict=True)
-    joined = tuple(
-        preimage.LayerReport(*(np.concatenate(field) for field in zip(*report, strict=True)))
-        for report in reports
+    return preimage.Inversion(
+        join(part.latent for part in parts),
+        join(part.residual for part in parts),
+        join(part.residual_max for part in parts),
+        join(part.status for part in parts),
+        tuple(preimage.LayerReport(*map(join, zip(*r, strict=True))) for r in reports),
     )
-    names = ("latent", "residual", "residual_max", "status")
-    return preimage.Inversion(*(join(name) for name in names), joined)
 
 
 def _summary(generator: Generator, inversion: Inversion, seconds: float) -> dict[str, Any]:
@@ -240,20 +242,16 @@ def _summary(generator: Generator, inversion: Inversion, seconds: float) -> dict
         for status in preimage.Status
         if (count := sum(found == status for found in inversion.status))
     }
-    packages = {name: version(name) for name in ("numpy", "scipy", "highspy")}
+    versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
     return {
-        "versions": {
-            "preimage": preimage.__version__,
-            "python": platform.python_version(),
-            **packages,
-        },
+        "versions": versions | {"python": platform.python_version()},
         "generator": {"sizes": generator.sizes, "sha256": generator.digest},
         "samples": len(inversion),
         "status": counts,
         "residual": _quantiles(inversion.residual),
         "residual_max": _quantiles(inversion.residual_max),
         "layers": [
-            {name: _median(values) for name, values in report._asdict().items()}
+            {name: _quantiles(values)["median"] for name, values in report._asdict().items()}
             for report in inversion.layers
         ],
         "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
@@ -266,13 +264,6 @@ def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
     known = values[np.isfinite(values)]
     marks = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
     return {k: float(np.quantile(known, q)) if len(known) else math.nan for k, q in marks.items()}
-
-
-def _median(values: NDArray[Any]) -> float:
-    import numpy as np
-
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else math.nan
 
 
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:

@@ -1,0 +1,209 @@
+"""The command: output, files and exit codes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import preimage
+from preimage import cli, demo, train
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A generator in a file, 20 observations in another, their codes."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((24, 4)), rng.standard_normal((100, 24)) / 10]
+    generator = preimage.from_arrays(weights)
+    latent = rng.standard_normal((20, 4))
+    preimage.save(generator, tmp_path / "net.safetensors")
+    np.save(tmp_path / "x.npy", generator(latent))
+    return tmp_path / "net.safetensors", tmp_path / "x.npy", latent
+
+
+def expect_one_line(result, *words):
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize("method", ["linf", "gradient"])
+def test_invert_writes_what_it_found(planted, tmp_path, method):
+    network, observations, latent = planted
+    out = tmp_path / "deep" / "out"
+    result = run("invert", network, observations, "--method", method, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert summary["samples"] == sum(entry["samples"] for entry in summary["status"].values()) == 20
+    assert summary["settings"]["method"] == method
+    assert summary["versions"]["preimage"] == preimage.__version__
+    found, images = np.load(out / "latent.npy"), np.load(out / "reconstruction.npy")
+    np.testing.assert_array_equal(images, preimage.load(network)(found))
+    residual = np.linalg.norm(np.load(observations) - images, axis=1)
+    assert summary["residual"]["median"] == pytest.approx(np.median(residual))
+    assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
+    if method == "linf":
+        np.testing.assert_allclose(found, latent, atol=1e-5)
+        assert len(summary["layers"]) == 2
+
+
+def test_chunks_give_what_one_call_gives(planted):
+    network, observations, _ = planted
+    generator, values = preimage.load(network), np.load(observations)
+    chunked = cli._invert_in_chunks(generator, values, "linf", 0.0)
+    whole = preimage.invert(generator, values, "linf")
+    np.testing.assert_array_equal(chunked.latent, whole.latent)
+    np.testing.assert_array_equal(chunked.status, whole.status)
+    for ours, theirs in zip(chunked.layers, whole.layers, strict=True):
+        np.testing.assert_array_equal(ours.slack, theirs.slack)
+
+
+def test_invert_speaks_to_people(planted, tmp_path):
+    network, observations, _ = planted
+    result = run("invert", network, observations, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "20 samples" in result.stdout
+    assert preimage.Status.SOLVED.message in result.stdout
+
+
+def test_invert_without_samples(planted, tmp_path):
+    network, _, _ = planted
+    np.save(tmp_path / "none.npy", np.zeros((0, 100)))
+    result = run("invert", network, tmp_path / "none.npy", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["ms_per_sample"] is None
+    assert not (tmp_path / "out" / "grid.png").exists()
+
+
+def test_samples_without_a_code_are_exit_code_1(planted, tmp_path, monkeypatch):
+    network, observations, _ = planted
+
+    def invert(generator, values, method, *, noise):
+        nan = np.full(len(values), np.nan)
+        status = np.full(len(values), preimage.Status.INFEASIBLE, dtype=object)
+        return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status)
+
+    monkeypatch.setattr(preimage, "invert", invert)
+    result = run("invert", network, observations, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    summary = json.loads(result.stdout)
+    assert list(summary["status"]) == ["infeasible"]
+    assert summary["residual"]["median"] is None
+    assert np.isnan(np.load(tmp_path / "out" / "reconstruction.npy")).all()
+
+
+def test_a_missing_matplotlib_costs_only_the_picture(planted, tmp_path, monkeypatch):
+    network, observations, _ = planted
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("invert", network, observations, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    assert "preimage[plot]" in result.stderr
+    assert json.loads(result.stdout)["picture"] is None
+
+
+def test_bad_input_is_one_line_and_exit_code_2(planted, tmp_path):
+    network, observations, _ = planted
+    out = tmp_path / "out"
+    expect_one_line(run("invert", "nowhere", observations, "--out", out), "nowhere")
+    expect_one_line(run("invert", network, tmp_path / "no.npy", "--out", out), "no.npy")
+    expect_one_line(run("invert", network, observations, "--out", out, "--method", "magic"), "linf")
+    expect_one_line(run("invert", network, observations, "--out", out, "--noise", "-1"), "noise")
+    np.save(tmp_path / "wide.npy", np.zeros((1, 101)))
+    expect_one_line(run("invert", network, tmp_path / "wide.npy", "--out", out), "101")
+    expect_one_line(run("inspect", "nowhere"), "nowhere")
+    (tmp_path / "file").write_text("")
+    expect_one_line(run("invert", network, observations, "--out", tmp_path / "file"), "file")
+    assert not out.exists()
+    assert run("invert", network).exit_code == 2
+
+
+def test_inspect_counts_active_rows(planted):
+    network, _, _ = planted
+    result = run("inspect", network, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [layer["parameters"] for layer in found["layers"]] == [96, 2400]
+    first = found["layers"][0]
+    assert (first["inputs"], first["outputs"], first["expansion"]) == (4, 24, 6.0)
+    assert 10 <= first["active_median"] <= 14
+    assert first["active_worst"] < first["active_median"]
+    assert {entry["method"] for entry in found["methods"]} == set(preimage.METHODS)
+    assert {entry["verdict"] for entry in found["methods"]} <= {"yes", "mostly", "maybe", "no"}
+    assert "4 -> 24" in run("inspect", network).stdout
+
+
+def test_inspect_says_where_layers_fail():
+    narrow = preimage.from_arrays([np.ones((2, 4))])
+    verdicts = {m.method: m.verdict for m in demo.inspect_generator(narrow).methods}
+    assert verdicts["linf"] == "maybe"
+    assert verdicts["adam"] == "no"
+    leaky = preimage.from_arrays([np.eye(3)], activation="leaky_relu(0.1)")
+    assert {m.verdict for m in demo.inspect_generator(leaky).methods} == {"yes", "maybe"}
+
+
+def test_zoo_lists_the_cards():
+    result = run("zoo", "--json")
+    assert [card["name"] for card in json.loads(result.stdout)] == list(preimage.zoo.names())
+    table = run("zoo").stdout
+    assert all(name in table for name in preimage.zoo.names())
+    refused = run("inspect", "mnist-20-60-784", "--layers", "fc1")
+    expect_one_line(refused, "--layers")
+
+
+def test_demo_scores_and_draws(tmp_path, monkeypatch):
+    tasks = demo.tasks
+    monkeypatch.setattr(demo, "tasks", lambda generator: tasks(generator, 2))
+    methods = {"linf": preimage.LayerwiseLP(), "adam": preimage.Adam(steps=50, restarts=1)}
+    monkeypatch.setattr(demo, "DEMO_METHODS", methods)
+    result = run("demo", "--out", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    known, real = json.loads(result.stdout)["tables"].values()
+    assert [score["method"] for score in known] == ["ground truth", "linf", "adam"]
+    assert [score["method"] for score in real] == ["linf", "adam"]
+    assert known[1]["failures"] == 0
+    assert known[1]["error_median"] < 1.0
+    assert real[0]["error_median"] is None
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert "ground truth" in run("demo", "--out", tmp_path).stdout
+
+
+def test_demo_codes_can_be_known():
+    generator = preimage.from_arrays([np.random.default_rng(0).standard_normal((9, 4)), np.eye(9)])
+    codes = demo.draw_codes(generator, 30, seed=1)
+    assert ((generator.preactivations(codes)[0] > 0).sum(axis=1) >= 4).all()
+    np.testing.assert_array_equal(codes, demo.draw_codes(generator, 30, seed=1))
+
+
+def test_train_writes_network_and_card(planted, tmp_path, monkeypatch):
+    generator = preimage.load(planted[0])
+
+    def fit(name, data, *, seed, epochs, progress):
+        return generator, {"name": name, "seed": seed, "quality": float("nan")}
+
+    monkeypatch.setattr(train, "train", fit)
+    out = tmp_path / "new" / "mine.safetensors"
+    arguments = ("train", "mnist-20-60-784", "--data", tmp_path, "--seed", 3)
+    result = run(*arguments, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert preimage.load(out) == generator
+    card = {"name": "mnist-20-60-784", "seed": 3, "quality": None}
+    assert json.loads(out.with_suffix(".json").read_text()) == card
+    assert json.loads(run(*arguments, "--out", out, "--json").stdout) == card
+    expect_one_line(run(*arguments, "--out", tmp_path / "mine.txt"), ".safetensors")
+
+
+def test_version_and_module():
+    assert run("--version").stdout.strip() == f"preimage {preimage.__version__}"
+    command = [sys.executable, "-m", "preimage", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == f"preimage {preimage.__version__}"

@@ -1,0 +1,61 @@
+"""Image grids."""
+
+import numpy as np
+import pytest
+
+import preimage
+from preimage.plot import image_grid, image_shape
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [(784, (28, 28)), (3072, (3, 32, 32)), (500, (1, 500)), (1, (1, 1))]
+)
+def test_shape_guess(size, shape):
+    assert image_shape(size) == shape
+
+
+def test_one_axes_a_row_on_a_fixed_scale(tmp_path):
+    bright = np.full((2, 16), 3.0)
+    figure = image_grid({"observation": bright, "linf": -bright}, columns=["outputs"])
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["observation", "linf"]
+    assert figure.axes[0].texts[1].get_text() == "outputs"
+    mosaics = [axes.images[0].get_array() for axes in figure.axes]
+    assert [mosaic.shape for mosaic in mosaics] == [(4, 9, 4)] * 2  # a gap of one pixel
+    assert mosaics[0][:, :4, :3].min() == 1.0
+    assert mosaics[1][..., :3].max() == 0.0
+    figure.savefig(tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 500
+
+
+def test_missing_samples_stay_blank():
+    values = np.array([[0.5] * 4, [np.nan] * 4])
+    alpha = image_grid({"linf": values}).axes[0].images[0].get_array()[..., 3]
+    np.testing.assert_array_equal(alpha, [[1, 1, 0, 0, 0]] * 2)
+
+
+def test_colour_is_channels_first():
+    red = np.concatenate([np.ones(4), np.zeros(8)])[None]
+    image = image_grid({"x": red}).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(image, np.broadcast_to([1.0, 0, 0, 1], (2, 2, 4)))
+
+
+def test_strips(tmp_path):
+    figure = image_grid({"x": np.zeros((3, 50)), "long label of a row": np.ones((3, 50))})
+    figure.savefig(tmp_path / "strips.png")
+    assert figure.axes[0].images[0].get_array().shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "message"),
+    [
+        ({}, None, "one or more"),
+        ({"x": np.zeros((0, 4))}, None, "non-empty"),
+        ({"x": np.zeros(4)}, None, r"\(4,\)"),
+        ({"x": np.zeros((1, 4)), "y": np.zeros((2, 4))}, None, "one shape"),
+        ({"x": np.zeros((1, 4))}, (3, 3), "4 entries"),
+        ({"x": np.zeros((1, 4))}, (1, 2, 2), "4 entries"),
+    ],
+)
+def test_bad_input(rows, shape, message):
+    with pytest.raises(preimage.InputError, match=message):
+        image_grid(rows, shape)
