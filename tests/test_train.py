@@ -13,9 +13,10 @@ import torch
 
 from preimage.activation import LeakyReLU, ReLU, Sigmoid
 from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.generator import from_arrays
 from preimage.io import load
 from preimage.train import RECIPES, Recipe, save_network, train, train_recipe
-from preimage.zoo.quality import frechet_distance
+from preimage.zoo.quality import frechet_distance, latent_influence
 
 TINY = {
     "gan": Recipe("tiny", (3, 8, 64), "relu", "relu", False, "gan", 2),
@@ -108,6 +109,11 @@ def test_torch_is_an_extra(data, monkeypatch):
 
 def test_recipes_have_their_names():
     assert all(recipe.name == name for name, recipe in RECIPES.items())
+
+
+def test_latent_influence():
+    generator = from_arrays([[[3.0, 0.0, 0.0], [4.0, 0.1, 0.0]]], activation="identity")
+    assert latent_influence(generator, np.zeros((2, 3))) == [0.0, 5.0]
 
 
 def test_frechet_distance_of_gaussians():

@@ -70,7 +70,24 @@ def measure(
             "of draws in which at least as many of them as the layer has inputs are positive "
             "(a ReLU layer determines its input by equations alone only then)"
         ),
+        "latent_influence": latent_influence(generator, codes[:200]),
+        "latent_influence_meaning": (
+            "root mean square change of the image per unit change of one latent coordinate, for "
+            "the weakest and for the strongest coordinate; a coordinate that training left unused "
+            "cannot be recovered under noise"
+        ),
     }
+
+
+def latent_influence(generator: Generator, codes: Array) -> list[float]:
+    """``(E |dG/dz_i|^2)^(1/2)`` of the weakest and of the strongest coordinate i.
+
+    Args:
+        generator: With outputs (batch, n).
+        codes: (batch, k) that the mean is taken over.
+    """
+    influence = np.sqrt(np.square(generator.jacobian(codes)).sum(axis=1).mean(axis=0))
+    return [round(float(influence.min()), 4), round(float(influence.max()), 4)]
 
 
 def frechet_distance(a: Array, b: Array) -> float:
