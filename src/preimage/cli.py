@@ -164,7 +164,7 @@ def inspect(
     typer.echo(found.active_note)
     typer.echo(f"{found.rank_note}\n")
     rows = [(m.method, m.verdict, m.reason) for m in found.methods]
-    _print_table("Methods", ("method", "works", "why"), rows)
+    _print_table("Methods", ("method", "works", "why"), rows, words=True)
 
 
 @app.command()
@@ -289,7 +289,7 @@ def zoo(as_json: Json = False) -> None:
         (card.name, "-".join(map(str, card.sizes)), _quality(card.quality), card.license)
         for card in cards
     ]
-    _print_table("Networks", ("name", "sizes", "quality", "licence"), rows)
+    _print_table("Networks", ("name", "sizes", "quality", "licence"), rows, words=True)
 
 
 def _quality(quality: Any) -> str:
@@ -366,14 +366,17 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
-def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_table(
+    title: str, columns: Iterable[str], rows: Iterable[Sequence[str]], *, words: bool = False
+) -> None:
+    """Numbers are set to the right, ``words`` to the left; the first column always is words."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if words or index == 0 else "right")
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console()

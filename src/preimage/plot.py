@@ -60,7 +60,7 @@ def image_grid(
     if len(shapes) != 1 or len(found := shapes.pop()) != 2 or 0 in found:
         raise InputError(
             "rows: expected one or more non-empty arrays of one shape (samples, entries), "
-            f"got {({label: array.shape for label, array in arrays.items()})}"
+            f"got { ({label: array.shape for label, array in arrays.items()}) }"
         )
     count, size = found
     shape = image_shape(size) if shape is None else tuple(shape)
