@@ -57,9 +57,11 @@ def test_train(data, kind):
     quality = card["quality"]
     assert quality["frechet_distance"] > quality["frechet_distance_of_training_images"]
     assert len(quality["positive_preactivations"]) == 2
-    path = save_network(generator, card, data)
+    path = data / "tiny.safetensors"
+    finished = save_network(generator, card, path)
     assert load(path) == generator
-    finished = json.loads((data / "tiny.json").read_text(encoding="utf-8"))
+    assert json.loads((data / "tiny.json").read_text(encoding="utf-8")) == finished
+    assert finished["file"] == path.name
     assert finished["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert finished["quality"] == quality
 

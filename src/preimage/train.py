@@ -165,20 +165,25 @@ def train_recipe(
 
 
 def save_network(
-    generator: Generator, card: dict[str, Any], directory: str | os.PathLike[str]
-) -> Path:
-    """Write what ``train`` returns: ``NAME.safetensors``, and ``NAME.json``, the finished card.
+    generator: Generator, card: dict[str, Any], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Write what ``train`` returns: the network and, beside it, the finished card as JSON.
+
+    Args:
+        generator: Trained.
+        card: As ``train`` returns it.
+        path: Of the network, such as ``mnist-20-60-784.safetensors``.
 
     Returns:
-        The path of the network.
+        The card with ``file`` and ``sha256``.
     """
-    path = Path(directory) / f"{card['name']}.safetensors"
+    path = Path(path)
     save(generator, path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     finished = {"name": card["name"], "file": path.name, "sha256": sha256, **card}
     text = json.dumps(finished, indent=2, ensure_ascii=False) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
-    return path
+    return finished
 
 
 def read_digits(
