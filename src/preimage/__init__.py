@@ -7,7 +7,7 @@ from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Status
 from preimage.invert import invert
 from preimage.io import from_torch, load, save
-from preimage.methods import METHODS, Adam, Exact, GradientDescent, LayerwiseLP
+from preimage.methods import METHODS, Adam, Exact, GaussNewton, GradientDescent, LayerwiseLP
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,7 @@ __all__ = [
     "Adam",
     "Exact",
     "FormatError",
+    "GaussNewton",
     "Generator",
     "GradientDescent",
     "Identity",

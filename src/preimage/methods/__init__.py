@@ -8,6 +8,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate
 from preimage.methods.exact import Exact
+from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.gradient import Adam, GradientDescent
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.observation import Observation
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
     "linf": LayerwiseLP(norm="linf"),
     "l1": LayerwiseLP(norm="l1"),
     "relaxed": LayerwiseLP(norm="relaxed"),
+    "gauss_newton": GaussNewton(),
     "gradient": GradientDescent(),
     "adam": Adam(),
 }

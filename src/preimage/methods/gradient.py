@@ -15,7 +15,7 @@ from preimage.observation import Observation
 Array = NDArray[np.float64]
 
 
-def _check(positive: dict[str, float], counts: dict[str, int]) -> None:
+def check_positive(positive: dict[str, float], counts: dict[str, int]) -> None:
     for name, value in positive.items():
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name}: expected a number above 0, got {value!r}")
@@ -65,7 +65,7 @@ class GradientDescent:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(
+        check_positive(
             {"rate": self.rate, "gradient_tolerance": self.gradient_tolerance},
             {"steps": self.steps},
         )
@@ -118,7 +118,7 @@ class Adam:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check({"rate": self.rate}, {"steps": self.steps, "restarts": self.restarts})
+        check_positive({"rate": self.rate}, {"steps": self.steps, "restarts": self.restarts})
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
