@@ -292,14 +292,9 @@ def zoo(as_json: Json = False) -> None:
     _print_table("Networks", ("name", "sizes", "quality", "licence"), rows, words=True)
 
 
-def _quality(quality: Any) -> str:
-    if isinstance(quality, Mapping):
-        return ", ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in quality.items()
-            if isinstance(value, (int, float, str))
-        )
-    return str(quality)
+def _quality(quality: Mapping[str, Any]) -> str:
+    numbers = {name: value for name, value in quality.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
 
 
 @app.command()

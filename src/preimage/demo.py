@@ -75,7 +75,7 @@ def draw_codes(generator: Generator, count: int, seed: int) -> Array:
     """Draw codes from N(0, I) that the generator can give away.
 
     Each code leaves as many hidden units active as it has entries, in every hidden layer: with
-    fewer, no method could know the code. (For 20-60-784 that is some 98 % of all draws.)
+    fewer, no method could know the code.
 
     Returns:
         (count, latent_size).
@@ -216,7 +216,8 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
         tuple(layers),
         f"Active rows: outputs that determine their pre-activation, over {DRAWS} draws of "
         "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
-        "ReLU outputs, whose zeros help.",
+        "ReLU outputs, whose zeros help.\n"
+        "Under noise, rows whose output is within the noise do not count.",
         f"Rank of the whole Jacobian: {min(ranks)} to {max(ranks)} of {k} over {RANK_DRAWS} draws.",
         _judge_methods(layers, float(np.median(ranks)) >= k),
     )
