@@ -33,6 +33,15 @@ def write_idx(path, array):
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Several threads on networks this small only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def data(tmp_path):
     """Images of 8 x 8 pixels with a bright row, whose number is the label."""
