@@ -27,7 +27,7 @@ RANK_DRAWS = 10  # a Jacobian is larger than an output
 
 # Rate and steps of gradient descent are the paper's for MNIST (section 5.2).
 DEMO_METHODS = {
-    **{name: METHODS[name] for name in ("exact", "linf", "l1", "relaxed")},
+    **METHODS,
     "gradient": GradientDescent(rate=1e-3, steps=10_000),
     "adam": Adam(restarts=10),
 }
@@ -239,6 +239,7 @@ def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFac
         MethodFacts("linf", layerwise, f"Noise with a known bound: {because}."),
         MethodFacts("l1", layerwise, f"Noise in few entries: {because}."),
         MethodFacts("relaxed", layerwise, f"When signs are uncertain; less accurate: {because}."),
+        MethodFacts("gauss_newton", joint, f"All layers at once, may end elsewhere: {rank}."),
         MethodFacts("gradient", joint, f"Needs a rate that fits, may end elsewhere: {rank}."),
         MethodFacts("adam", joint, f"Restarts, no guarantee, no expansion needed: {rank}."),
     )
