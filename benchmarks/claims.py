@@ -100,7 +100,9 @@ def main() -> int:
             claim = f"linf 20-100-500, uniform noise a = {noise:g}, {draws} draws"
             held.append(row(claim, text, "median at most 4 a", medians[-1] <= 4 * noise))
     slope = float(np.polyfit(np.log(NOISES[:5]), np.log(medians[:5]), 1)[0])
-    held.append(row("linf, log-log slope up to 1e-2", f"{slope:.3f}", "1.0 +- 0.1", 0.9 < slope < 1.1))
+    held.append(
+        row("linf, log-log slope up to 1e-2", f"{slope:.3f}", "1.0 +- 0.1", 0.9 < slope < 1.1)
+    )
     return 0 if all(held) else 1
 
 

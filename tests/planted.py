@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from preimage import Generator, from_arrays
@@ -16,7 +18,7 @@ def gaussian_generator(
     head: object = None,
 ) -> Generator:
     """Weights N(0, 1/n_i) as in the paper; biases N(0, 0.01) if asked for."""
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = list(itertools.pairwise(sizes))
     weights = [rng.normal(size=(n, k)) / np.sqrt(n) for k, n in pairs]
     biases = [0.1 * rng.normal(size=n) for _, n in pairs] if bias else None
     return from_arrays(weights, biases, activation, head)

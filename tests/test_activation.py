@@ -77,5 +77,5 @@ def test_slopes_outside_the_open_unit_interval_are_refused(slope):
 
 @pytest.mark.parametrize("name", ["elu", "relu(1)", "leaky_relu(", "leaky_relu(2)", 3, ReLU])
 def test_unknown_activations_are_refused(name):
-    with pytest.raises((InputError, ValueError), match="expected one of|slope"):
+    with pytest.raises((InputError, ValueError), match=r"expected one of|slope"):
         as_activation(name)

@@ -47,7 +47,8 @@ def test_forward_vjp_and_jacobian_agree_with_torch(activation, seed, batch):
     )
 
 
-def test_sparse_weights_compute_what_dense_ones_do(rng=np.random.default_rng(0)):
+def test_sparse_weights_compute_what_dense_ones_do():
+    rng = np.random.default_rng(0)
     dense = gaussian_generator((4, 9, 6), rng, "relu", bias=True)
     thin = Generator(
         tuple(Layer(sparse.coo_array(la.weight), la.bias, la.activation) for la in dense.layers)

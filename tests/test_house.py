@@ -46,7 +46,9 @@ def test_imports_point_one_way():
 
 def test_heavy_packages_wait_until_they_are_needed():
     code = "import sys, preimage; print(*{m.split('.')[0] for m in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert not HEAVY & set(loaded.stdout.split())
 
 

@@ -261,8 +261,10 @@ class Generator:
         product = np.broadcast_to(np.eye(self.latent_size), (batch,) + (self.latent_size,) * 2)
         for layer, a in zip(self.layers, self.preactivations(latent), strict=True):
             if layer.is_sparse:
-                product = np.stack([layer.weight @ p for p in product]) if batch else np.zeros(
-                    (0, layer.output_size, self.latent_size)
+                product = (
+                    np.stack([layer.weight @ p for p in product])
+                    if batch
+                    else np.zeros((0, layer.output_size, self.latent_size))
                 )
             else:
                 product = layer.weight @ product

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -124,9 +124,10 @@ class Inversion:
 
     def squeeze(self) -> Inversion:
         """The only sample of a batch of one, without its batch dimension."""
-        values = [getattr(self, f.name)[0] for f in fields(self)[:-1]]
         layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
-        return Inversion(*values, layers)
+        return Inversion(
+            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers
+        )
 
     def __repr__(self) -> str:
         names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)

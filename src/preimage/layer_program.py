@@ -28,6 +28,7 @@ from preimage.generator import Layer, Weight
 
 Array = NDArray[np.float64]
 Norm = Literal["linf", "l1", "relaxed"]
+Slack = Literal["shared", "own", "none"]
 NORMS: tuple[Norm, ...] = ("linf", "l1", "relaxed")
 
 
@@ -46,7 +47,7 @@ class LayerProgram:
 
     weight: Weight
     slab: Slab
-    slack: Literal["shared", "own", "none"]
+    slack: Slack
     objective: Array
     domain: tuple[float, float]
 
@@ -131,6 +132,7 @@ def layer_program(
         domain: Interval that holds every input of the layer.
     """
     eps = tolerance[:, None]
+    slack: Slack
     if norm == "relaxed":
         # Values outside the range are noise, so they push no further than its ends do; a row
         # at act(0) says nothing about its sign, so it does not push at all.

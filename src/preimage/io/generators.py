@@ -177,7 +177,7 @@ def _weight(tensors: Tensors, name: str, storage: object, shape: tuple[int, ...]
             _tensor(tensors, f"{name}.{part}").astype(np.int64) for part in ("indices", "indptr")
         )
         try:
-            weight = sparse.csr_array((data, indices, indptr), shape=shape)  # type: ignore[arg-type]
+            weight = sparse.csr_array((data, indices, indptr), shape=shape)
             weight.check_format(full_check=True)
         except ValueError as error:
             raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error

@@ -47,7 +47,7 @@ def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
     return outcome, point
 
 
-def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN202
+def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]
     matrix = sparse.csc_array(program.matrix)
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = len(program.cost), len(program.bound)

@@ -199,7 +199,8 @@ def _damped_step(gram: Array, slope: Array, damping: Array) -> tuple[Array, Arra
     mean = np.trace(gram, axis1=1, axis2=2) / k
     # A tiny floor keeps a singular Gram matrix solvable; it acts below rounding elsewhere.
     weight = (np.maximum(damping, 1e-15) * np.where(mean > 0, mean, 1.0))[:, None, None]
-    step = np.linalg.solve(gram + weight * np.eye(k), slope[:, :, None])[:, :, 0]
+    solved = np.linalg.solve(gram + weight * np.eye(k), slope[:, :, None])
+    step = solved[:, :, 0].astype(np.float64, copy=False)
     quadratic = np.einsum("bi,bij,bj->b", step, gram, step)
     return step, np.einsum("bi,bi->b", step, slope) - 0.5 * quadratic
 

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 
 def check_positive(positive: dict[str, float], counts: dict[str, int]) -> None:
+    """Raise ``InputError`` unless all numbers are above 0 and all counts whole, at least 1."""
     for name, value in positive.items():
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name}: expected a number above 0, got {value!r}")

@@ -180,8 +180,7 @@ class _Step:
         go_on = eps[samples] <= self.limit[samples]
         if self.method.norm == "l1":
             after = self.layer.activation.slab(self.x[samples], eps[samples, None])
-            changed = [(b != a).any(axis=1) for b, a in zip(before, after, strict=True)]
-            go_on &= np.logical_or.reduce(changed)
+            go_on &= (np.stack(before) != np.stack(after)).any(axis=(0, 2))
         return samples[go_on]
 
     def report(self, z: Array, tolerance: Array) -> LayerReport:
@@ -199,16 +198,15 @@ def layer_report(
     low, high = layer.activation.range
     outside = (x < low - eps) | (x > high + eps)
     known = np.isfinite(x).all(axis=1)
-    weight = layer.dense_weight
-    rank = [
-        int(np.linalg.matrix_rank(weight[rows])) if ok and weight[rows].size else -int(not ok)
-        for rows, ok in zip(equations, known, strict=True)
-    ]
+    rank = np.full(len(x), -1, dtype=np.int64)
+    for sample in np.flatnonzero(known):
+        rows = layer.dense_weight[equations[sample]]
+        rank[sample] = np.linalg.matrix_rank(rows) if rows.size else 0
     return LayerReport(
         slack,
         np.where(known, tolerance, np.nan),
         np.where(known, equations.sum(axis=1), -1),
-        np.array(rank, dtype=np.int64).reshape(len(x)),
+        rank,
         np.where(known, outside.sum(axis=1), -1),
         programs,
     )
