@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 NETWORK = "mnist-20-60-784"
 NOISE = 0.05  # the level of the noise that is drawn, and what every method is told
-SAMPLES = 8
+SAMPLES = 6
 DRAWS = 1000
 RANK_DRAWS = 10  # a Jacobian is larger than an output
 
