@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types claims clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -20,7 +20,7 @@ lint: .venv/installed-test
 types: .venv/installed-test
 	$(BIN)/mypy
 
-check: .venv/installed-test
+claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
 
 clean:

@@ -1,5 +1,6 @@
 """The command: output, files and exit codes."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import preimage
 from preimage import cli, demo, train
+from preimage.inspection import inspect_generator
 
 
 def run(*arguments):
@@ -144,11 +146,11 @@ def test_inspect_counts_active_rows(planted):
 
 def test_inspect_says_where_layers_fail():
     narrow = preimage.from_arrays([np.ones((2, 4))])
-    verdicts = {m.method: m.verdict for m in demo.inspect_generator(narrow).methods}
+    verdicts = {m.method: m.verdict for m in inspect_generator(narrow).methods}
     assert verdicts["linf"] == "maybe"
     assert verdicts["adam"] == "no"
     leaky = preimage.from_arrays([np.eye(3)], activation="leaky_relu(0.1)")
-    assert {m.verdict for m in demo.inspect_generator(leaky).methods} == {"yes", "maybe"}
+    assert {m.verdict for m in inspect_generator(leaky).methods} == {"yes", "maybe"}
 
 
 def test_zoo_lists_the_cards():
@@ -188,7 +190,7 @@ def test_train_writes_network_and_card(planted, tmp_path, monkeypatch):
     generator = preimage.load(planted[0])
 
     def fit(name, data, *, seed, epochs, progress):
-        return generator, {"name": name, "seed": seed, "quality": float("nan")}
+        return generator, {"name": name, "seed": seed, "quality": {"frechet_distance": 2.5}}
 
     monkeypatch.setattr(train, "train", fit)
     out = tmp_path / "new" / "mine.safetensors"
@@ -196,9 +198,14 @@ def test_train_writes_network_and_card(planted, tmp_path, monkeypatch):
     result = run(*arguments, "--out", out)
     assert result.exit_code == 0, result.output
     assert preimage.load(out) == generator
-    card = {"name": "mnist-20-60-784", "seed": 3, "quality": None}
-    assert json.loads(out.with_suffix(".json").read_text()) == card
-    assert json.loads(run(*arguments, "--out", out, "--json").stdout) == card
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card.pop("sha256") == hashlib.sha256(out.read_bytes()).hexdigest()
+    quality = {"frechet_distance": 2.5}
+    assert card == {"name": "mnist-20-60-784", "file": out.name, "seed": 3, "quality": quality}
+    assert json.loads(run(*arguments, "--out", out, "--json").stdout).items() >= card.items()
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments).exit_code == 0
+    assert preimage.load(tmp_path / "mnist-20-60-784.safetensors") == generator
     expect_one_line(run(*arguments, "--out", tmp_path / "mine.txt"), ".safetensors")
 
 

@@ -23,6 +23,7 @@ FLOORS = [
     "zoo",
     "train",
     "plot",
+    "inspection",
     "demo",
     "cli",
 ]

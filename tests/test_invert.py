@@ -150,3 +150,17 @@ def test_bad_input_is_named(arguments, message):
 
 def _call(generator, observation, method, noise):
     return invert(generator, observation, method, noise=noise)
+
+
+def test_batches_join_and_reconstruct():
+    """Claim: the parts of a batch, joined, are the batch; a missing code is a missing output."""
+    x = GENERATOR(np.random.default_rng(6).normal(size=(4, 3)))
+    whole = invert(GENERATOR, x, "exact")
+    joined = preimage.Inversion.concatenate([invert(GENERATOR, p, "exact") for p in (x[:1], x[1:])])
+    np.testing.assert_allclose(joined.latent, whole.latent, rtol=1e-9)
+    assert list(joined.status) == list(whole.status)
+    np.testing.assert_array_equal(joined.layers[1].active, whole.layers[1].active)
+    np.testing.assert_allclose(whole.reconstruct(GENERATOR), x, atol=1e-9)
+    lost = invert(GENERATOR, x, Answer((np.nan,) * 12))
+    assert np.isnan(lost.reconstruct(GENERATOR)).all()
+    assert lost.squeeze().reconstruct(GENERATOR).shape == (30,)

@@ -146,7 +146,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show a network's layers, and which methods can invert it."""
-    from preimage.demo import inspect_generator
+    from preimage.inspection import inspect_generator
 
     generator = _load(network, layers, activation, head)
     found = inspect_generator(generator)
@@ -184,7 +184,6 @@ def invert(
     """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
     import numpy as np
 
-    from preimage.demo import reconstruct
     from preimage.io.observations import load_observations
 
     generator = _load(network, layers, activation, head)
@@ -195,7 +194,7 @@ def invert(
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     summary = _summary(generator, inversion, seconds) | {"settings": settings}
-    images = reconstruct(generator, inversion)
+    images = inversion.reconstruct(generator)
     folder = _folder(out)
     np.save(folder / "latent.npy", inversion.latent)
     np.save(folder / "reconstruction.npy", images)
@@ -213,8 +212,6 @@ def invert(
 def _invert_in_chunks(
     generator: Generator, values: NDArray[np.float64], method: str, noise: float
 ) -> Inversion:
-    import numpy as np
-
     starts = range(0, max(len(values), 1), CHUNK)
     parts = []
     with _progress(len(values), "inverting") as bar:
@@ -222,18 +219,7 @@ def _invert_in_chunks(
             chunk = values[start : start + CHUNK]
             parts.append(preimage.invert(generator, chunk, method, noise=noise))
             bar.update(len(chunk))
-
-    def join(arrays: Iterable[Any]) -> Any:
-        return np.concatenate(list(arrays))
-
-    reports = zip(*(part.layers for part in parts), strict=True)
-    return preimage.Inversion(
-        join(part.latent for part in parts),
-        join(part.residual for part in parts),
-        join(part.residual_max for part in parts),
-        join(part.status for part in parts),
-        tuple(preimage.LayerReport(*map(join, zip(*r, strict=True))) for r in reports),
-    )
+    return preimage.Inversion.concatenate(parts)
 
 
 def _summary(generator: Generator, inversion: Inversion, seconds: float) -> dict[str, Any]:
@@ -301,25 +287,27 @@ def _quality(quality: Mapping[str, Any]) -> str:
 def train(
     name: Annotated[str, typer.Argument(help="A network of the zoo.")],
     data: Annotated[Path, typer.Option(help="Folder with the four MNIST files in IDX form.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The .safetensors file to write; by default NAME's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a network of the zoo anew (needs the torch extra)."""
+    from preimage.train import save_network
     from preimage.train import train as fit
 
+    out = out or Path(f"{name}.safetensors")
     if out.suffix != ".safetensors":
         raise InputError(f"--out: expected a file name in .safetensors, got {out}")
     generator, card = fit(name, data, seed=seed, epochs=epochs, progress=True)
     _folder(out.parent)
-    preimage.save(generator, out)
-    card_file = out.with_suffix(".json")
-    card_file.write_text(_json(card) + "\n")
+    card = save_network(generator, card, out)
     if as_json:
         _print_json(card)
     else:
-        typer.echo(f"Written: {out}, {card_file}")
+        typer.echo(f"Written: {out}, {out.with_suffix('.json')}")
 
 
 def _load(network: str, layers: str | None, activation: str | None, head: str | None) -> Generator:

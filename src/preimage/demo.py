@@ -1,7 +1,7 @@
-"""What ``preimage demo`` and ``preimage inspect`` compute, as data; the command shows it.
+"""What ``preimage demo`` computes, as data; the command shows it.
 
-The demo inverts, by every method, noisy outputs, whose codes are known, and real digits, which
-the network never made. The inspection says what to expect before anything is observed.
+Every method inverts noisy outputs, whose codes are known, and real digits, which the network
+never made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import METHODS, Adam, GradientDescent, Inversion, invert, zoo
-from preimage.activation import activation_name
 from preimage.generator import Generator
 
 Array = NDArray[np.float64]
@@ -22,8 +21,6 @@ Array = NDArray[np.float64]
 NETWORK = "mnist-20-60-784"
 NOISE = 0.05  # the level of the noise that is drawn, and what every method is told
 SAMPLES = 6
-DRAWS = 1000
-RANK_DRAWS = 10  # a Jacobian is larger than an output
 
 # Rate and steps of gradient descent are the paper's for MNIST (section 5.2).
 DEMO_METHODS = {
@@ -145,101 +142,5 @@ def picture_rows(
     rows = {"observation": task.observation}
     rows["ground truth"] = blank if task.latent is None else generator(task.latent)
     for name, inversion in inversions.items():
-        rows[name] = reconstruct(generator, inversion)
+        rows[name] = inversion.reconstruct(generator)
     return rows
-
-
-def reconstruct(generator: Generator, inversion: Inversion) -> Array:
-    """``G(latent)``, NaN where there is no latent."""
-    found = np.isfinite(inversion.latent).all(axis=1)
-    images = np.full((len(inversion), generator.observation_size), np.nan)
-    images[found] = generator(inversion.latent[found])
-    return images
-
-
-@dataclass(frozen=True)
-class LayerFacts:
-    """One layer; *active rows* are the outputs that pin their pre-activation down."""
-
-    index: int
-    inputs: int
-    outputs: int
-    expansion: float
-    parameters: int
-    activation: str
-    active_median: float
-    active_worst: int
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """Whether a method can work: ``yes``, ``mostly``, ``maybe`` or ``no``, and one sentence."""
-
-    method: str
-    verdict: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """Layers first to last, the least rank of the Jacobian seen, and a verdict a method."""
-
-    layers: tuple[LayerFacts, ...]
-    active_note: str
-    rank_note: str
-    methods: tuple[MethodFacts, ...]
-
-
-def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
-    """Draw codes from N(0, I) and count, layer by layer, what an inversion would know."""
-    latent = np.random.default_rng(seed).standard_normal((DRAWS, generator.latent_size))
-    layers = []
-    for index, (layer, a) in enumerate(
-        zip(generator.layers, generator.preactivations(latent), strict=True)
-    ):
-        known = np.isfinite(layer.activation.inverse(layer.activation(a))).sum(axis=1)
-        weights = layer.weight.nnz if layer.is_sparse else layer.weight.size
-        layers.append(
-            LayerFacts(
-                index, layer.input_size, layer.output_size,
-                layer.output_size / max(layer.input_size, 1),
-                int(weights) + int(np.count_nonzero(layer.bias)),
-                activation_name(layer.activation), float(np.median(known)), int(known.min()),
-            )
-        )  # fmt: skip
-    ranks = [
-        int(np.linalg.matrix_rank(generator.jacobian(z))) if z.size else 0
-        for z in latent[:RANK_DRAWS]
-    ]
-    k = generator.latent_size
-    return Inspection(
-        tuple(layers),
-        f"Active rows: outputs that determine their pre-activation, over {DRAWS} draws of "
-        "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
-        "ReLU outputs, whose zeros help.\n"
-        "Under noise, rows whose output is within the noise do not count.",
-        f"Rank of the whole Jacobian: {min(ranks)} to {max(ranks)} of {k} over {RANK_DRAWS} draws.",
-        _judge_methods(layers, float(np.median(ranks)) >= k),
-    )
-
-
-def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFacts, ...]:
-    short = [facts.index for facts in layers if facts.active_median < facts.inputs]
-    tight = [facts.index for facts in layers if facts.active_worst < facts.inputs]
-    if short:
-        layerwise, because = "maybe", f"layer {short[0]} has too few active rows in most draws"
-    elif tight:
-        layerwise, because = "mostly", f"layer {tight[0]} has too few active rows in some draws"
-    else:
-        layerwise, because = "yes", "every layer has enough active rows in every draw"
-    joint = "maybe" if full_rank else "no"
-    rank = "the Jacobian has full rank" if full_rank else "the Jacobian lacks rank in most draws"
-    return (
-        MethodFacts("exact", layerwise, f"Without noise only: {because}."),
-        MethodFacts("linf", layerwise, f"Noise with a known bound: {because}."),
-        MethodFacts("l1", layerwise, f"Noise in few entries: {because}."),
-        MethodFacts("relaxed", layerwise, f"When signs are uncertain; less accurate: {because}."),
-        MethodFacts("gauss_newton", joint, f"All layers at once, may end elsewhere: {rank}."),
-        MethodFacts("gradient", joint, f"Needs a rate that fits, may end elsewhere: {rank}."),
-        MethodFacts("adam", joint, f"Restarts, no guarantee, no expansion needed: {rank}."),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -122,6 +123,22 @@ class Inversion:
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
 
+    def reconstruct(self, generator: Generator) -> Array:
+        """``G(latent)``, (batch, n) or (n,); NaN where there is no latent."""
+        return _outputs(generator, self.latent)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Inversion]) -> Inversion:
+        """Join batches by one method, in order; at least one."""
+        reports = zip(*(part.layers for part in parts), strict=True)
+        return Inversion(
+            np.concatenate([part.latent for part in parts]),
+            np.concatenate([part.residual for part in parts]),
+            np.concatenate([part.residual_max for part in parts]),
+            np.concatenate([part.status for part in parts]),
+            tuple(LayerReport(*map(np.concatenate, zip(*r, strict=True))) for r in reports),
+        )
+
     def squeeze(self) -> Inversion:
         """The only sample of a batch of one, without its batch dimension."""
         layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
@@ -135,6 +152,15 @@ class Inversion:
         return f"Inversion({len(self)} samples: {summary or 'none'})"
 
 
+def _outputs(generator: Generator, latent: Array) -> Array:
+    codes = np.atleast_2d(latent)
+    finite = np.isfinite(codes).all(axis=1)
+    outputs = np.full((len(codes), generator.observation_size), np.nan)
+    if finite.any():
+        outputs[finite] = generator(codes[finite])
+    return outputs[0] if latent.ndim == 1 else outputs
+
+
 def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
     """Recompute the residuals and settle the status: a solver's own word counts for nothing.
 
@@ -144,14 +170,11 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
-    error = np.full(observation.values.shape, np.nan)
-    if finite.any():
-        error[finite] = observation.values[finite] - generator(latent[finite])
+    error = observation.values - _outputs(generator, latent)
     largest = np.max(np.abs(error), axis=1, initial=0.0)
     scale = np.max(np.abs(observation.values), axis=1, initial=0.0)
-    within = largest <= np.maximum(observation.noise * (1 + ROUNDING), 0) + ROUNDING * np.where(
-        scale > 0, scale, 1.0
-    )
+    rounding = ROUNDING * np.where(scale > 0, scale, 1.0)
+    within = largest <= observation.noise * (1 + ROUNDING) + rounding
     status = np.array(estimate.status, dtype=object)
     status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
     status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (

@@ -76,7 +76,7 @@ RECIPES = {
         Recipe("mnist-20-60-784-vae", (20, 60, 784), "relu", "relu", False, "vae", 30),
         Recipe(
             "mnist-20-200-500-784", (20, 200, 500, 784), "leaky_relu(0.1)", "leaky_relu(0.1)",
-            True, "vae", 25, pixel_noise=0.2,
+            True, "gan", 25, 3e-4, penalty=5.0,
         ),
         Recipe(
             "mnist-32-256-512-784", (32, 256, 512, 784), "relu", "sigmoid", True, "gan", 25, 3e-4,
