@@ -35,6 +35,10 @@ class Observation:
         largest = np.max(np.abs(self.values), axis=1, initial=0.0)
         return np.maximum(self.noise, ROUNDING * np.where(largest > 0, largest, 1.0))
 
+    def take(self, samples: NDArray[np.intp]) -> Observation:
+        """Only these samples."""
+        return Observation(self.values[samples], self.noise[samples])
+
     def __len__(self) -> int:
         return len(self.values)
 

@@ -100,6 +100,7 @@ def test_running_out_of_steps_is_said():
     ("arguments", "message"),
     [
         (dict(restarts=0), "restarts: expected a whole number"),
+        (dict(hops=-1), "hops: expected a whole number"),
         (dict(damping=0.0), "damping: expected a number above 0"),
         (dict(start="linf"), "start: expected a method"),
     ],
@@ -107,3 +108,14 @@ def test_running_out_of_steps_is_said():
 def test_bad_parameters_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         GaussNewton(**arguments)
+
+
+def test_hops_never_hurt_and_often_help():
+    """Claim: restarts around the answer find neighbours whose pattern explains the noise better."""
+    rng = np.random.default_rng(6)
+    generator = gaussian_generator((6, 20, 60), rng)
+    z = rng.normal(size=(30, 6))
+    x = generator(z) + rng.uniform(-0.3, 0.3, size=(30, 60))
+    without, with_hops = (invert(generator, x, GaussNewton(hops=h)).residual for h in (0, 3))
+    assert (with_hops <= without * (1 + 1e-12)).all()
+    assert (with_hops < without * (1 - 1e-6)).any()

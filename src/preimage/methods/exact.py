@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from preimage import lp
 from preimage.generator import Generator, Layer
@@ -123,6 +122,8 @@ def _equations(layer: Layer, x: Array, tolerance: Array) -> tuple[Array, NDArray
 
 def _least_squares(matrix: Array, rhs: Array) -> Array | None:
     """Column-pivoted QR with one step of refinement; None if the columns are dependent."""
+    from scipy import linalg  # a tenth of a second, which `import preimage` need not pay
+
     if matrix.shape[1] == 0:
         return np.zeros(0)
     # Columns of very different size are a matter of units, not of rank.

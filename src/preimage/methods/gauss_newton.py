@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
 from preimage.methods.gradient import check_positive
-from preimage.observation import Observation
+from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
     from preimage.methods import Method
@@ -27,6 +27,9 @@ _STATIONARY = 1e-14
 _LARGEST_DAMPING = 1e12
 # Relative to the Jacobian's largest singular value: below, a direction of z is not observed.
 _RANK = 1e-9
+# Of the restarts around an answer: how many a round, and how many standard deviations wide.
+_HOP_DRAWS = 8
+_HOP_WIDTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,13 @@ class GaussNewton:
 
     The starts are the code of ``start`` if one is given, then a short PLUGIn run
     (``z <- z + mu W_1^T ... W_d^T (x - G(z))``, which goes through inactive units, too), then
-    Gaussian draws, the same for every sample.
+    Gaussian draws, the same for every sample. Under noise, the best answer often has a slightly
+    better neighbour with another pattern; ``hops`` look for it, by restarts drawn from the
+    distribution of the least-squares estimate, ``N(z, s^2 (J^T J)^-1)``, widened.
 
     Args:
         restarts: Number of starts, besides that of ``start``.
+        hops: Rounds of eight restarts around the best answer; 0 for none.
         steps: Most steps from each start.
         damping: Initial damping, positive.
         start: A method whose codes are a start as well, such as ``LayerwiseLP()``.
@@ -59,6 +65,7 @@ class GaussNewton:
     """
 
     restarts: int = 8
+    hops: int = 3
     steps: int = 200
     damping: float = 1e-2
     start: Method | None = None
@@ -66,30 +73,41 @@ class GaussNewton:
 
     def __post_init__(self) -> None:
         check_positive({"damping": self.damping}, {"restarts": self.restarts, "steps": self.steps})
+        if self.hops:
+            check_positive({}, {"hops": self.hops})
         if self.start is not None and not hasattr(self.start, "solve"):
             raise InputError(f"start: expected a method such as LayerwiseLP(), got {self.start!r}")
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        starts = self._starts(generator, observation)
+        x = observation.values
+        best = self._search(generator, x, self._starts(generator, observation))
+        random = np.random.default_rng((self.seed, 1))
+        negligible = ROUNDING * np.linalg.norm(x, axis=1)
+        for _ in range(self.hops):
+            draws = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, generator.latent_size))
+            open_ = np.flatnonzero(np.sqrt(2 * best.loss) > negligible)
+            starts = _neighbours(generator, best.z[open_], best.loss[open_], draws)
+            found = self._search(generator, x[open_], starts)
+            better = found.loss < best.loss[open_]
+            for kept, new in zip(best, found, strict=True):
+                kept[open_[better]] = new[better]
+        status = Status.STEP_LIMIT.each(len(x))
+        status[best.stationary] = Status.SOLVED
+        status[_rank(generator, best.z) < generator.latent_size] = Status.AMBIGUOUS
+        return Estimate(best.z, status)
+
+    def _search(self, generator: Generator, x: Array, starts: Array) -> _Ends:
+        """The best end of each sample's runs; ``starts`` is (batch, runs, k)."""
         batch, runs, k = starts.shape
-        z, x = starts.reshape(batch * runs, k), np.repeat(observation.values, runs, axis=0)
-        ended = [
-            _descend(generator, z[i : i + _CHUNK], x[i : i + _CHUNK], self.damping, self.steps)
-            for i in range(0, len(z), _CHUNK)
-        ]
-        if not ended:
-            return Estimate(np.zeros((0, k)), Status.SOLVED.each(0))
-        loss = np.concatenate([run.loss for run in ended]).reshape(batch, runs)
-        best = np.argmin(loss, axis=1) + runs * np.arange(batch)
-        latent = np.concatenate([run.z for run in ended])[best]
-        status = Status.STEP_LIMIT.each(batch)
-        status[np.concatenate([run.stationary for run in ended])[best]] = Status.SOLVED
-        for i in range(0, batch, _CHUNK):
-            jacobian = generator.jacobian(latent[i : i + _CHUNK])
-            rank = np.linalg.matrix_rank(jacobian, rtol=_RANK) if k else np.zeros(len(jacobian))
-            status[i : i + _CHUNK][rank < k] = Status.AMBIGUOUS
-        return Estimate(latent, status)
+        size = max(_CHUNK // runs, 1)
+        parts = []
+        for i in range(0, max(batch, 1), size):
+            z, targets = starts[i : i + size], np.repeat(x[i : i + size], runs, axis=0)
+            ends = _descend(generator, z.reshape(len(z) * runs, k), targets, self)
+            best = np.argmin(ends.loss.reshape(len(z), runs), axis=1) + runs * np.arange(len(z))
+            parts.append([part[best] for part in ends])
+        return _Ends(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _starts(self, generator: Generator, observation: Observation) -> Array:
         """(batch, runs, k) starting codes."""
@@ -108,8 +126,8 @@ class GaussNewton:
 def plug_in(generator: Generator, x: Array, steps: int = 30) -> Array:
     """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
 
-    The step length is the exact line minimum for the affine model, which keeps the iteration
-    stable without knowing the network's gain.
+    The step length is the line minimum for a linear network half of whose units are active in
+    each layer, so that the network's gain need not be known.
 
     Args:
         generator: Any.
@@ -132,77 +150,95 @@ def plug_in(generator: Generator, x: Array, steps: int = 30) -> Array:
         image = direction
         for layer in generator.layers:
             image = layer.affine(image) - layer.bias
-        # Half of the units are active in each layer of a random network.
         gain = np.einsum("ij,ij->i", image, image) / 2.0 ** len(generator.layers)
         length = np.einsum("ij,ij->i", direction, direction) / np.where(gain > 0, gain, np.inf)
         z = z + length[:, None] * direction
     return best
 
 
-@dataclass(eq=False)
-class _Run:
-    """Where each run of a chunk stands."""
+class _Ends(NamedTuple):
+    """Where runs ended: codes (runs, k), losses ``0.5 ||x - G(z)||^2``, whether stationary."""
 
     z: Array
     loss: Array
     stationary: NDArray[np.bool_]
-    damping: Array
-    growth: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.growth = np.full(len(self.z), 2.0)
 
 
-def _descend(generator: Generator, z: Array, x: Array, damping: float, steps: int) -> _Run:
+def _descend(generator: Generator, z: Array, x: Array, method: GaussNewton) -> _Ends:
     """Levenberg-Marquardt from each row of ``z`` towards the same row of ``x``."""
     count, k = z.shape
-    run = _Run(z.copy(), _half_square(x - generator(z)), np.zeros(count, bool),
-               np.full(count, damping))  # fmt: skip
-    open_ = np.arange(count)
+    run = _Ends(z.copy(), _half_square(x - generator(z)), np.zeros(count, dtype=bool))
+    damping, growth = np.full(count, method.damping), np.full(count, 2.0)
     gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
-    fresh = np.ones(count, dtype=bool)  # whose piece was left: the Gram matrix is out of date
-    for _ in range(steps):
-        moved = open_[fresh[open_]]
+    open_ = moved = np.arange(count)
+    for _ in range(method.steps):
         if len(moved):
             jacobian = generator.jacobian(run.z[moved])
             error = x[moved] - generator(run.z[moved])
             gram[moved] = np.swapaxes(jacobian, 1, 2) @ jacobian
             slope[moved] = np.einsum("bnk,bn->bk", jacobian, error)
-            fresh[moved] = False
-        step, predicted = _damped_step(gram[open_], slope[open_], run.damping[open_])
-        flat = ~(predicted > _STATIONARY * run.loss[open_]) | (run.loss[open_] == 0)
-        run.stationary[open_[flat | (run.damping[open_] > _LARGEST_DAMPING)]] = True
+        step, predicted = _damped_step(gram[open_], slope[open_], damping[open_])
+        flat = ~(predicted > _STATIONARY * run.loss[open_])
+        run.stationary[open_[flat | (damping[open_] > _LARGEST_DAMPING)]] = True
         going = ~run.stationary[open_]
         open_, step, predicted = open_[going], step[going], predicted[going]
         if not len(open_):
             break
         trial = run.z[open_] + step
         loss = _half_square(x[open_] - generator(trial))
-        ratio = (run.loss[open_] - loss) / predicted
         better = loss < run.loss[open_]
-        taken, left = open_[better], open_[~better]
-        run.z[taken], run.loss[taken], fresh[taken] = trial[better], loss[better], True
+        ratio = (run.loss[open_] - loss)[better] / predicted[better]
+        moved, left = open_[better], open_[~better]
+        run.z[moved], run.loss[moved] = trial[better], loss[better]
         # A faithful model is trusted at once; a poor one by degrees.
-        shrink = np.where(ratio > 0.9, 0.01, np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3))
-        run.damping[taken] *= shrink[better]
-        run.growth[taken] = 2.0
-        run.damping[left] = np.maximum(run.damping[left], 1e-12) * run.growth[left]
-        run.growth[left] *= 2.0
+        damping[moved] *= np.where(ratio > 0.9, 0.01, np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3))
+        damping[left] = np.maximum(damping[left], 1e-12) * growth[left]
+        growth[moved], growth[left] = 2.0, 2.0 * growth[left]
     return run
+
+
+def _neighbours(generator: Generator, z: Array, loss: Array, draws: Array) -> Array:
+    """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation; (batch, draws, k)."""
+    batch, k = z.shape
+    starts = np.empty((batch, len(draws), k))
+    freedom = max(generator.observation_size - k, 1)
+    for i in range(0, batch, _CHUNK):
+        part = slice(i, i + _CHUNK)
+        jacobian = generator.jacobian(z[part])
+        gram = np.swapaxes(jacobian, 1, 2) @ jacobian
+        # Directions that are hardly observed are tried, but not to infinity.
+        factor = np.linalg.cholesky(gram + 1e-8 * _ridge(gram))
+        columns = np.broadcast_to(draws.T, (len(factor), k, len(draws)))
+        steps = np.linalg.solve(np.swapaxes(factor, 1, 2), columns)
+        deviation = np.sqrt(2 * loss[part] / freedom)
+        starts[part] = z[part, None] + deviation[:, None, None] * np.swapaxes(steps, 1, 2)
+    return starts
+
+
+def _rank(generator: Generator, z: Array) -> NDArray[np.int64]:
+    """Numerical rank of the Jacobian at each code."""
+    rank = np.zeros(len(z), dtype=np.int64)
+    for i in range(0, len(z) if z.shape[1] else 0, _CHUNK):
+        jacobian = generator.jacobian(z[i : i + _CHUNK])
+        rank[i : i + _CHUNK] = np.linalg.matrix_rank(jacobian, rtol=_RANK)
+    return rank
 
 
 def _damped_step(gram: Array, slope: Array, damping: Array) -> tuple[Array, Array]:
     """The step of each run, and the decrease of ``0.5 ||x - G||^2`` that the model predicts."""
-    k = slope.shape[1]
-    if k == 0:
-        return np.zeros_like(slope), np.zeros(len(slope))
-    mean = np.trace(gram, axis1=1, axis2=2) / k
     # A tiny floor keeps a singular Gram matrix solvable; it acts below rounding elsewhere.
-    weight = (np.maximum(damping, 1e-15) * np.where(mean > 0, mean, 1.0))[:, None, None]
-    solved = np.linalg.solve(gram + weight * np.eye(k), slope[:, :, None])
+    weight = np.maximum(damping, 1e-15)[:, None, None]
+    solved = np.linalg.solve(gram + weight * _ridge(gram), slope[:, :, None])
     step = solved[:, :, 0].astype(np.float64, copy=False)
     quadratic = np.einsum("bi,bij,bj->b", step, gram, step)
     return step, np.einsum("bi,bi->b", step, slope) - 0.5 * quadratic
+
+
+def _ridge(gram: Array) -> Array:
+    """The identity, scaled to the mean of each matrix's diagonal (to 1 where that is 0)."""
+    k = gram.shape[1]
+    mean = np.trace(gram, axis1=1, axis2=2) / max(k, 1)
+    return np.where(mean > 0, mean, 1.0)[:, None, None] * np.eye(k)
 
 
 def _half_square(error: Array) -> Array:
