@@ -4,10 +4,10 @@ from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
 from preimage.generator import Generator, Layer, from_arrays
-from preimage.inversion import Inversion, LayerReport, Status
+from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
 from preimage.io import from_torch, load, save
-from preimage.methods import METHODS, Adam, Exact, GaussNewton, GradientDescent, LayerwiseLP
+from preimage.methods import METHODS, Adam, Auto, Exact, GaussNewton, GradientDescent, LayerwiseLP
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "METHODS",
     "Activation",
     "Adam",
+    "Auto",
     "Exact",
     "FormatError",
     "GaussNewton",
@@ -31,6 +32,7 @@ __all__ = [
     "PreimageError",
     "ReLU",
     "Sigmoid",
+    "Stage",
     "Status",
     "Tanh",
     "from_arrays",

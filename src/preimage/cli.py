@@ -174,7 +174,7 @@ def invert(
         Path, typer.Argument(help="npy, npz, safetensors, IDX, PNG, or a folder of PNG.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")] = "linf",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")] = "auto",
     noise: Annotated[float, typer.Option(help="Bound on the largest noise entry.")] = 0.0,
     layers: Layers = None,
     activation: ActivationName = None,

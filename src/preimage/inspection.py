@@ -91,6 +91,7 @@ def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFac
     joint = "maybe" if full_rank else "no"
     rank = "the Jacobian has full rank" if full_rank else "the Jacobian lacks rank in most draws"
     return (
+        MethodFacts("auto", "yes" if layerwise == "yes" else joint, "The cheapest that explains."),
         MethodFacts("exact", layerwise, f"Without noise only: {because}."),
         MethodFacts("linf", layerwise, f"Noise with a known bound: {because}."),
         MethodFacts("l1", layerwise, f"Noise in few entries: {because}."),

@@ -88,6 +88,20 @@ class LayerReport(NamedTuple):
     programs: NDArray[np.int64]
 
 
+class Stage(NamedTuple):
+    """One step of a method that tries several, one entry a sample.
+
+    Attributes:
+        name: Of the step.
+        residual: ``||x - G(z)||_2`` of the step's own code; NaN where it was not tried.
+        answered: Whether the code that is returned came from this step.
+    """
+
+    name: str
+    residual: Array
+    answered: NDArray[np.bool_]
+
+
 class Estimate(NamedTuple):
     """What a method hands to ``invert``: unverified.
 
@@ -95,11 +109,13 @@ class Estimate(NamedTuple):
         latent: (batch, k); NaN where there is none.
         status: One ``Status`` a sample; ``SOLVED`` means here that the method is done.
         layers: First layer first; empty for methods that do not work layer by layer.
+        stages: In order; empty for methods that try one thing only.
     """
 
     latent: Array
     status: NDArray[Any]
     layers: tuple[LayerReport, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +128,7 @@ class Inversion:
         residual_max: (batch,) ``||x - G(latent)||_inf``, the number to hold against ``noise``.
         status: (batch,) of ``Status`` (a string: ``inversion.status == "solved"`` works).
         layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
+        stages: One ``Stage`` a step that was tried, in order; empty if the method has none.
     """
 
     latent: Array
@@ -119,6 +136,7 @@ class Inversion:
     residual_max: Any
     status: Any
     layers: tuple[LayerReport, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
@@ -137,13 +155,22 @@ class Inversion:
             np.concatenate([part.residual_max for part in parts]),
             np.concatenate([part.status for part in parts]),
             tuple(LayerReport(*map(np.concatenate, zip(*r, strict=True))) for r in reports),
+            tuple(
+                Stage(
+                    s[0].name,
+                    np.concatenate([stage.residual for stage in s]),
+                    np.concatenate([stage.answered for stage in s]),
+                )
+                for s in zip(*(part.stages for part in parts), strict=True)
+            ),
         )
 
     def squeeze(self) -> Inversion:
         """The only sample of a batch of one, without its batch dimension."""
         layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
+        stages = tuple(Stage(s.name, s.residual[0], s.answered[0]) for s in self.stages)
         return Inversion(
-            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers
+            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers, stages
         )
 
     def __repr__(self) -> str:
@@ -185,4 +212,4 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     latent[~finite | no_latent] = np.nan
     residual = np.linalg.norm(error, axis=1)
     residual[~finite | no_latent] = largest[~finite | no_latent] = np.nan
-    return Inversion(latent, residual, largest, status, estimate.layers)
+    return Inversion(latent, residual, largest, status, estimate.layers, estimate.stages)

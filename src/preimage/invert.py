@@ -14,7 +14,7 @@ from preimage.observation import check_observation
 def invert(
     generator: Generator,
     observation: ArrayLike,
-    method: Method | str = "linf",
+    method: Method | str = "auto",
     *,
     noise: ArrayLike = 0.0,
 ) -> Inversion:

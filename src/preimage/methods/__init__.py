@@ -7,6 +7,7 @@ from typing import Protocol
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate
+from preimage.methods.auto import Auto
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.gradient import Adam, GradientDescent
@@ -23,6 +24,7 @@ class Method(Protocol):
 
 # A name is short for the object with its defaults.
 METHODS: dict[str, Method] = {
+    "auto": Auto(),
     "exact": Exact(),
     "linf": LayerwiseLP(norm="linf"),
     "l1": LayerwiseLP(norm="l1"),

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from planted import gaussian_generator, relative_error
+
+import preimage
+from preimage import Auto, InputError, invert
+
+
+def answered(inversion):
+    """Name of the stage that answered each sample."""
+    names = np.array([stage.name for stage in inversion.stages])
+    return names[np.argmax([stage.answered for stage in inversion.stages], axis=0)]
+
+
+def test_noiseless_codes_come_from_the_exact_stage():
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator((5, 25, 100), rng)
+    z = rng.normal(size=(4, 5))
+    inversion = invert(generator, generator(z))
+    assert (answered(inversion) == "exact").all()
+    assert (inversion.status == "solved").all()
+    assert relative_error(inversion.latent, z).max() < 1e-9
+    # The later stages were not tried.
+    assert all(np.isnan(stage.residual).all() for stage in inversion.stages[1:])
+
+
+def test_where_a_layer_contracts_a_later_stage_answers():
+    rng = np.random.default_rng(1)
+    generator = gaussian_generator((5, 60, 30), rng, bias=True)
+    z = rng.normal(size=(6, 5))
+    inversion = invert(generator, generator(z), "auto")
+    assert (answered(inversion) != "exact").all()
+    assert np.isfinite(inversion.stages[0].residual).all()
+    assert relative_error(inversion.latent, z).max() < 1e-9
+
+
+@pytest.mark.parametrize("noise", [1e-4, 0.05])
+def test_no_worse_than_the_true_code_and_than_any_stage(noise):
+    """Claim: under noise the residual is at most that of the true code, on these draws."""
+    rng = np.random.default_rng(2)
+    generator = gaussian_generator((6, 30, 120), rng, bias=True)
+    z = rng.normal(size=(12, 6))
+    error = rng.uniform(-noise, noise, size=(12, 120))
+    x = generator(z) + error
+    inversion = invert(generator, x, Auto(backend="piqp"), noise=noise)
+    assert (inversion.residual <= np.linalg.norm(x - generator(z), axis=1) * (1 + 1e-9)).all()
+    best = np.nanmin([stage.residual for stage in inversion.stages], axis=0)
+    np.testing.assert_allclose(inversion.residual, best, rtol=1e-12)
+    assert sum(stage.answered.astype(int) for stage in inversion.stages).tolist() == [1] * 12
+
+
+def test_out_of_range_uses_every_stage_and_is_not_called_solved():
+    rng = np.random.default_rng(3)
+    generator = gaussian_generator((3, 12, 30), rng)
+    inversion = invert(generator, rng.normal(size=(2, 30)), "auto", noise=0.01)
+    assert (inversion.status == "above_noise").all()
+    tried = {s.name for s in inversion.stages if np.isfinite(s.residual).all()}
+    assert tried == {"joint", "layerwise", "restarts"}
+
+
+def test_stages_survive_squeezing_and_joining():
+    rng = np.random.default_rng(4)
+    generator = gaussian_generator((3, 12, 30), rng)
+    x = generator(rng.normal(size=(2, 3)))
+    single = invert(generator, x[0])
+    assert single.stages[0].answered
+    joined = preimage.Inversion.concatenate([invert(generator, row[None]) for row in x])
+    assert [stage.name for stage in joined.stages] == [s.name for s in single.stages]
+    assert joined.stages[0].residual.shape == (2,)
+
+
+def test_bad_parameters_are_named():
+    with pytest.raises(InputError, match="restarts: expected a whole number"):
+        Auto(restarts=0)
+    with pytest.raises(InputError, match="backend: expected one of"):
+        Auto(backend="glpk")
