@@ -117,6 +117,23 @@ def test_a_failing_backend_is_a_status(monkeypatch):
         assert "backend" in inversion.status.message
 
 
+def test_one_failing_sample_leaves_the_search_of_the_others_alone(monkeypatch):
+    rng = np.random.default_rng(5)
+    generator = gaussian_generator((4, 40), rng)
+    x = generator(rng.normal(size=(3, 4))) + rng.uniform(-0.1, 0.1, size=(3, 40))
+    expected = invert(generator, x[1:], "linf", noise=0.01)
+    real, calls = lp.BACKENDS["highs"], []
+
+    def fails_once(program):
+        calls.append(program)
+        return (lp.Outcome.FAILED, program.cost) if len(calls) == 1 else real(program)
+
+    monkeypatch.setitem(lp.BACKENDS, "highs", fails_once)
+    inversion = invert(generator, x, "linf", noise=0.01)
+    assert inversion.status[0] == "failed"
+    np.testing.assert_allclose(inversion.latent[1:], expected.latent)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 # eps may grow this far beyond the largest observed entry; by then every row is inactive.
 _LARGEST_TOLERANCE = 10.0
 
+# An exponent beyond all that are tried.
+_UNKNOWN = 2**31
+
 # Exponents skipped while no feasible tolerance was seen: 1.2**12 = 9, what a layer usually adds.
 _FIRST_STRIDE = 12
 
@@ -112,10 +115,10 @@ class _Step:
         status = Status.SOLVED.each(batch)
         subset_rows = isinstance(self.layer.activation, (ReLU, Identity))
         trial, solved = np.zeros(batch, dtype=np.int64), np.full(batch, -1)
-        infeasible, feasible = np.full(batch, -1), np.full(batch, np.iinfo(np.int64).max)
-        open_ = samples
+        infeasible, feasible = np.full(batch, -1), np.full(batch, _UNKNOWN)
+        eps, open_ = start.copy(), samples
         while len(open_):
-            eps = start * np.exp(log_growth * trial)
+            eps[open_] = start[open_] * np.exp(log_growth * trial[open_])
             solution = self.minimise(eps, open_)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             status[open_[~optimal]] = Status.FAILED
