@@ -44,10 +44,13 @@ class Status(StrEnum):
 
 
 _MESSAGES = {
-    Status.SOLVED: "The code explains the observation to within the noise level.",
+    Status.SOLVED: (
+        "The code explains the observation: the residual's root mean square is at most `noise`, "
+        "and no entry is off by more than twice that."
+    ),
     Status.ABOVE_NOISE: (
-        "The method finished, but some entry is off by more than `noise`: raise `noise` if it was "
-        "set too low, try another method, or accept that the observation is not in the range."
+        "The method finished, but the residual is above `noise`: raise `noise` if it was set too "
+        "low, try another method, or accept that the observation is not in the range."
     ),
     Status.AMBIGUOUS: (
         "Some layer does not determine its input (see `layers[i].rank`), so other codes may "
@@ -191,17 +194,21 @@ def _outputs(generator: Generator, latent: Array) -> Array:
 def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
     """Recompute the residuals and settle the status: a solver's own word counts for nothing.
 
-    ``SOLVED`` stays only where the largest error is within the noise, up to rounding; a method
-    that ended for another reason is solved all the same if its code is that good, unless it is
-    known to be one of many. Codes that are not finite become NaN and ``FAILED``.
+    ``SOLVED`` stays only where the code explains the observation, up to rounding: the residual's
+    root mean square is at most the noise, as that of the true code is, and no entry is off by
+    more than twice the noise, the most by which x and an output within the noise of the true one
+    can differ. (A least-squares fit of bounded noise exceeds the bound itself in a few entries.)
+    A method that ended for another reason is solved all the same if its code is that good, unless
+    it is known to be one of many. Codes that are not finite become NaN and ``FAILED``.
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
     error = observation.values - _outputs(generator, latent)
     largest = np.max(np.abs(error), axis=1, initial=0.0)
     scale = np.max(np.abs(observation.values), axis=1, initial=0.0)
-    rounding = ROUNDING * np.where(scale > 0, scale, 1.0)
-    within = largest <= observation.noise * (1 + ROUNDING) + rounding
+    noise = observation.noise * (1 + ROUNDING) + ROUNDING * np.where(scale > 0, scale, 1.0)
+    mean_square = np.einsum("ij,ij->i", error, error) / max(error.shape[1], 1)
+    within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
     status = np.array(estimate.status, dtype=object)
     status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
     status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
