@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.observation import ROUNDING, Observation
+from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
 
@@ -205,8 +205,7 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     finite = np.isfinite(latent).all(axis=1)
     error = observation.values - _outputs(generator, latent)
     largest = np.max(np.abs(error), axis=1, initial=0.0)
-    scale = np.max(np.abs(observation.values), axis=1, initial=0.0)
-    noise = observation.noise * (1 + ROUNDING) + ROUNDING * np.where(scale > 0, scale, 1.0)
+    noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
     mean_square = np.einsum("ij,ij->i", error, error) / max(error.shape[1], 1)
     within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
     status = np.array(estimate.status, dtype=object)

@@ -17,6 +17,12 @@ Array = NDArray[np.float64]
 ROUNDING = 1e-9
 
 
+def scale_of(x: Array) -> Array:
+    """(batch,) largest absolute entry of each sample; 1 where all are 0."""
+    largest = np.max(np.abs(x), axis=1, initial=0.0)
+    return np.where(largest > 0, largest, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """``x = G(z*) + e`` with ``max |e| <= noise``.
@@ -32,8 +38,7 @@ class Observation:
     @property
     def tolerance(self) -> Array:
         """(batch,) the initial tolerance: the noise, but never below rounding error."""
-        largest = np.max(np.abs(self.values), axis=1, initial=0.0)
-        return np.maximum(self.noise, ROUNDING * np.where(largest > 0, largest, 1.0))
+        return np.maximum(self.noise, ROUNDING * scale_of(self.values))
 
     def take(self, samples: NDArray[np.intp]) -> Observation:
         """Only these samples."""

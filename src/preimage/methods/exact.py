@@ -12,7 +12,7 @@ from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import layer_program
 from preimage.methods.layerwise import layer_report
-from preimage.observation import Observation
+from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
 
@@ -78,8 +78,7 @@ class Exact:
         status = Status.SOLVED.each(len(x))
         status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
         # A polytope thinner than what the backends resolve would seem empty to them.
-        resolved = _RESOLVED * np.max(np.abs(x), axis=1, initial=0.0)
-        reach = np.fmax(np.maximum(tolerance, resolved), centre.slack)
+        reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(x)), centre.slack)
         direction = np.random.default_rng(0).normal(size=layer.input_size)
         objective = np.tile(direction, (len(x), 1))
         ends = [

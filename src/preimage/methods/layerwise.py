@@ -13,7 +13,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, Norm, layer_program
-from preimage.observation import ROUNDING, Observation
+from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
 
@@ -84,8 +84,7 @@ class _Step:
     ) -> None:
         self.method, self.layer, self.domain, self.x = method, layer, domain, x
         self.programs = np.zeros(len(x), dtype=np.int64)
-        largest = np.max(np.abs(x), axis=1, initial=0.0)
-        self.limit = _LARGEST_TOLERANCE * np.where(largest > 0, largest, 1.0)
+        self.limit = _LARGEST_TOLERANCE * scale_of(x)
 
     def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
