@@ -13,8 +13,8 @@ from preimage.generator import Generator
 from preimage.inversion import Estimate, Stage, Status, assess
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
-from preimage.methods.gradient import check_positive
 from preimage.methods.layerwise import LayerwiseLP
+from preimage.methods.parameters import check_positive
 from preimage.observation import Observation
 
 

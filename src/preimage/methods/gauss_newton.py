@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
-from preimage.methods.gradient import check_positive
+from preimage.methods.parameters import check_positive
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
@@ -167,16 +167,16 @@ class _Ends(NamedTuple):
 def _descend(generator: Generator, z: Array, x: Array, method: GaussNewton) -> _Ends:
     """Levenberg-Marquardt from each row of ``z`` towards the same row of ``x``."""
     count, k = z.shape
-    run = _Ends(z.copy(), _half_square(x - generator(z)), np.zeros(count, dtype=bool))
+    error = x - generator(z)
+    run = _Ends(z.copy(), _half_square(error), np.zeros(count, dtype=bool))
     damping, growth = np.full(count, method.damping), np.full(count, 2.0)
     gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
     open_ = moved = np.arange(count)
     for _ in range(method.steps):
         if len(moved):
             jacobian = generator.jacobian(run.z[moved])
-            error = x[moved] - generator(run.z[moved])
             gram[moved] = np.swapaxes(jacobian, 1, 2) @ jacobian
-            slope[moved] = np.einsum("bnk,bn->bk", jacobian, error)
+            slope[moved] = np.einsum("bnk,bn->bk", jacobian, error[moved])
         step, predicted = _damped_step(gram[open_], slope[open_], damping[open_])
         flat = ~(predicted > _STATIONARY * run.loss[open_])
         run.stationary[open_[flat | (damping[open_] > _LARGEST_DAMPING)]] = True
@@ -185,11 +185,12 @@ def _descend(generator: Generator, z: Array, x: Array, method: GaussNewton) -> _
         if not len(open_):
             break
         trial = run.z[open_] + step
-        loss = _half_square(x[open_] - generator(trial))
+        missed = x[open_] - generator(trial)
+        loss = _half_square(missed)
         better = loss < run.loss[open_]
         ratio = (run.loss[open_] - loss)[better] / predicted[better]
         moved, left = open_[better], open_[~better]
-        run.z[moved], run.loss[moved] = trial[better], loss[better]
+        run.z[moved], run.loss[moved], error[moved] = trial[better], loss[better], missed[better]
         # A faithful model is trusted at once; a poor one by degrees.
         damping[moved] *= np.where(ratio > 0.9, 0.01, np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3))
         damping[left] = np.maximum(damping[left], 1e-12) * growth[left]

@@ -7,22 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
+from preimage.methods.parameters import check_positive
 from preimage.observation import Observation
 
 Array = NDArray[np.float64]
-
-
-def check_positive(positive: dict[str, float], counts: dict[str, int]) -> None:
-    """Raise ``InputError`` unless all numbers are above 0 and all counts whole, at least 1."""
-    for name, value in positive.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name}: expected a number above 0, got {value!r}")
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise InputError(f"{name}: expected a whole number of at least 1, got {count!r}")
 
 
 def _loss_and_gradient(generator: Generator, z: Array, x: Array) -> tuple[Array, Array]:
