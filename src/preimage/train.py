@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.io import from_torch, save
 from preimage.io.observations import read_idx
+from preimage.io.torch_module import import_torch
 from preimage.zoo.quality import batches, measure
 
 if TYPE_CHECKING:
@@ -126,10 +127,7 @@ def train_recipe(
     progress: bool = True,
 ) -> tuple[Generator, dict[str, Any]]:
     """As ``train``, for a recipe of one's own."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch") from error
+    torch = import_torch()
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise InputError(f"epochs: expected at least 1, got {epochs}")

@@ -1,7 +1,7 @@
 """Solving layer programs: ``solve(program, backend)``.
 
-Every backend sees the same scaled program and is asked for one thing, a point; the value, the
-feasibility and so the status are recomputed here from the unscaled data.
+Every backend sees the same scaled program and is asked for one thing, a point. Its feasibility is
+checked here on the scaled program, and its slack and value are recomputed from the unscaled data.
 """
 
 from __future__ import annotations
