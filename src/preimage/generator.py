@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,26 @@ from preimage.activation import Activation, ReLU, activation_name, as_activation
 from preimage.errors import InputError
 
 Array = NDArray[np.float64]
-Weight = Any  # a read-only float64 array, or a canonical scipy.sparse.csr_array
+Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
+
+# Rows of a batch that one matrix product handles. The size is fixed, so that a sample's numbers do
+# not depend on its company, not even in the last bit: BLAS rounds by the shape of the product.
+_BLOCK = 16
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+
+    def matmat(self, X: Array) -> Array:
+        """Apply to each column, (inputs, columns) to (outputs, columns)."""
+
+    def rmatmat(self, X: Array) -> Array:
+        """Apply the adjoint to each column, (outputs, columns) to (inputs, columns)."""
 
 
 def as_float64(values: ArrayLike, argument: str) -> Array:
@@ -48,21 +67,53 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
     return array
 
 
-def _as_weight(weight: Any) -> Weight:
-    if not sparse.issparse(weight):
-        dense = as_float64(weight, "weight")
-        if dense.ndim != 2:
-            raise InputError(f"weight: expected shape (outputs, inputs), got shape {dense.shape}")
-        return dense
-    as_float64(weight.tocoo().data, "weight.data")
-    matrix = sparse.csr_array(weight, dtype=np.float64, copy=True)
-    if matrix.ndim != 2:
-        raise InputError(f"weight: expected shape (outputs, inputs), got shape {matrix.shape}")
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    for part in (matrix.data, matrix.indices, matrix.indptr):
-        part.setflags(write=False)
+def as_weight(weight: Any, argument: str = "weight") -> Weight:
+    """Check a matrix or operator; matrices are copied to read-only float64.
+
+    Args:
+        weight: Shape (outputs, inputs): an array, ``scipy.sparse``, or an ``Operator``.
+        argument: Name of the argument, for the error.
+
+    Raises:
+        InputError: Not of two dimensions, or entries that ``as_float64`` refuses.
+    """
+    if sparse.issparse(weight):
+        as_float64(weight.tocoo().data, f"{argument}.data")
+        matrix = sparse.csr_array(weight, dtype=np.float64, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        for part in (matrix.data, matrix.indices, matrix.indptr):
+            part.setflags(write=False)
+    elif isinstance(weight, Operator):
+        if np.issubdtype(getattr(weight, "dtype", None) or np.float64, np.complexfloating):
+            raise InputError(f"{argument}: expected a real operator, got dtype {weight.dtype}")  # type: ignore[attr-defined]
+        matrix = weight
+    else:
+        matrix = as_float64(weight, argument)
+    if len(matrix.shape) != 2:
+        raise InputError(f"{argument}: expected shape (outputs, inputs), got shape {matrix.shape}")
     return matrix
+
+
+def multiply(weight: Weight, z: Array) -> Array:
+    """``z @ weight.T``, (batch, inputs) to (batch, outputs); each row is rounded as if alone."""
+    if sparse.issparse(weight):
+        return np.ascontiguousarray((weight @ z.T).T)
+    if not isinstance(weight, np.ndarray):
+        return np.ascontiguousarray(np.asarray(weight.matmat(z.T), dtype=np.float64).T)
+    (batch, inputs), outputs = z.shape, weight.shape[0]
+    blocks = -(-batch // _BLOCK)
+    padded = np.zeros((blocks * _BLOCK, inputs))
+    padded[:batch] = z
+    product = np.matmul(padded.reshape(blocks, _BLOCK, inputs), weight.T)
+    return product.reshape(blocks * _BLOCK, outputs)[:batch]
+
+
+def multiply_adjoint(weight: Weight, v: Array) -> Array:
+    """``v @ weight``, (batch, outputs) to (batch, inputs); each row is rounded as if alone."""
+    if isinstance(weight, np.ndarray) or sparse.issparse(weight):
+        return multiply(weight.T, v)
+    return np.ascontiguousarray(np.asarray(weight.rmatmat(v.T), dtype=np.float64).T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +123,8 @@ class Layer:
     Layers are equal when their contents are: weight (and whether it is sparse), bias, activation.
 
     Args:
-        weight: Shape (outputs, inputs), dense or ``scipy.sparse``; kept as read-only float64.
+        weight: Shape (outputs, inputs), dense or ``scipy.sparse``, kept as read-only float64; or an
+            ``Operator`` where a matrix would be too large (no layer programs then).
         bias: Shape (outputs,); zeros if None.
         activation: A name or an object such as ``LeakyReLU(0.2)``.
 
@@ -85,7 +137,7 @@ class Layer:
     activation: Activation = field(default_factory=ReLU)
 
     def __post_init__(self) -> None:
-        weight = _as_weight(self.weight)
+        weight = as_weight(self.weight)
         bias = as_float64(np.zeros(weight.shape[0]) if self.bias is None else self.bias, "bias")
         if bias.shape != weight.shape[:1]:
             raise InputError(
@@ -107,28 +159,46 @@ class Layer:
         return int(self.weight.shape[0])
 
     @property
-    def is_sparse(self) -> bool:
-        """Whether the weight is a ``scipy.sparse.csr_array``."""
-        return sparse.issparse(self.weight)
+    def storage(self) -> str:
+        """``"dense"``, ``"csr"`` or ``"operator"``."""
+        if isinstance(self.weight, np.ndarray):
+            return "dense"
+        return "csr" if sparse.issparse(self.weight) else "operator"
+
+    @property
+    def matrix(self) -> Weight:
+        """The weight, dense or CSR.
+
+        Raises:
+            InputError: The layer is an operator; the message says what to do.
+        """
+        if self.storage == "operator":
+            raise InputError(
+                f"{self!r} has no matrix, which linear programs and exact inversion need; use "
+                "method='gauss_newton', or load the network with a larger `max_matrix_bytes`"
+            )
+        return self.weight
 
     @cached_property
     def dense_weight(self) -> Array:
-        """The weight as a read-only dense array."""
-        if not self.is_sparse:
+        """The matrix as a read-only dense array.
+
+        Raises:
+            InputError: As ``matrix``.
+        """
+        if self.storage == "dense":
             return self.weight
-        dense = self.weight.toarray()
+        dense = self.matrix.toarray()
         dense.setflags(write=False)
         return dense
 
     def affine(self, z: Array) -> Array:
         """Pre-activations ``z @ weight.T + bias``, (batch, inputs) to (batch, outputs)."""
-        if self.is_sparse:
-            return (self.weight @ z.T).T + self.bias
-        return z @ self.weight.T + self.bias
+        return multiply(self.weight, z) + self.bias
 
     def adjoint(self, v: Array) -> Array:
         """``v @ weight``, (batch, outputs) to (batch, inputs)."""
-        return (self.weight.T @ v.T).T if self.is_sparse else v @ self.weight
+        return multiply_adjoint(self.weight, v)
 
     def __call__(self, z: Array) -> Array:
         """Outputs, (batch, inputs) to (batch, outputs)."""
@@ -137,12 +207,16 @@ class Layer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content."""
-        parts = (
-            (self.weight.data, self.weight.indices.astype("<i8"), self.weight.indptr.astype("<i8"))
-            if self.is_sparse
-            else (self.weight,)
-        )
-        sha = hashlib.sha256(repr((self.weight.shape, self.is_sparse)).encode())
+        sha = hashlib.sha256(repr((self.weight.shape, self.storage)).encode())
+        if self.storage == "operator":
+            # Only the operators of a file know their content; another is equal to itself alone.
+            sha.update(str(getattr(self.weight, "digest", id(self.weight))).encode())
+            parts: tuple[Any, ...] = ()
+        elif self.storage == "csr":
+            indices, indptr = self.weight.indices.astype("<i8"), self.weight.indptr.astype("<i8")
+            parts = (self.weight.data, indices, indptr)
+        else:
+            parts = (self.weight,)
         for part in (*parts, self.bias):
             # -0.0 and 0.0 are equal numbers, so they must hash alike.
             sha.update(np.ascontiguousarray(part + 0).tobytes())
@@ -156,7 +230,7 @@ class Layer:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        kind = ", sparse" if self.is_sparse else ""
+        kind = {"dense": "", "csr": ", sparse", "operator": ", operator"}[self.storage]
         name = activation_name(self.activation)
         return f"Layer({self.input_size} -> {self.output_size}, {name}{kind})"
 
@@ -257,18 +331,7 @@ class Generator:
             Shape (observation_size, latent_size), with the batch in front if z has one.
         """
         latent, single = self._as_latent(z)
-        batch = len(latent)
-        product = np.broadcast_to(np.eye(self.latent_size), (batch,) + (self.latent_size,) * 2)
-        for layer, a in zip(self.layers, self.preactivations(latent), strict=True):
-            if layer.is_sparse:
-                product = (
-                    np.stack([layer.weight @ p for p in product])
-                    if batch
-                    else np.zeros((0, layer.output_size, self.latent_size))
-                )
-            else:
-                product = layer.weight @ product
-            product = layer.activation.derivative(a)[:, :, None] * product
+        product = self.push_forward(self.preactivations(latent))
         return product[0] if single else product
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
@@ -290,6 +353,21 @@ class Generator:
             )
         gradient = self.pull_back(self.preactivations(latent), cotangent)
         return gradient[0] if single else gradient
+
+    def push_forward(self, preactivations: Sequence[Array]) -> Array:
+        """J, (batch, n, k), from the pre-activations of a forward pass."""
+        k = self.latent_size
+        product = np.broadcast_to(np.eye(k), (len(preactivations[0]), k, k))
+        for layer, a in zip(self.layers, preactivations, strict=True):
+            if layer.storage == "dense":
+                image = np.matmul(layer.weight, product)
+            else:
+                image = np.empty((*a.shape, k))
+                for sample, columns in enumerate(product):
+                    image[sample] = layer.weight @ columns
+            image *= layer.activation.derivative(a)[:, :, None]
+            product = image
+        return product
 
     def pull_back(self, preactivations: Sequence[Array], v: Array) -> Array:
         """``v^T J`` from the pre-activations of a forward pass, so that none is done twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
         zip(generator.layers, generator.preactivations(latent), strict=True)
     ):
         known = np.isfinite(layer.activation.inverse(layer.activation(a))).sum(axis=1)
-        weights = layer.weight.nnz if layer.is_sparse else layer.weight.size
+        weights = layer.weight.nnz if layer.storage == "csr" else math.prod(layer.weight.shape)
         layers.append(
             LayerFacts(
                 index, layer.input_size, layer.output_size,

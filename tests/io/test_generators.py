@@ -41,7 +41,7 @@ def test_round_trip(tmp_path, suffix, storage, dtype, activation):
     again = load(tmp_path / f"net{suffix}")
     assert again == generator
     assert again.digest == generator.digest
-    assert [layer.is_sparse for layer in again.layers] == [storage == "csr"] * 2
+    assert [layer.storage for layer in again.layers] == [storage] * 2
 
 
 @given(

@@ -109,7 +109,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
     records = []
     for index, layer in enumerate(generator.layers):
         name = f"layers.{index}.weight"
-        if layer.is_sparse:
+        if layer.storage == "csr":
             tensors[f"{name}.data"] = _narrowed(layer.weight.data)
             tensors[f"{name}.indices"] = layer.weight.indices.astype(np.int64)
             tensors[f"{name}.indptr"] = layer.weight.indptr.astype(np.int64)
@@ -120,7 +120,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
         records.append(
             {
                 "activation": activation_name(layer.activation),
-                "storage": "csr" if layer.is_sparse else "dense",
+                "storage": layer.storage,
                 "shape": [layer.output_size, layer.input_size],
             }
         )
