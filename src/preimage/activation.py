@@ -45,6 +45,13 @@ class Slab(NamedTuple):
         lower, upper = self.lower - self.lower_rate * delta, self.upper + self.upper_rate * delta
         return Slab(lower, zero, upper, zero)
 
+    def where(self, observed: NDArray[np.bool_]) -> Slab:
+        """The slab that constrains nothing but the ``observed`` entries."""
+        free = (-np.inf, 0.0, np.inf, 0.0)
+        return Slab(
+            *(np.where(observed, part, none) for part, none in zip(self, free, strict=True))
+        )
+
 
 @runtime_checkable
 class Activation(Protocol):

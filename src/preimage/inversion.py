@@ -53,8 +53,9 @@ _MESSAGES = {
         "low, try another method, or accept that the observation is not in the range."
     ),
     Status.AMBIGUOUS: (
-        "Some layer does not determine its input (see `layers[i].rank`), so other codes may "
-        "explain the observation as well; observe more, or use a generator that expands."
+        "Some layer does not determine its input (see `layers[i].rank`), or the whole network its "
+        "code (see `rank`, which falls short of the latent size by the directions that are not "
+        "seen), so other codes may explain the observation as well: observe more of it."
     ),
     Status.STEP_LIMIT: "Not converged when the steps ran out: raise `steps`, or change `rate`.",
     Status.INFEASIBLE: (
@@ -113,12 +114,14 @@ class Estimate(NamedTuple):
         status: One ``Status`` a sample; ``SOLVED`` means here that the method is done.
         layers: First layer first; empty for methods that do not work layer by layer.
         stages: In order; empty for methods that try one thing only.
+        rank: (batch,) of the observed Jacobian at the code; None if the method does not compute it.
     """
 
     latent: Array
     status: NDArray[Any]
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
+    rank: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,8 @@ class Inversion:
         status: (batch,) of ``Status`` (a string: ``inversion.status == "solved"`` works).
         layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
         stages: One ``Stage`` a step that was tried, in order; empty if the method has none.
+        rank: (batch,) numerical rank of the observed Jacobian at the code: below the latent size,
+            some directions of z are not seen; -1 where the method does not compute it.
     """
 
     latent: Array
@@ -140,6 +145,7 @@ class Inversion:
     status: Any
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
+    rank: Any = -1
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
@@ -166,6 +172,7 @@ class Inversion:
                 )
                 for s in zip(*(part.stages for part in parts), strict=True)
             ),
+            np.concatenate([part.rank for part in parts]),
         )
 
     def squeeze(self) -> Inversion:
@@ -173,8 +180,9 @@ class Inversion:
         layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
         stages = tuple(Stage(s.name, s.residual[0], s.answered[0]) for s in self.stages)
         return Inversion(
-            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers, stages
-        )
+            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers, stages,
+            self.rank[0],
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)
@@ -203,10 +211,10 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
-    error = observation.values - _outputs(generator, latent)
+    error = observation.error(_outputs(observation.measured(generator), latent))
     largest = np.max(np.abs(error), axis=1, initial=0.0)
     noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
-    mean_square = np.einsum("ij,ij->i", error, error) / max(error.shape[1], 1)
+    mean_square = np.einsum("ij,ij->i", error, error) / np.maximum(observation.count, 1.0)
     within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
     status = np.array(estimate.status, dtype=object)
     status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
@@ -218,4 +226,6 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     latent[~finite | no_latent] = np.nan
     residual = np.linalg.norm(error, axis=1)
     residual[~finite | no_latent] = largest[~finite | no_latent] = np.nan
-    return Inversion(latent, residual, largest, status, estimate.layers, estimate.stages)
+    unknown = np.full(len(latent), -1)
+    rank = unknown if estimate.rank is None else np.where(finite & ~no_latent, estimate.rank, -1)
+    return Inversion(latent, residual, largest, status, estimate.layers, estimate.stages, rank)

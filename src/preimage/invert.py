@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
@@ -17,15 +19,22 @@ def invert(
     method: Method | str = "auto",
     *,
     noise: ArrayLike = 0.0,
+    sensing: Any = None,
 ) -> Inversion:
-    """Find latent codes z with ``G(z)`` near ``observation``.
+    """Find latent codes z with ``G(z)``, or ``sensing @ G(z)``, near ``observation``.
 
     Args:
         generator: The network.
-        observation: Shape (n,) or (batch, n), real and finite.
+        observation: Shape (m,) or (batch, m), real, and finite wherever observed; m is the
+            generator's output size n, or the number of rows of ``sensing``.
         method: A name in ``preimage.METHODS``, or an object such as ``LayerwiseLP(norm="l1")``.
         noise: The initial tolerance eps_0: a bound on the largest absolute noise entry, in the
             observation's units; a number, or shape (batch,).
+        sensing: What is seen of an output, if not all of it: a boolean mask, True where observed,
+            of shape (n,) or (batch, n) (the observation keeps its n entries, what stands in the
+            others is ignored); or a linear map of shape (m, n), one for all samples: an array,
+            ``scipy.sparse``, or any operator with ``shape``, ``matmat`` and ``rmatmat``, such as
+            those of ``scipy.sparse.linalg`` and ``pylops``.
 
     Returns:
         Codes, residuals (recomputed from the generator), a status per sample, layer reports.
@@ -46,6 +55,6 @@ def invert(
             f"generator: expected a preimage.Generator, got {type(generator).__name__}; "
             "see preimage.load, preimage.from_torch and preimage.from_arrays"
         )
-    checked, single = check_observation(generator, observation, noise)
+    checked, single = check_observation(generator, observation, noise, sensing)
     inversion = assess(generator, checked, as_method(method).solve(generator, checked))
     return inversion.squeeze() if single else inversion

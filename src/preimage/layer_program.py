@@ -120,7 +120,12 @@ class LinearProgram:
 
 
 def layer_program(
-    layer: Layer, x: Array, tolerance: Array, norm: Norm, domain: tuple[float, float]
+    layer: Layer,
+    x: Array,
+    tolerance: Array,
+    norm: Norm,
+    domain: tuple[float, float],
+    observed: NDArray[np.bool_] | None = None,
 ) -> LayerProgram:
     """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.
 
@@ -130,6 +135,10 @@ def layer_program(
         tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive.
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         domain: Interval that holds every input of the layer.
+        observed: (batch, n), the rows that say anything; None for all.
+
+    Raises:
+        InputError: The layer is an operator.
     """
     eps = tolerance[:, None]
     slack: Slack
@@ -138,10 +147,12 @@ def layer_program(
         # at act(0) says nothing about its sign, so it does not push at all.
         activation = layer.activation
         push = np.clip(x, *activation.range) - activation(np.zeros(1))
+        push = push if observed is None else np.where(observed, push, 0.0)
         slab, slack = activation.relaxed_slab(x, eps), "none"
         objective = -layer.adjoint(push)
     else:
         slab, slack = layer.activation.slab(x, eps), "own" if norm == "l1" else "shared"
         objective = np.zeros((len(x), layer.input_size))
     shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
-    return LayerProgram(layer.weight, shifted, slack, objective, domain)
+    rows = shifted if observed is None else shifted.where(observed)
+    return LayerProgram(layer.matrix, rows, slack, objective, domain)

@@ -1,14 +1,16 @@
-"""What was observed: values and noise level, checked once, at the door."""
+"""What was observed: values, noise level, mask or sensing operator; checked once, at the door."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from preimage.activation import Identity
 from preimage.errors import InputError
-from preimage.generator import Generator, as_float64
+from preimage.generator import Generator, Layer, Operator, Weight, as_float64, as_weight
 
 Array = NDArray[np.float64]
 
@@ -25,51 +27,91 @@ def scale_of(x: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """``x = G(z*) + e`` with ``max |e| <= noise``.
+    """``y = A G(z*) + e`` with ``max |e| <= noise``; A is the identity, a mask or any linear map.
 
     Attributes:
-        values: (batch, n) float64.
+        values: (batch, m) float64; 0 where nothing was observed.
         noise: (batch,) bound on the largest absolute noise entry, in units of ``values``.
+        mask: (batch, m), True where observed; None for everywhere.
+        sensing: A, of shape (m, n): an array, CSR, or an ``Operator``; None for the identity.
     """
 
     values: Array
     noise: Array
+    mask: NDArray[np.bool_] | None = None
+    sensing: Weight | None = None
 
     @property
     def tolerance(self) -> Array:
         """(batch,) the initial tolerance: the noise, but never below rounding error."""
         return np.maximum(self.noise, ROUNDING * scale_of(self.values))
 
-    def take(self, samples: NDArray[np.intp]) -> Observation:
+    @property
+    def count(self) -> Array:
+        """(batch,) number of observed entries, as floats."""
+        batch, m = self.values.shape
+        return np.full(batch, float(m)) if self.mask is None else self.mask.sum(axis=1) * 1.0
+
+    def measured(self, generator: Generator) -> Generator:
+        """``A G``, the network whose outputs are ``values``: sensing is one more affine layer."""
+        if self.sensing is None:
+            return generator
+        *below, last = generator.layers
+        measurement = Layer(self.sensing, activation=Identity())
+        affine = isinstance(last.activation, Identity)
+        if affine and "operator" not in (last.storage, measurement.storage):
+            weight = measurement.weight @ last.weight
+            measurement = Layer(weight, measurement.weight @ last.bias, Identity())
+            return Generator((*below, measurement))
+        return Generator((*generator.layers, measurement))
+
+    def restrict(self, rows: Array) -> Array:
+        """``rows``, (batch, m, ...), with 0 where nothing was observed."""
+        if self.mask is None:
+            return rows
+        return np.where(self.mask.reshape(self.mask.shape + (1,) * (rows.ndim - 2)), rows, 0.0)
+
+    def error(self, outputs: Array) -> Array:
+        """``values - outputs``, (batch, m), for outputs of ``measured``; 0 where unobserved."""
+        return self.restrict(self.values - outputs)
+
+    def take(self, samples: NDArray[np.intp] | slice) -> Observation:
         """Only these samples."""
-        return Observation(self.values[samples], self.noise[samples])
+        mask = None if self.mask is None else self.mask[samples]
+        return Observation(self.values[samples], self.noise[samples], mask, self.sensing)
 
     def __len__(self) -> int:
         return len(self.values)
 
 
 def check_observation(
-    generator: Generator, values: ArrayLike, noise: ArrayLike
+    generator: Generator, values: ArrayLike, noise: ArrayLike, sensing: Any = None
 ) -> tuple[Observation, bool]:
-    """Check ``values`` and ``noise`` against a generator.
+    """Check ``values``, ``noise`` and ``sensing`` against a generator.
 
     Args:
         generator: Whose outputs are observed.
-        values: Shape (n,) or (batch, n), real and finite.
+        values: Shape (m,) or (batch, m), real, and finite wherever observed.
         noise: Largest absolute noise entry; a number, or one for each sample.
+        sensing: None, a boolean mask of shape (n,) or (batch, n), or a linear map of shape (m, n).
 
     Returns:
         The observation, always with a batch dimension, and whether ``values`` had none.
 
     Raises:
-        InputError: Wrong shape, NaN or infinity, complex numbers, negative noise.
+        InputError: Wrong shape, NaN or infinity, complex numbers, negative noise, a mask that
+            leaves nothing.
     """
+    mask, operator = _as_sensing(generator, sensing)
+    if mask is not None:
+        values = _without_unobserved(values, mask)
     x = as_float64(values, "observation")
-    n = generator.observation_size
-    if x.ndim not in (1, 2) or x.shape[-1] != n:
+    m = generator.observation_size if operator is None else operator.shape[0]
+    if x.ndim not in (1, 2) or x.shape[-1] != m:
+        size = "the generator's output size" if operator is None else "the rows of `sensing`"
         raise InputError(
-            f"observation: expected shape ({n},) or (batch, {n}), the generator's output size, "
-            f"got shape {x.shape}; flatten images to vectors first"
+            f"observation: expected shape ({m},) or (batch, {m}), {size}, got shape {x.shape}; "
+            "flatten images to vectors first"
         )
     level = as_float64(noise, "noise")
     batch = 1 if x.ndim == 1 else len(x)
@@ -79,4 +121,47 @@ def check_observation(
         )
     if (level < 0).any():
         raise InputError(f"noise: expected a level of at least 0, got {level.min()}")
-    return Observation(np.atleast_2d(x), np.broadcast_to(level, (batch,))), x.ndim == 1
+    if mask is not None:
+        mask = np.broadcast_to(mask, (batch, m))
+    levels = np.broadcast_to(level, (batch,))
+    return Observation(np.atleast_2d(x), levels, mask, operator), x.ndim == 1
+
+
+def _as_sensing(
+    generator: Generator, sensing: Any
+) -> tuple[NDArray[np.bool_] | None, Weight | None]:
+    """The mask or the operator that ``sensing`` is."""
+    if sensing is None:
+        return None, None
+    n = generator.observation_size
+    is_operator = isinstance(sensing, Operator) or hasattr(sensing, "tocsr")
+    if not is_operator and np.asarray(sensing).dtype == np.bool_:
+        mask = np.asarray(sensing)
+        if mask.ndim not in (1, 2) or mask.shape[-1] != n:
+            raise InputError(
+                f"sensing: expected a boolean mask of shape ({n},) or (batch, {n}), True where "
+                f"observed, got shape {mask.shape}"
+            )
+        empty = np.flatnonzero(~np.atleast_2d(mask).any(axis=1))
+        if len(empty):
+            where = f" of sample {empty[0]} ({len(empty)} in all)" if mask.ndim == 2 else ""
+            raise InputError(f"sensing: the mask{where} is False everywhere: nothing is observed")
+        return mask, None
+    operator = as_weight(sensing, "sensing")
+    if operator.shape[1] != n or operator.shape[0] < 1:
+        raise InputError(
+            f"sensing: expected a boolean mask, or a linear map of shape (m, {n}) with m >= 1, "
+            f"which takes the generator's outputs, got shape {tuple(operator.shape)}"
+        )
+    return None, operator
+
+
+def _without_unobserved(values: ArrayLike, mask: NDArray[np.bool_]) -> Any:
+    """``values`` with 0 where the mask is False: what is there may be anything, NaN included."""
+    array = np.asarray(values)
+    if array.shape[-1:] != mask.shape[-1:] or (mask.ndim == 2 and array.shape != mask.shape):
+        raise InputError(
+            f"sensing: a mask of shape {mask.shape} does not fit an observation of shape "
+            f"{array.shape}"
+        )
+    return np.where(mask, array, np.zeros((), dtype=array.dtype))

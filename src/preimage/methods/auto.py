@@ -24,7 +24,8 @@ class Auto:
 
     ::
 
-        noise = 0? --yes--> exact ------ explained? --yes--> done
+        noise = 0 and every layer expands?
+            |---- yes ------> exact ------ explained? --yes--> done
             |                                 | no
             +---------------> joint ----- explained? --yes--> done
                                               | no
@@ -61,11 +62,11 @@ class Auto:
         """Invert every sample; see ``methods.Method``."""
         batch = len(observation)
         # Three standard deviations above the root mean square, should the noise be Gaussian.
-        n = max(generator.observation_size, 1)
+        n = np.maximum(observation.count, 1.0)
         enough = observation.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
         latent = np.full((batch, generator.latent_size), np.nan)
         status, residual = Status.FAILED.each(batch), np.full(batch, np.inf)
-        answered = np.full(batch, -1)
+        answered, rank = np.full(batch, -1), np.full(batch, -1)
         stages = []
         for index, (name, method, wanted) in enumerate(self._plan(generator, observation)):
             samples = np.flatnonzero((residual > enough) & wanted)
@@ -77,20 +78,23 @@ class Auto:
             improved = samples[better]
             latent[improved], status[improved] = found.latent[better], found.status[better]
             residual[improved], answered[improved] = found.residual[better], index
+            rank[improved] = found.rank[better]
             stages.append((name, reached))
         reports = (
             Stage(name, reached, answered == index) for index, (name, reached) in enumerate(stages)
         )
-        return Estimate(latent, status, stages=tuple(reports))
+        return Estimate(latent, status, stages=tuple(reports), rank=rank)
 
     def _plan(
         self, generator: Generator, observation: Observation
     ) -> Iterator[tuple[str, Exact | GaussNewton, NDArray[np.bool_]]]:
         """Stages in order, each with the samples that it is meant for."""
         noiseless = observation.noise < observation.tolerance
-        expands = all(layer.output_size >= layer.input_size for layer in generator.layers)
+        layers = observation.measured(generator).layers
+        expands = all(layer.output_size >= layer.input_size for layer in layers)
+        expands &= all(layer.storage != "operator" for layer in layers)
         layerwise = LayerwiseLP(backend=self.backend)
-        yield "exact", Exact(self.backend), noiseless
+        yield "exact", Exact(self.backend), noiseless & expands
         yield "joint", GaussNewton(restarts=4, seed=self.seed), np.ones_like(noiseless)
         yield (
             "layerwise",

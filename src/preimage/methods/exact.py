@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
-from preimage.layer_program import layer_program
+from preimage.layer_program import LayerProgram, layer_program
 from preimage.methods.layerwise import layer_report
 from preimage.observation import Observation, scale_of
 
@@ -50,36 +50,38 @@ class Exact:
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
-        x, tolerance = observation.values, observation.tolerance
+        generator = observation.measured(generator)
+        x, tolerance, observed = observation.values, observation.tolerance, observation.mask
         reports = []
         for index in reversed(range(len(generator.layers))):
             layer, domain = generator.layers[index], generator.domain(index)
-            z, determined = _equations(layer, x, tolerance)
+            z, determined = _equations(layer, x, tolerance, observed)
             # Rounding leaves tiny values of either sign where the layer below gave 0.
             z = np.clip(z, *domain)
             programs = np.zeros(len(x), dtype=np.int64)
             rest = np.flatnonzero(~determined & np.isfinite(x).all(axis=1))
             if len(rest):
-                z[rest], verdict = self._polytope(layer, x[rest], tolerance[rest], domain)
+                seen = None if observed is None else observed[rest]
+                program = layer_program(layer, x[rest], tolerance[rest], "linf", domain, seen)
+                z[rest], verdict = self._polytope(program, x[rest], tolerance[rest])
                 programs[rest] = 3
                 worse = verdict != Status.SOLVED
                 status[rest[worse]] = verdict[worse]
-            slack = layer_program(layer, x, tolerance, "linf", domain).slack_at(z)
-            reports.append(layer_report(layer, x, slack, tolerance, programs))
-            x = z
+            slack = layer_program(layer, x, tolerance, "linf", domain, observed).slack_at(z)
+            reports.append(layer_report(layer, x, slack, tolerance, programs, observed))
+            x, observed = z, None
         return Estimate(x, status, tuple(reversed(reports)))
 
     def _polytope(
-        self, layer: Layer, x: Array, tolerance: Array, domain: tuple[float, float]
+        self, program: LayerProgram, x: Array, tolerance: Array
     ) -> tuple[Array, NDArray[np.object_]]:
         """A point of each polytope (equation 4), and whether it has others."""
-        program = layer_program(layer, x, tolerance, "linf", domain)
         centre = lp.solve(program, self.backend)
         status = Status.SOLVED.each(len(x))
         status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
         # A polytope thinner than what the backends resolve would seem empty to them.
         reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(x)), centre.slack)
-        direction = np.random.default_rng(0).normal(size=layer.input_size)
+        direction = np.random.default_rng(0).normal(size=program.objective.shape[1])
         objective = np.tile(direction, (len(x), 1))
         ends = [
             lp.solve(lp.with_objective(program, sign * objective, reach), self.backend)
@@ -95,7 +97,9 @@ class Exact:
         return centre.z, status
 
 
-def _equations(layer: Layer, x: Array, tolerance: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _equations(
+    layer: Layer, x: Array, tolerance: Array, observed: NDArray[np.bool_] | None
+) -> tuple[Array, NDArray[np.bool_]]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x
@@ -103,6 +107,7 @@ def _equations(layer: Layer, x: Array, tolerance: Array) -> tuple[Array, NDArray
     """
     target = layer.activation.inverse(x)
     active = np.isfinite(target) & np.isfinite(layer.activation.slab(x, tolerance[:, None]).lower)
+    active = active if observed is None else active & observed
     trust = layer.activation.derivative(np.where(active, target, 0.0))
     z = np.full((len(x), layer.input_size), np.nan)
     determined = np.zeros(len(x), dtype=bool)

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage import lp
 from preimage.errors import InputError
-from preimage.generator import Generator
+from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
+from preimage.methods.levenberg_marquardt import Ends, Misfit, descend, ridge
 from preimage.methods.parameters import check_positive
+from preimage.methods.region import Box, Region, box_ends, check_box
+from preimage.methods.sequential_lp import linear_descend
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
     from preimage.methods import Method
 
 Array = NDArray[np.float64]
+JointNorm = Literal["l2", "l1", "linf"]
 
-# Runs (a sample and a start each) that are worked on together: bounds the Jacobians in memory.
-_CHUNK = 256
-# A run is stationary when no step promises to lower its loss by more than this, relatively, or
-# when the damping has grown by this much without a single step that lowers it (a kink).
-_STATIONARY = 1e-14
-_LARGEST_DAMPING = 1e12
-# Relative to the Jacobian's largest singular value: below, a direction of z is not observed.
-_RANK = 1e-9
+# Starts that are worked on before it is asked which samples need more.
+_WAVE = 8
 # Of the restarts around an answer: how many a round, and how many standard deviations wide.
 _HOP_DRAWS = 8
 _HOP_WIDTH = 4.0
@@ -34,114 +33,195 @@ _HOP_WIDTH = 4.0
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """Minimise ``||x - G(z)||_2`` over z, all layers at once, from several starts.
+    """Minimise ``||y - A G(z)||`` over z, all layers at once, from several starts.
 
     While no unit changes its sign, G is affine, ``G(z + dz) = G(z) + J dz``, so that one
-    undamped step ends at the exact minimiser of its linear piece. Steps solve
+    undamped step ends at the exact minimiser of its linear piece. In the l2 norm, steps solve
 
-        (J^T J + damping * mean(diag(J^T J)) I) dz = J^T (x - G(z))
+        (J^T J + damping * mean(diag(J^T J)) I) dz = J^T (y - A G(z))
 
     and are taken only if they lower the loss; the damping follows the ratio of the achieved to
     the predicted decrease (Levenberg and Marquardt; Nielsen's update, IMM-REP-1999-05). So the
-    loss never rises, and no start is ever made worse. No layer needs to expand: ``rank J = k`` is
-    enough, and where it is not so at the answer, the sample is ``ambiguous``.
+    loss never rises, and no start is ever made worse. In the l1 and l-infinity norms, linear
+    programs within a trust region go on from the best least-squares answers. No layer needs to
+    expand: ``rank J = k`` is enough, and where it is not so at the answer, the sample is
+    ``ambiguous`` (``inversion.rank`` tells how many directions of z are seen).
 
     The starts are the code of ``start`` if one is given, then a short PLUGIn run
-    (``z <- z + mu W_1^T ... W_d^T (x - G(z))``, which goes through inactive units, too), then
-    Gaussian draws, the same for every sample. Under noise, the best answer often has a slightly
-    better neighbour with another pattern; ``hops`` look for it, by restarts drawn from the
-    distribution of the least-squares estimate, ``N(z, s^2 (J^T J)^-1)``, widened.
+    (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too), then
+    Gaussian draws, the same for every sample; a sample needs no more starts once it is explained
+    up to rounding. Under noise, the best answer often has a slightly better neighbour with another
+    pattern; ``hops`` look for it, by restarts drawn from the distribution of the least-squares
+    estimate, ``N(z, s^2 (J^T J)^-1)``, widened.
 
     Args:
+        norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
+            few entries.
         restarts: Number of starts, besides that of ``start``.
         hops: Rounds of eight restarts around the best answer; 0 for none.
         steps: Most steps from each start.
         damping: Initial damping, positive.
         start: A method whose codes are a start as well, such as ``LayerwiseLP()``.
+        box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
+        ball: Only codes with ``||z||_2 <= ball`` (l2 norm only).
+        prior: Adds ``0.5 * prior * ||z||_2^2`` to ``0.5 ||y - A G(z)||_2^2``: for noise of
+            variance v and codes from N(0, I), ``prior=v`` is the posterior mode (l2 only).
+        backend: Of the linear programs.
         seed: Of the draws.
 
     Raises:
         InputError: A parameter is out of its range.
     """
 
+    norm: JointNorm = "l2"
     restarts: int = 8
     hops: int = 3
     steps: int = 200
     damping: float = 1e-2
     start: Method | None = None
+    box: Box = None
+    ball: float | None = None
+    prior: float = 0.0
+    backend: lp.Backend = "highs"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_positive({"damping": self.damping}, {"restarts": self.restarts, "steps": self.steps})
-        if self.hops:
-            check_positive({}, {"hops": self.hops})
+        if self.norm not in ("l2", "l1", "linf"):
+            raise InputError(f"norm: expected l2, l1 or linf, got {self.norm!r}")
+        positive, counts = {"damping": self.damping}, {"restarts": self.restarts}
+        positive |= {"prior": self.prior} if self.prior else {}
+        positive |= {"ball": self.ball} if self.ball is not None else {}
+        counts |= {"steps": self.steps} | ({"hops": self.hops} if self.hops else {})
+        check_positive(positive, counts)
+        check_box(self.box)
+        if self.ball is not None and self.box is not None:
+            raise InputError("box, ball: expected one of them, got both")
+        if self.norm != "l2" and (self.prior or self.ball is not None):
+            raise InputError(f"prior, ball: they need norm='l2', got norm={self.norm!r}")
         if self.start is not None and not hasattr(self.start, "solve"):
             raise InputError(f"start: expected a method such as LayerwiseLP(), got {self.start!r}")
+        lp.check_backend(self.backend)
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        x = observation.values
-        best = self._search(generator, x, self._starts(generator, observation))
-        random = np.random.default_rng((self.seed, 1))
-        negligible = ROUNDING * np.linalg.norm(x, axis=1)
-        for _ in range(self.hops):
-            draws = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, generator.latent_size))
-            open_ = np.flatnonzero(np.sqrt(2 * best.loss) > negligible)
-            starts = _neighbours(generator, best.z[open_], best.loss[open_], draws)
-            found = self._search(generator, x[open_], starts)
-            better = found.loss < best.loss[open_]
-            for kept, new in zip(best, found, strict=True):
-                kept[open_[better]] = new[better]
-        status = Status.STEP_LIMIT.each(len(x))
+        k = generator.latent_size
+        low, high = box_ends(self.box, k)
+        region = Region(low, high, np.inf if self.ball is None else self.ball)
+        measured = observation.measured(generator)
+        misfit = Misfit(measured, observation, self.prior, region)
+        given = None if self.start is None else self.start.solve(generator, observation).latent
+        best = _Search(self, misfit).run(given)
+        everyone = np.arange(len(observation))
+        rank = misfit.rank(best.z, everyone)
+        status = Status.STEP_LIMIT.each(len(observation))
         status[best.stationary] = Status.SOLVED
-        status[_rank(generator, best.z) < generator.latent_size] = Status.AMBIGUOUS
-        return Estimate(best.z, status)
-
-    def _search(self, generator: Generator, x: Array, starts: Array) -> _Ends:
-        """The best end of each sample's runs; ``starts`` is (batch, runs, k)."""
-        batch, runs, k = starts.shape
-        size = max(_CHUNK // runs, 1)
-        parts = []
-        for i in range(0, max(batch, 1), size):
-            z, targets = starts[i : i + size], np.repeat(x[i : i + size], runs, axis=0)
-            ends = _descend(generator, z.reshape(len(z) * runs, k), targets, self)
-            best = np.argmin(ends.loss.reshape(len(z), runs), axis=1) + runs * np.arange(len(z))
-            parts.append([part[best] for part in ends])
-        return _Ends(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def _starts(self, generator: Generator, observation: Observation) -> Array:
-        """(batch, runs, k) starting codes."""
-        batch, k = len(observation), generator.latent_size
-        draws = np.random.default_rng(self.seed).normal(size=(self.restarts, k))
-        starts = np.broadcast_to(draws, (batch, self.restarts, k)).copy()
-        starts[:, 0] = plug_in(generator, observation.values)
-        if self.start is not None:
-            given = self.start.solve(generator, observation).latent
-            # A start without a code is no start: it repeats another.
-            found = np.isfinite(given).all(axis=1, keepdims=True)
-            starts = np.concatenate([np.where(found, given, starts[:, 0])[:, None], starts], axis=1)
-        return starts
+        status[rank < k] = Status.AMBIGUOUS
+        return Estimate(best.z, status, rank=rank)
 
 
-def plug_in(generator: Generator, x: Array, steps: int = 30) -> Array:
+class _Search:
+    """The runs of one call: keeps the best end of each sample."""
+
+    def __init__(self, method: GaussNewton, misfit: Misfit) -> None:
+        self.method, self.misfit = method, misfit
+        samples, k = len(misfit.observation), misfit.generator.latent_size
+        self.best = Ends(np.zeros((samples, k)), np.full(samples, np.inf), np.zeros(samples, bool))
+        # A loss that is rounding error: there is nothing left to look for.
+        self.enough = 0.5 * (ROUNDING * np.linalg.norm(misfit.observation.values, axis=1)) ** 2
+
+    def run(self, given: Array | None) -> Ends:
+        """From all starts, then around the answers."""
+        method, k = self.method, self.misfit.generator.latent_size
+        draws = np.random.default_rng(method.seed).normal(size=(method.restarts, k))
+        for i in range(0, method.restarts, _WAVE):
+            open_ = self._open()
+            wave = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
+            if i == 0:
+                wave[:, 0] = plug_in(self.misfit, open_)
+                if given is not None:
+                    # A start without a code is no start: it repeats another.
+                    found = np.isfinite(given).all(axis=1, keepdims=True)
+                    first = np.where(found, given, wave[:, 0])
+                    wave = np.concatenate([first[:, None], wave], axis=1)
+            self._improve(open_, wave)
+        random = np.random.default_rng((method.seed, 1))
+        for _ in range(method.hops):
+            widened = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, k))
+            open_ = self._open()
+            self._improve(open_, self._neighbours(open_, widened))
+        return self.best if method.norm == "l2" else self._linear_finish(given)
+
+    def _open(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.best.loss > self.enough)
+
+    def _improve(self, open_: NDArray[np.intp], starts: Array) -> None:
+        """Descend from ``starts``, (samples, runs, k), and keep what is better."""
+        runs, k = starts.shape[1:]
+        if not len(open_):
+            return
+        samples = np.repeat(open_, runs)
+        ends = descend(
+            self.misfit, starts.reshape(-1, k), samples,
+            steps=self.method.steps, damping=self.method.damping, enough=self.enough,
+        )  # fmt: skip
+        first = np.argmin(ends.loss.reshape(-1, runs), axis=1) + runs * np.arange(len(open_))
+        better = ends.loss[first] < self.best.loss[open_]
+        for kept, new in zip(self.best, ends, strict=True):
+            kept[open_[better]] = new[first[better]]
+
+    def _neighbours(self, open_: NDArray[np.intp], draws: Array) -> Array:
+        """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation."""
+        z, k = self.best.z[open_], draws.shape[1]
+        gram, _ = self.misfit.normal_equations(z, open_, self.misfit.error(z, open_))
+        # Directions that are hardly observed are tried, but not to infinity.
+        factor = np.linalg.cholesky(gram + 1e-8 * ridge(gram))
+        columns = np.broadcast_to(draws.T, (len(z), k, len(draws)))
+        steps = np.swapaxes(np.linalg.solve(np.swapaxes(factor, 1, 2), columns), 1, 2)
+        freedom = np.maximum(self.misfit.observation.count[open_] - k, 1)
+        deviation = np.sqrt(2 * self.best.loss[open_] / freedom)
+        return z[:, None] + deviation[:, None, None] * steps
+
+    def _linear_finish(self, given: Array | None) -> Ends:
+        """The same in the l1 or l-infinity norm: from the answer, the given codes, PLUGIn."""
+        everyone = np.arange(len(self.best.z))
+        starts = [self.best.z, plug_in(self.misfit, everyone)]
+        if given is not None:
+            starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, starts[0]))
+        best = None
+        for start in starts:
+            ends = linear_descend(
+                self.misfit, start, everyone, norm=self.method.norm,
+                steps=self.method.steps, backend=self.method.backend,
+            )  # fmt: skip
+            if best is None:
+                best = ends
+            better = ends.loss < best.loss
+            for kept, new in zip(best, ends, strict=True):
+                kept[better] = new[better]
+        assert best is not None
+        return best
+
+
+def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 30) -> Array:
     """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
 
     The step length is the line minimum for a linear network half of whose units are active in
     each layer, so that the network's gain need not be known.
 
     Args:
-        generator: Any.
-        x: (batch, n).
+        misfit: What to fit.
+        samples: (runs,) whose codes are wanted.
         steps: Iterations.
 
     Returns:
-        (batch, k) the best iterate of each sample.
+        (runs, k) the best iterate of each.
     """
-    z = np.zeros((len(x), generator.latent_size))
-    best, lowest = z, np.full(len(x), np.inf)
+    generator, observation = misfit.generator, misfit.observation.take(samples)
+    z = np.zeros((len(samples), generator.latent_size))
+    best, lowest = z, np.full(len(z), np.inf)
     for _ in range(steps):
-        error = x - generator(z)
-        loss = np.einsum("ij,ij->i", error, error)
+        error = misfit.error(z, samples)
+        loss = misfit.loss(z, error)
         best = np.where((loss < lowest)[:, None], z, best)
         lowest = np.minimum(loss, lowest)
         direction = error
@@ -149,98 +229,8 @@ def plug_in(generator: Generator, x: Array, steps: int = 30) -> Array:
             direction = layer.adjoint(direction)
         image = direction
         for layer in generator.layers:
-            image = layer.affine(image) - layer.bias
-        gain = np.einsum("ij,ij->i", image, image) / 2.0 ** len(generator.layers)
-        length = np.einsum("ij,ij->i", direction, direction) / np.where(gain > 0, gain, np.inf)
+            image = multiply(layer.weight, image)
+        gain = (observation.restrict(image) ** 2).sum(axis=1) / 2.0 ** len(generator.layers)
+        length = (direction**2).sum(axis=1) / np.where(gain > 0, gain, np.inf)
         z = z + length[:, None] * direction
     return best
-
-
-class _Ends(NamedTuple):
-    """Where runs ended: codes (runs, k), losses ``0.5 ||x - G(z)||^2``, whether stationary."""
-
-    z: Array
-    loss: Array
-    stationary: NDArray[np.bool_]
-
-
-def _descend(generator: Generator, z: Array, x: Array, method: GaussNewton) -> _Ends:
-    """Levenberg-Marquardt from each row of ``z`` towards the same row of ``x``."""
-    count, k = z.shape
-    error = x - generator(z)
-    run = _Ends(z.copy(), _half_square(error), np.zeros(count, dtype=bool))
-    damping, growth = np.full(count, method.damping), np.full(count, 2.0)
-    gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
-    open_ = moved = np.arange(count)
-    for _ in range(method.steps):
-        if len(moved):
-            jacobian = generator.jacobian(run.z[moved])
-            gram[moved] = np.swapaxes(jacobian, 1, 2) @ jacobian
-            slope[moved] = np.einsum("bnk,bn->bk", jacobian, error[moved])
-        step, predicted = _damped_step(gram[open_], slope[open_], damping[open_])
-        flat = ~(predicted > _STATIONARY * run.loss[open_])
-        run.stationary[open_[flat | (damping[open_] > _LARGEST_DAMPING)]] = True
-        going = ~run.stationary[open_]
-        open_, step, predicted = open_[going], step[going], predicted[going]
-        if not len(open_):
-            break
-        trial = run.z[open_] + step
-        missed = x[open_] - generator(trial)
-        loss = _half_square(missed)
-        better = loss < run.loss[open_]
-        ratio = (run.loss[open_] - loss)[better] / predicted[better]
-        moved, left = open_[better], open_[~better]
-        run.z[moved], run.loss[moved], error[moved] = trial[better], loss[better], missed[better]
-        # A faithful model is trusted at once; a poor one by degrees.
-        damping[moved] *= np.where(ratio > 0.9, 0.01, np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3))
-        damping[left] = np.maximum(damping[left], 1e-12) * growth[left]
-        growth[moved], growth[left] = 2.0, 2.0 * growth[left]
-    return run
-
-
-def _neighbours(generator: Generator, z: Array, loss: Array, draws: Array) -> Array:
-    """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation; (batch, draws, k)."""
-    batch, k = z.shape
-    starts = np.empty((batch, len(draws), k))
-    freedom = max(generator.observation_size - k, 1)
-    for i in range(0, batch, _CHUNK):
-        part = slice(i, i + _CHUNK)
-        jacobian = generator.jacobian(z[part])
-        gram = np.swapaxes(jacobian, 1, 2) @ jacobian
-        # Directions that are hardly observed are tried, but not to infinity.
-        factor = np.linalg.cholesky(gram + 1e-8 * _ridge(gram))
-        columns = np.broadcast_to(draws.T, (len(factor), k, len(draws)))
-        steps = np.linalg.solve(np.swapaxes(factor, 1, 2), columns)
-        deviation = np.sqrt(2 * loss[part] / freedom)
-        starts[part] = z[part, None] + deviation[:, None, None] * np.swapaxes(steps, 1, 2)
-    return starts
-
-
-def _rank(generator: Generator, z: Array) -> NDArray[np.int64]:
-    """Numerical rank of the Jacobian at each code."""
-    rank = np.zeros(len(z), dtype=np.int64)
-    for i in range(0, len(z) if z.shape[1] else 0, _CHUNK):
-        jacobian = generator.jacobian(z[i : i + _CHUNK])
-        rank[i : i + _CHUNK] = np.linalg.matrix_rank(jacobian, rtol=_RANK)
-    return rank
-
-
-def _damped_step(gram: Array, slope: Array, damping: Array) -> tuple[Array, Array]:
-    """The step of each run, and the decrease of ``0.5 ||x - G||^2`` that the model predicts."""
-    # A tiny floor keeps a singular Gram matrix solvable; it acts below rounding elsewhere.
-    weight = np.maximum(damping, 1e-15)[:, None, None]
-    solved = np.linalg.solve(gram + weight * _ridge(gram), slope[:, :, None])
-    step = solved[:, :, 0].astype(np.float64, copy=False)
-    quadratic = np.einsum("bi,bij,bj->b", step, gram, step)
-    return step, np.einsum("bi,bi->b", step, slope) - 0.5 * quadratic
-
-
-def _ridge(gram: Array) -> Array:
-    """The identity, scaled to the mean of each matrix's diagonal (to 1 where that is 0)."""
-    k = gram.shape[1]
-    mean = np.trace(gram, axis1=1, axis2=2) / max(k, 1)
-    return np.where(mean > 0, mean, 1.0)[:, None, None] * np.eye(k)
-
-
-def _half_square(error: Array) -> Array:
-    return 0.5 * np.einsum("ij,ij->i", error, error)

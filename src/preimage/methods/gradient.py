@@ -15,11 +15,13 @@ from preimage.observation import Observation
 Array = NDArray[np.float64]
 
 
-def _loss_and_gradient(generator: Generator, z: Array, x: Array) -> tuple[Array, Array]:
-    """``0.5 ||G(z) - x||^2`` and its gradient in z, (batch,) and (batch, k)."""
+def _loss_and_gradient(
+    generator: Generator, z: Array, observation: Observation
+) -> tuple[Array, Array]:
+    """``0.5 ||x - G(z)||^2`` and its gradient in z, (batch,) and (batch, k)."""
     a = generator.preactivations(z)
-    error = generator.layers[-1].activation(a[-1]) - x
-    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(a, error)
+    error = observation.error(generator.layers[-1].activation(a[-1]))
+    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(a, -error)
 
 
 class _Best:
@@ -63,16 +65,17 @@ class GradientDescent:
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        x = observation.values
+        batch, generator = len(observation), observation.measured(generator)
         start = np.random.default_rng(self.seed).normal(size=generator.latent_size)
-        z = np.tile(start, (len(x), 1))
+        z = np.tile(start, (batch, 1))
         best = _Best(z)
-        status = Status.STEP_LIMIT.each(len(x))
-        open_ = np.arange(len(x))
+        status = Status.STEP_LIMIT.each(batch)
+        open_ = np.arange(batch)
         # Divergence is an outcome here, not a fault.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self.steps):
-                loss, gradient = _loss_and_gradient(generator, z[open_], x[open_])
+                part = observation.take(open_)
+                loss, gradient = _loss_and_gradient(generator, z[open_], part)
                 best.see(z[open_], loss, open_)
                 size = np.linalg.norm(gradient, axis=1)
                 status[open_[size <= self.gradient_tolerance]] = Status.SOLVED
@@ -81,7 +84,7 @@ class GradientDescent:
                 if not len(open_):
                     break
                 z[open_] -= self.rate * gradient
-            loss, _ = _loss_and_gradient(generator, z[open_], x[open_])
+            loss, _ = _loss_and_gradient(generator, z[open_], observation.take(open_))
             best.see(z[open_], loss, open_)
         return Estimate(best.z, status)
 
@@ -113,25 +116,30 @@ class Adam:
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        x = observation.values
-        batch, k = len(x), generator.latent_size
+        generator = observation.measured(generator)
+        batch, k = len(observation), generator.latent_size
         best = _Best(np.zeros((batch, k)))
         everyone = np.arange(batch)
         random = np.random.default_rng(self.seed)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in random.normal(size=(self.restarts, k)):
-                self._descend(generator, x, np.tile(start, (batch, 1)), best, everyone)
+                self._descend(generator, observation, np.tile(start, (batch, 1)), best, everyone)
         return Estimate(best.z, Status.STEP_LIMIT.each(batch))
 
     def _descend(
-        self, generator: Generator, x: Array, z: Array, best: _Best, everyone: NDArray[np.intp]
+        self,
+        generator: Generator,
+        observation: Observation,
+        z: Array,
+        best: _Best,
+        everyone: NDArray[np.intp],
     ) -> None:
         mean, square = np.zeros_like(z), np.zeros_like(z)
         for step in range(1, self.steps + 1):
-            loss, gradient = _loss_and_gradient(generator, z, x)
+            loss, gradient = _loss_and_gradient(generator, z, observation)
             best.see(z, loss, everyone)
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient**2 - square)
             correction = np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
             z -= self.rate * correction * mean / (np.sqrt(square) + 1e-8)
-        best.see(z, _loss_and_gradient(generator, z, x)[0], everyone)
+        best.see(z, _loss_and_gradient(generator, z, observation)[0], everyone)

@@ -12,7 +12,8 @@ from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
-from preimage.layer_program import NORMS, Norm, layer_program
+from preimage.layer_program import NORMS, LayerProgram, Norm, layer_program
+from preimage.methods.region import Box, box_ends, check_box
 from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
@@ -45,6 +46,7 @@ class LayerwiseLP:
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         growth: Factor by which eps grows, above 1 (the paper's alpha; 1.2 there).
         backend: ``"highs"``, or ``"piqp"`` (extra ``piqp``, several times quicker).
+        box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
 
     Raises:
         InputError: A parameter is out of its range.
@@ -53,6 +55,7 @@ class LayerwiseLP:
     norm: Norm = "linf"
     growth: float = 1.2
     backend: lp.Backend = "highs"
+    box: Box = None
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -60,19 +63,25 @@ class LayerwiseLP:
         if not (np.isfinite(self.growth) and self.growth > 1):
             raise InputError(f"growth: expected a number above 1, got {self.growth!r}")
         lp.check_backend(self.backend)
+        check_box(self.box)
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
-        x, tolerance = observation.values, observation.tolerance
+        generator = observation.measured(generator)
+        x, tolerance, observed = observation.values, observation.tolerance, observation.mask
         reports = []
         for index in reversed(range(len(generator.layers))):
-            step = _Step(self, generator.layers[index], generator.domain(index), x)
+            domain = generator.domain(index)
+            if index == 0 and self.box is not None:
+                domain = box_ends(self.box, generator.latent_size)
+            step = _Step(self, generator.layers[index], domain, x, observed)
             search = step.bracket if self.norm == "linf" else step.scan
             alive = np.flatnonzero(status == Status.SOLVED)
             tolerance, x, found = search(tolerance, alive)
             status[alive] = found[alive]
             reports.append(step.report(x, tolerance))
+            observed = None
         return Estimate(x, status, tuple(reversed(reports)))
 
 
@@ -80,19 +89,35 @@ class _Step:
     """One layer of one batch: solves programs and counts them."""
 
     def __init__(
-        self, method: LayerwiseLP, layer: Layer, domain: tuple[float, float], x: Array
+        self,
+        method: LayerwiseLP,
+        layer: Layer,
+        domain: tuple[float, float],
+        x: Array,
+        observed: NDArray[np.bool_] | None,
     ) -> None:
         self.method, self.layer, self.domain, self.x = method, layer, domain, x
+        self.observed = observed
         self.programs = np.zeros(len(x), dtype=np.int64)
         self.limit = _LARGEST_TOLERANCE * scale_of(x)
 
     def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
-        program = layer_program(
-            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain
-        )
         self.programs[samples] += 1
-        return lp.solve(program, self.method.backend)
+        return lp.solve(self.program(tolerance, samples), self.method.backend)
+
+    def program(
+        self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)
+    ) -> LayerProgram:
+        observed = None if self.observed is None else self.observed[samples]
+        return layer_program(
+            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain, observed
+        )
+
+    def error(self, z: Array, samples: NDArray[np.intp]) -> Array:
+        """``|act(W z + b) - x|``, 0 where nothing was observed."""
+        error = np.abs(self.layer(z) - self.x[samples])
+        return error if self.observed is None else np.where(self.observed[samples], error, 0.0)
 
     def bracket(
         self, start: Array, samples: NDArray[np.intp]
@@ -129,7 +154,7 @@ class _Step:
                 ratio = np.maximum(error / start[samples], 1.0)
                 return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
 
-            error = np.abs(self.layer(found) - self.x[open_]).max(axis=1, initial=0.0)
+            error = self.error(found, open_).max(axis=1, initial=0.0)
             above = np.where(fits, trial[open_], exponent(error))
             feasible[open_] = np.minimum(feasible[open_], np.minimum(above, exponent(error)))
             below = np.where(fits, exponent(slack) - 1 if subset_rows else -1, trial[open_])
@@ -157,7 +182,7 @@ class _Step:
         reached, open_ = start.copy(), samples
         while len(open_):
             solution = self.minimise(eps, open_)
-            error = np.abs(self.layer(solution.z) - self.x[open_]).sum(axis=1)
+            error = self.error(solution.z, open_).sum(axis=1)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             better = optimal & (error < best[open_])
             improved = open_[better]
@@ -187,18 +212,24 @@ class _Step:
 
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
-        program = layer_program(self.layer, self.x, tolerance, self.method.norm, self.domain)
-        return layer_report(self.layer, self.x, program.slack_at(z), tolerance, self.programs)
+        slack = self.program(tolerance).slack_at(z)
+        return layer_report(self.layer, self.x, slack, tolerance, self.programs, self.observed)
 
 
 def layer_report(
-    layer: Layer, x: Array, slack: Array, tolerance: Array, programs: NDArray[np.int64]
+    layer: Layer,
+    x: Array,
+    slack: Array,
+    tolerance: Array,
+    programs: NDArray[np.int64],
+    observed: NDArray[np.bool_] | None = None,
 ) -> LayerReport:
     """Count and rank the equations of each sample; NaN rows of ``x`` give -1."""
     eps = tolerance[:, None]
-    equations = np.isfinite(layer.activation.slab(x, eps).lower)
+    counted = np.ones_like(x, dtype=bool) if observed is None else observed
+    equations = np.isfinite(layer.activation.slab(x, eps).lower) & counted
     low, high = layer.activation.range
-    outside = (x < low - eps) | (x > high + eps)
+    outside = ((x < low - eps) | (x > high + eps)) & counted
     known = np.isfinite(x).all(axis=1)
     rank = np.full(len(x), -1, dtype=np.int64)
     for sample in np.flatnonzero(known):
