@@ -93,7 +93,7 @@ def test_samples_without_a_code_are_exit_code_1(planted, tmp_path, monkeypatch):
     def invert(generator, values, method, *, noise):
         nan = np.full(len(values), np.nan)
         status = np.full(len(values), preimage.Status.INFEASIBLE, dtype=object)
-        return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status)
+        return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status, rank=status)
 
     monkeypatch.setattr(preimage, "invert", invert)
     result = run("invert", network, observations, "--out", tmp_path / "out", "--json")

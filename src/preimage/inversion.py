@@ -133,19 +133,19 @@ class Inversion:
         residual: (batch,) ``||x - G(latent)||_2``, recomputed from the generator.
         residual_max: (batch,) ``||x - G(latent)||_inf``, the number to hold against ``noise``.
         status: (batch,) of ``Status`` (a string: ``inversion.status == "solved"`` works).
-        layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
-        stages: One ``Stage`` a step that was tried, in order; empty if the method has none.
         rank: (batch,) numerical rank of the observed Jacobian at the code: below the latent size,
             some directions of z are not seen; -1 where the method does not compute it.
+        layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
+        stages: One ``Stage`` a step that was tried, in order; empty if the method has none.
     """
 
     latent: Array
     residual: Any
     residual_max: Any
     status: Any
+    rank: Any
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
-    rank: Any = -1
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
@@ -163,6 +163,7 @@ class Inversion:
             np.concatenate([part.residual for part in parts]),
             np.concatenate([part.residual_max for part in parts]),
             np.concatenate([part.status for part in parts]),
+            np.concatenate([part.rank for part in parts]),
             tuple(LayerReport(*map(np.concatenate, zip(*r, strict=True))) for r in reports),
             tuple(
                 Stage(
@@ -172,7 +173,6 @@ class Inversion:
                 )
                 for s in zip(*(part.stages for part in parts), strict=True)
             ),
-            np.concatenate([part.rank for part in parts]),
         )
 
     def squeeze(self) -> Inversion:
@@ -180,8 +180,8 @@ class Inversion:
         layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
         stages = tuple(Stage(s.name, s.residual[0], s.answered[0]) for s in self.stages)
         return Inversion(
-            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], layers, stages,
-            self.rank[0],
+            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], self.rank[0],
+            layers, stages,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -228,4 +228,4 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     residual[~finite | no_latent] = largest[~finite | no_latent] = np.nan
     unknown = np.full(len(latent), -1)
     rank = unknown if estimate.rank is None else np.where(finite & ~no_latent, estimate.rank, -1)
-    return Inversion(latent, residual, largest, status, estimate.layers, estimate.stages, rank)
+    return Inversion(latent, residual, largest, status, rank, estimate.layers, estimate.stages)

@@ -161,10 +161,10 @@ class _Search:
             return
         samples = np.repeat(open_, runs)
         ends = descend(
-            self.misfit, starts.reshape(-1, k), samples,
+            self.misfit, starts.reshape(len(samples), k), samples,
             steps=self.method.steps, damping=self.method.damping, enough=self.enough,
         )  # fmt: skip
-        first = np.argmin(ends.loss.reshape(-1, runs), axis=1) + runs * np.arange(len(open_))
+        first = np.argmin(ends.loss.reshape(len(open_), runs), axis=1) + runs * np.arange(len(open_))
         better = ends.loss[first] < self.best.loss[open_]
         for kept, new in zip(self.best, ends, strict=True):
             kept[open_[better]] = new[first[better]]
