@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -151,6 +152,58 @@ class LeakyReLU:
 
 
 @dataclass(frozen=True)
+class PReLU:
+    """``a`` where ``a >= 0``, else ``slope_j * a``: a LeakyReLU with a slope for each channel.
+
+    Acts on arrays whose last axis has ``len(slopes) * repeat`` entries, channel by channel.
+
+    Args:
+        slopes: Of the negative part, positive; one a channel.
+        repeat: Entries of each channel.
+    """
+
+    slopes: tuple[float, ...]
+    repeat: int = 1
+
+    def __post_init__(self) -> None:
+        slopes = tuple(float(slope) for slope in self.slopes)
+        if not slopes or not all(0.0 < slope < math.inf for slope in slopes):
+            raise InputError(f"PReLU: slopes must be positive, one a channel, got {self.slopes!r}")
+        if not isinstance(self.repeat, int) or self.repeat < 1:
+            raise InputError(f"PReLU: repeat must be a positive integer, got {self.repeat!r}")
+        object.__setattr__(self, "slopes", slopes)
+
+    @cached_property
+    def _slope(self) -> Array:
+        return np.repeat(np.array(self.slopes), self.repeat)
+
+    @property
+    def range(self) -> tuple[float, float]:  # noqa: D102
+        return -math.inf, math.inf
+
+    def __call__(self, a: Array) -> Array:  # noqa: D102
+        return np.where(a >= 0, a, self._slope * a)
+
+    def derivative(self, a: Array) -> Array:  # noqa: D102
+        return np.where(a > 0, 1.0, self._slope)
+
+    def inverse(self, x: Array) -> Array:  # noqa: D102
+        return np.where(x >= 0, x, x / self._slope)
+
+    def slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """As that of LeakyReLU."""
+        lower_rate = np.where(x > tolerance, 1.0, 1.0 / self._slope)
+        upper_rate = np.where(x < -np.asarray(tolerance), 1.0 / self._slope, 1.0)
+        return Slab(x * lower_rate, lower_rate, x * upper_rate, upper_rate)
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """As that of LeakyReLU; below zero, a slope above 1 weakens ``a <= x + tolerance``."""
+        zero, upper = np.zeros_like(x), x + tolerance
+        lower = np.minimum(x - tolerance, 0.0) / self._slope
+        return Slab(lower, zero, np.maximum(upper, np.minimum(upper, 0.0) / self._slope), zero)
+
+
+@dataclass(frozen=True)
 class Identity:
     """``a`` itself: an affine layer."""
 
@@ -276,7 +329,8 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
 
     Args:
         activation: One of the names in ``BY_NAME`` (``"leaky_relu"`` has slope 0.01; write
-            ``"leaky_relu(0.2)"`` or ``LeakyReLU(0.2)`` for another), or an activation.
+            ``"leaky_relu(0.2)"`` or ``LeakyReLU(0.2)`` for another; ``"prelu(0.1,0.2;16)"`` has two
+            channels of 16 entries), or an activation.
         argument: Name of the argument, for the error.
 
     Raises:
@@ -289,6 +343,9 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
         slope = re.fullmatch(r"leaky_relu\(([-+.\deE]+)\)", activation)
         if slope:
             return LeakyReLU(float(slope[1]))
+        slopes = re.fullmatch(r"prelu\(([-+.\deE,]+);(\d{1,12})\)", activation)
+        if slopes:
+            return PReLU(tuple(map(float, slopes[1].split(","))), int(slopes[2]))
         if activation in BY_NAME:
             return BY_NAME[activation]()
     elif not isinstance(activation, type) and isinstance(activation, Activation):
@@ -305,6 +362,8 @@ def activation_name(activation: Activation) -> str:
     >>> activation_name(LeakyReLU(0.2)), activation_name(ReLU())
     ('leaky_relu(0.2)', 'relu')
     """
+    if type(activation) is PReLU:
+        return f"prelu({','.join(map(repr, activation.slopes))};{activation.repeat})"
     for name, kind in BY_NAME.items():
         if type(activation) is kind:
             return f"{name}({activation.slope!r})" if isinstance(activation, LeakyReLU) else name

@@ -331,7 +331,7 @@ class Generator:
             Shape (observation_size, latent_size), with the batch in front if z has one.
         """
         latent, single = self._as_latent(z)
-        product = self.push_forward(self.preactivations(latent))
+        product = self.push_forward(self.derivatives(self.preactivations(latent)))
         return product[0] if single else product
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
@@ -351,28 +351,35 @@ class Generator:
                 f"v: expected shape {(len(latent), self.observation_size)} for a latent of shape "
                 f"{latent.shape}, got shape {cotangent.shape}"
             )
-        gradient = self.pull_back(self.preactivations(latent), cotangent)
+        gradient = self.pull_back(self.derivatives(self.preactivations(latent)), cotangent)
         return gradient[0] if single else gradient
 
-    def push_forward(self, preactivations: Sequence[Array]) -> Array:
-        """J, (batch, n, k), from the pre-activations of a forward pass."""
+    def derivatives(self, preactivations: Sequence[Array]) -> list[Array]:
+        """``D_i``, the derivative of each activation, each (batch, outputs)."""
+        return [
+            layer.activation.derivative(a)
+            for layer, a in zip(self.layers, preactivations, strict=True)
+        ]
+
+    def push_forward(self, derivatives: Sequence[Array]) -> Array:
+        """``D_d W_d ... D_1 W_1``, (batch, n, k), for the derivatives of a forward pass."""
         k = self.latent_size
-        product = np.broadcast_to(np.eye(k), (len(preactivations[0]), k, k))
-        for layer, a in zip(self.layers, preactivations, strict=True):
+        product = np.broadcast_to(np.eye(k), (len(derivatives[0]), k, k))
+        for layer, d in zip(self.layers, derivatives, strict=True):
             if layer.storage == "dense":
                 image = np.matmul(layer.weight, product)
             else:
-                image = np.empty((*a.shape, k))
+                image = np.empty((*d.shape, k))
                 for sample, columns in enumerate(product):
                     image[sample] = layer.weight @ columns
-            image *= layer.activation.derivative(a)[:, :, None]
+            image *= d[:, :, None]
             product = image
         return product
 
-    def pull_back(self, preactivations: Sequence[Array], v: Array) -> Array:
-        """``v^T J`` from the pre-activations of a forward pass, so that none is done twice."""
-        for layer, a in zip(reversed(self.layers), reversed(preactivations), strict=True):
-            v = layer.adjoint(v * layer.activation.derivative(a))
+    def pull_back(self, derivatives: Sequence[Array], v: Array) -> Array:
+        """``v D_d W_d ... D_1 W_1``, (batch, k), for the derivatives of a forward pass."""
+        for layer, d in zip(reversed(self.layers), reversed(derivatives), strict=True):
+            v = layer.adjoint(v * d)
         return v
 
     def __repr__(self) -> str:

@@ -34,32 +34,54 @@ NORMS: tuple[Norm, ...] = ("linf", "l1", "relaxed")
 
 @dataclass(frozen=True, eq=False)
 class LayerProgram:
-    """A batch of programs over one matrix; each sample has its own bounds.
+    """A batch of programs, each sample with its own bounds, over one matrix or one a sample.
 
     Attributes:
-        weight: (n, k), shared by the batch; dense or CSR.
+        weight: (n, k), shared by the batch, dense or CSR; or (batch, n, k), one a sample.
         slab: Bounds on ``weight @ z`` (the bias is already subtracted), each part (batch, n).
         slack: How ``delta`` enters: ``"shared"`` (one a sample, l-infinity), ``"own"`` (one a
             row, l1) or ``"none"`` (the rates are not used).
         objective: (batch, k), minimised together with the sum of all slacks.
-        domain: Interval of every entry of z.
+        domain: Ends of the interval of every entry of z: numbers, or arrays that broadcast to
+            (batch, k).
     """
 
     weight: Weight
     slab: Slab
     slack: Slack
     objective: Array
-    domain: tuple[float, float]
+    domain: tuple[Array | float, Array | float]
 
     def __len__(self) -> int:
         return len(self.objective)
+
+    def weight_of(self, sample: int) -> Weight:
+        """(n, k), the matrix of one sample."""
+        return self.weight[sample] if self.weight.ndim == 3 else self.weight
+
+    def box(self) -> tuple[Array, Array]:
+        """The domain as two (batch, k) arrays (read-only views)."""
+        low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
+        return low, high
+
+    def image(self, z: Array) -> Array:
+        """``weight @ z`` of each sample, (batch, n)."""
+        if self.weight.ndim == 3:
+            return np.einsum("bnk,bk->bn", self.weight, z)
+        return (self.weight @ z.T).T
+
+    def pull_back(self, y: Array) -> Array:
+        """``weight.T @ y`` of each sample, (batch, k)."""
+        if self.weight.ndim == 3:
+            return np.einsum("bnk,bn->bk", self.weight, y)
+        return (self.weight.T @ y.T).T
 
     def violation(self, z: Array) -> Array:
         """How much slack each row needs at ``z``, (batch, n); recomputed, never the solver's word.
 
         Rows without a rate (or a program without slacks) count in units of the pre-activation.
         """
-        a = (self.weight @ z.T).T
+        a = self.image(z)
         short, long = self.slab.lower - a, a - self.slab.upper
         if self.slack != "none":
             short = short / np.where(self.slab.lower_rate > 0, self.slab.lower_rate, 1.0)
@@ -81,30 +103,31 @@ class LayerProgram:
 
         with U, L the rates in one column (shared), on a diagonal (own), or absent (none).
         """
-        n, k = self.weight.shape
+        weight = self.weight_of(sample)
+        n = weight.shape[0]
         lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
         above, below = np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
         rates = -np.concatenate([upper_rate[above], lower_rate[below]])
         rows = np.concatenate([above, below])
         count = {"shared": 1, "own": n, "none": 0}[self.slack]
         column = rows if self.slack == "own" else np.zeros_like(rows)
-        blocks = sparse if sparse.issparse(self.weight) else np
-        left = blocks.vstack([self.weight[above], -self.weight[below]])
+        blocks = sparse if sparse.issparse(weight) else np
+        left = blocks.vstack([weight[above], -weight[below]])
         if count:
             entries = (rates, (np.arange(len(rows)), column))
             slacks = sparse.csr_array(entries, shape=(len(rows), count))
             # An own slack makes the matrix mostly zeros; a shared one only adds a column.
-            if self.slack == "own" or sparse.issparse(self.weight):
+            if self.slack == "own" or sparse.issparse(weight):
                 left = sparse.hstack([sparse.csr_array(left), slacks], format="csr")
             else:
                 left = np.hstack([left, slacks.toarray()])
-        low, high = self.domain
+        low, high = self.box()
         return LinearProgram(
             cost=np.concatenate([self.objective[sample], np.ones(count)]),
             matrix=left,
             bound=np.concatenate([upper[above], -lower[below]]),
-            lower=np.concatenate([np.full(k, low), np.zeros(count)]),
-            upper=np.concatenate([np.full(k, high), np.full(count, np.inf)]),
+            lower=np.concatenate([low[sample], np.zeros(count)]),
+            upper=np.concatenate([high[sample], np.full(count, np.inf)]),
         )
 
 

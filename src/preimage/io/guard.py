@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 from preimage.errors import FormatError, InputError
 
 MAX_BYTES = 512 * 2**20
+# The most entries that a file's sizes may ask for in one array: 1 GB. What a file holds is bounded
+# by its own length, but a shape of a few bytes can ask for anything.
+MAX_ENTRIES = 2**27
 
 
 def check_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Path:
@@ -45,3 +49,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_entries(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape that may be allocated.
+
+    Raises:
+        InputError: A negative size, or more than ``MAX_ENTRIES`` entries.
+    """
+    shape = tuple(map(int, shape))
+    if any(n < 0 for n in shape) or math.prod(shape) > MAX_ENTRIES:
+        raise InputError(f"a tensor of shape {shape} has no or more than {MAX_ENTRIES} entries")
+    return shape

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 JointNorm = Literal["l2", "l1", "linf"]
 
+_RELAXED_STEPS = 12
+_SCREENING_STEPS = 25
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
 # Of the restarts around an answer: how many a round, and how many standard deviations wide.
@@ -143,31 +145,43 @@ class _Search:
                     found = np.isfinite(given).all(axis=1, keepdims=True)
                     first = np.where(found, given, wave[:, 0])
                     wave = np.concatenate([first[:, None], wave], axis=1)
-            self._improve(open_, wave)
+            self._improve(open_, wave, relax=True)
         random = np.random.default_rng((method.seed, 1))
         for _ in range(method.hops):
             widened = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, k))
             open_ = self._open()
-            self._improve(open_, self._neighbours(open_, widened))
+            self._improve(open_, self._neighbours(open_, widened), relax=False)
         return self.best if method.norm == "l2" else self._linear_finish(given)
 
     def _open(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.best.loss > self.enough)
 
-    def _improve(self, open_: NDArray[np.intp], starts: Array) -> None:
+    def _improve(self, open_: NDArray[np.intp], starts: Array, *, relax: bool) -> None:
         """Descend from ``starts``, (samples, runs, k), and keep what is better."""
         runs, k = starts.shape[1:]
         if not len(open_):
             return
         samples = np.repeat(open_, runs)
-        ends = descend(
-            self.misfit, starts.reshape(len(samples), k), samples,
-            steps=self.method.steps, damping=self.method.damping, enough=self.enough,
-        )  # fmt: skip
-        first = np.argmin(ends.loss.reshape(len(open_), runs), axis=1) + runs * np.arange(len(open_))
-        better = ends.loss[first] < self.best.loss[open_]
+        z = starts.reshape(len(samples), k)
+        if relax:
+            # Every other run, for the two kinds of start fail on different samples.
+            z[1::2] = self._descend(z[1::2], samples[1::2], _RELAXED_STEPS, self.misfit.relaxed()).z
+        ends = self._descend(z, samples, min(_SCREENING_STEPS, self.method.steps))
+        first = np.argmin(ends.loss.reshape(len(open_), runs), axis=1)
+        first += runs * np.arange(len(open_))
+        ends = self._descend(ends.z[first], open_, self.method.steps)
+        better = ends.loss < self.best.loss[open_]
         for kept, new in zip(self.best, ends, strict=True):
-            kept[open_[better]] = new[first[better]]
+            kept[open_[better]] = new[better]
+
+    def _descend(
+        self, z: Array, samples: NDArray[np.intp], steps: int, misfit: Misfit | None = None
+    ) -> Ends:
+        enough = self.enough if misfit is None else np.full_like(self.enough, -1.0)
+        return descend(
+            misfit or self.misfit, z, samples,
+            steps=steps, damping=self.method.damping, enough=enough,
+        )  # fmt: skip
 
     def _neighbours(self, open_: NDArray[np.intp], draws: Array) -> Array:
         """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation."""
