@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,13 @@ class Misfit:
             linear = self.observation.values > self.observation.tolerance[:, None]
         return replace(self, generator=Generator((*layers, last)), linear=linear)
 
+    @cached_property
+    def weights(self) -> Array | None:
+        """All matrices, row by row, one after the other, if all are dense."""
+        if all(layer.storage == "dense" for layer in self.generator.layers):
+            return np.concatenate([layer.weight.ravel() for layer in self.generator.layers])
+        return None
+
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m)."""
         a = self.generator.preactivations(z)[-1]
@@ -82,22 +90,33 @@ class Misfit:
         size = max(_JACOBIAN_ENTRIES // max(widest * self.generator.latent_size, 1), 1)
         return [slice(i, i + size) for i in range(0, runs, size)]
 
-    def jacobian(self, z: Array, samples: Indices) -> Array:
-        """(runs, m, k), with 0 where nothing was observed."""
+    def derivatives(self, z: Array, samples: Indices) -> list[Array]:
+        """Of each layer's activation, (runs, outputs); 0 where nothing was observed."""
         derivatives = self.generator.derivatives(self.generator.preactivations(z))
         if self.linear is not None:
             derivatives[-1] = np.where(self.linear[samples], 1.0, derivatives[-1])
-        jacobian = self.generator.push_forward(derivatives)
-        return self.observation.take(samples).restrict(jacobian)
+        derivatives[-1] = self.observation.take(samples).restrict(derivatives[-1])
+        return derivatives
+
+    def jacobian(self, z: Array, samples: Indices) -> Array:
+        """(runs, m, k), with 0 where nothing was observed."""
+        return self.generator.push_forward(self.derivatives(z, samples))
 
     def normal_equations(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
         """``J^T J + prior I`` and ``J^T error - prior z``: curvature and negative gradient."""
         runs, k = z.shape
         gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
-        for part in self.parts(runs):
-            jacobian = self.jacobian(z[part], samples[part])
-            np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
-            slope[part] = np.matmul(error[part, None], jacobian)[:, 0]
+        if self.weights is not None:
+            from preimage.methods import active_rows  # numba takes a moment to load
+
+            derivatives = np.concatenate(self.derivatives(z, samples), axis=1)
+            sizes = np.array(self.generator.sizes)
+            active_rows.normal_equations(self.weights, sizes, derivatives, error, gram, slope)
+        else:
+            for part in self.parts(runs):
+                jacobian = self.jacobian(z[part], samples[part])
+                np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
+                slope[part] = np.matmul(error[part, None], jacobian)[:, 0]
         if self.prior:
             gram += self.prior * np.eye(k)
             slope -= self.prior * z
