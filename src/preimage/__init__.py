@@ -7,7 +7,16 @@ from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
 from preimage.io import from_torch, load, save
-from preimage.methods import METHODS, Adam, Auto, Exact, GaussNewton, GradientDescent, LayerwiseLP
+from preimage.methods import (
+    METHODS,
+    Adam,
+    Auto,
+    Exact,
+    GaussNewton,
+    GradientDescent,
+    LayerwiseLP,
+    ProjectedGradient,
+)
 
 __version__ = "0.1.0"
 
@@ -30,6 +39,7 @@ __all__ = [
     "LeakyReLU",
     "MissingExtraError",
     "PreimageError",
+    "ProjectedGradient",
     "ReLU",
     "Sigmoid",
     "Stage",

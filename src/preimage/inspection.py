@@ -98,6 +98,7 @@ def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFac
         MethodFacts("l1", layerwise, f"Noise in few entries: {because}."),
         MethodFacts("relaxed", layerwise, f"When signs are uncertain; less accurate: {because}."),
         MethodFacts("gauss_newton", joint, f"All layers at once, may end elsewhere: {rank}."),
+        MethodFacts("projected_gradient", layerwise, f"Partial measurements: {because}."),
         MethodFacts("gradient", joint, f"Needs a rate that fits, may end elsewhere: {rank}."),
         MethodFacts("adam", joint, f"Restarts, no guarantee, no expansion needed: {rank}."),
     )

@@ -12,6 +12,7 @@ from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.gradient import Adam, GradientDescent
 from preimage.methods.layerwise import LayerwiseLP
+from preimage.methods.projected_gradient import ProjectedGradient
 from preimage.observation import Observation
 
 
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "l1": LayerwiseLP(norm="l1"),
     "relaxed": LayerwiseLP(norm="relaxed"),
     "gauss_newton": GaussNewton(),
+    "projected_gradient": ProjectedGradient(),
     "gradient": GradientDescent(),
     "adam": Adam(),
 }

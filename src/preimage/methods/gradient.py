@@ -21,7 +21,9 @@ def _loss_and_gradient(
     """``0.5 ||x - G(z)||^2`` and its gradient in z, (batch,) and (batch, k)."""
     a = generator.preactivations(z)
     error = observation.error(generator.layers[-1].activation(a[-1]))
-    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(generator.derivatives(a), -error)
+    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(
+        generator.derivatives(a), -error
+    )
 
 
 class _Best:
