@@ -5,10 +5,9 @@ strings (the header of a safetensors file, the member ``metadata`` of an npz fil
 
     format   "preimage"
     version  "1"
-    layers   JSON, an object a layer: activation (a name), storage (dense or csr), shape
+    layers   JSON, an object a layer: activation (a name) and the weight's record (``io.weights``)
 
-A csr weight is the three tensors ``layers.0.weight.data``, ``.indices`` and ``.indptr``. A bias
-that is missing is zero. Tensors are float32 where that is exact, else float64.
+A bias that is missing is zero. Tensors are float32 where that is exact, else float64.
 """
 
 from __future__ import annotations
@@ -17,19 +16,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
-
-from preimage.activation import Activation, activation_name
+from preimage.activation import Activation, PReLU, activation_name, as_activation
 from preimage.errors import FormatError, InputError
-from preimage.generator import Generator, Layer, as_float64, from_arrays
+from preimage.generator import Generator, Layer, from_arrays
 from preimage.io import npz, safetensors_file, torch_file
 from preimage.io.guard import MAX_BYTES, check_file, write_bytes
-
-Tensors = dict[str, NDArray[Any]]
+from preimage.io.lowering import check_budget
+from preimage.io.segment import Chain, as_segment
+from preimage.io.weights import Tensors, narrowed, read_weight, tensor, write_weight
 
 _READERS = {
     ".safetensors": safetensors_file.read,
@@ -47,6 +42,7 @@ def load(
     activation: Activation | str | None = None,
     head: Activation | str | None = None,
     max_bytes: int = MAX_BYTES,
+    max_matrix_bytes: int | None = None,
 ) -> Generator:
     """Read a generator from a ``.safetensors``, ``.npz``, ``.pth`` or ``.pt`` file.
 
@@ -61,6 +57,8 @@ def load(
         activation: For a bare file: of every layer, but for the last if ``head`` is given.
         head: For a bare file: activation of the last layer.
         max_bytes: Largest file to read.
+        max_matrix_bytes: An operator whose matrix takes no more becomes that matrix. None leaves
+            the layers of a file of ``save`` as they were saved.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
@@ -68,6 +66,8 @@ def load(
         MissingExtraError: ``.pth`` and ``.pt`` need torch.
     """
     path = check_file(path, max_bytes)
+    if max_matrix_bytes is not None:
+        check_budget(max_matrix_bytes)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise FormatError(f"{path}: expected a file ending in {', '.join(_READERS)}")
@@ -79,7 +79,7 @@ def load(
                     "the file says itself what its layers are; do not pass layers, activation "
                     "or head"
                 )
-            return _from_own_form(tensors, metadata)
+            return _from_own_form(tensors, metadata, max_matrix_bytes)
         return _from_state_dict(tensors, layers, activation, head)
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
@@ -108,41 +108,17 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
     tensors: Tensors = {}
     records = []
     for index, layer in enumerate(generator.layers):
-        name = f"layers.{index}.weight"
-        if layer.storage == "csr":
-            tensors[f"{name}.data"] = _narrowed(layer.weight.data)
-            tensors[f"{name}.indices"] = layer.weight.indices.astype(np.int64)
-            tensors[f"{name}.indptr"] = layer.weight.indptr.astype(np.int64)
-        else:
-            tensors[name] = _narrowed(layer.weight)
+        record = write_weight(layer.weight, f"layers.{index}.weight", tensors)
         if layer.bias.any():
-            tensors[f"layers.{index}.bias"] = _narrowed(layer.bias)
-        records.append(
-            {
-                "activation": activation_name(layer.activation),
-                "storage": layer.storage,
-                "shape": [layer.output_size, layer.input_size],
-            }
-        )
+            tensors[f"layers.{index}.bias"] = narrowed(layer.bias)
+        records.append({"activation": activation_name(layer.activation), **record})
     metadata = {"format": "preimage", "version": "1", "layers": json.dumps(records)}
     write_bytes(path, writer(tensors, metadata))
 
 
-def _narrowed(values: NDArray[np.float64]) -> NDArray[Any]:
-    """As float32 if that loses nothing."""
-    with np.errstate(over="ignore", under="ignore"):
-        narrow = values.astype(np.float32)
-    return narrow if np.array_equal(narrow, values) else values
-
-
-def _tensor(tensors: Tensors, name: str) -> NDArray[Any]:
-    if name not in tensors:
-        found = ", ".join(sorted(tensors)) or "none at all"
-        raise FormatError(f"expected a tensor {name!r}, the file has {found}")
-    return as_float64(tensors[name], f"tensor {name!r}")
-
-
-def _from_own_form(tensors: Tensors, metadata: dict[str, str]) -> Generator:
+def _from_own_form(
+    tensors: Tensors, metadata: dict[str, str], max_matrix_bytes: int | None
+) -> Generator:
     if metadata.get("version") != "1":
         raise FormatError(
             f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
@@ -150,42 +126,35 @@ def _from_own_form(tensors: Tensors, metadata: dict[str, str]) -> Generator:
         )
     try:
         records = json.loads(metadata["layers"])
-        parsed = [
-            (str(r["activation"]), r["storage"], tuple(map(int, r["shape"]))) for r in records
+        names = [str(record["activation"]) for record in records]
+        weights = [
+            read_weight(tensors, f"layers.{index}.weight", record)
+            for index, record in enumerate(records)
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"the metadata of the layers is malformed: {error!r}") from error
     layers = []
-    for index, (activation, storage, shape) in enumerate(parsed):
+    for index, (name, weight) in enumerate(zip(names, weights, strict=True)):
         prefix = f"layers.{index}"
-        weight = _weight(tensors, f"{prefix}.weight", storage, shape)
-        bias = _tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
+        bias = tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
+        if isinstance(weight, Chain) and max_matrix_bytes is not None:
+            weight = as_segment(weight.parts, max_matrix_bytes)
         try:
+            activation = as_activation(name)
+            if isinstance(activation, PReLU):
+                _check_slopes(activation, weight.shape[0])
             layers.append(Layer(weight, bias, activation))  # type: ignore[arg-type]
-        except InputError as error:
+        except ValueError as error:
             raise FormatError(f"{prefix}: {error}") from error
     return Generator(tuple(layers))
 
 
-def _weight(tensors: Tensors, name: str, storage: object, shape: tuple[int, ...]) -> Any:
-    if storage == "dense":
-        weight: Any = _tensor(tensors, name)
-    elif storage == "csr":
-        data = _tensor(tensors, f"{name}.data")
-        # Indices are whole numbers below 2^53, so that float64 holds them.
-        indices, indptr = (
-            _tensor(tensors, f"{name}.{part}").astype(np.int64) for part in ("indices", "indptr")
-        )
-        try:
-            weight = sparse.csr_array((data, indices, indptr), shape=shape)
-            weight.check_format(full_check=True)
-        except ValueError as error:
-            raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error
-    else:
-        raise FormatError(f"tensor {name!r}: expected storage dense or csr, got {storage!r}")
-    if weight.shape != shape:
-        raise FormatError(f"tensor {name!r}: expected shape {shape}, got shape {weight.shape}")
-    return weight
+def _check_slopes(activation: PReLU, outputs: int) -> None:
+    found = len(activation.slopes) * activation.repeat
+    if found != outputs:
+        raise FormatError(f"expected PReLU slopes for {outputs} outputs, got {found}")
 
 
 def _from_state_dict(
@@ -210,7 +179,7 @@ def _from_state_dict(
     for prefix in layers:
         if f"{prefix}.weight" not in tensors:
             raise FormatError(f"layers: expected a tensor '{prefix}.weight'; {listed}")
-    weights = [_tensor(tensors, f"{prefix}.weight") for prefix in layers]
+    weights = [tensor(tensors, f"{prefix}.weight") for prefix in layers]
     names = [f"{prefix}.bias" for prefix in layers]
-    biases = [_tensor(tensors, name) if name in tensors else None for name in names]
+    biases = [tensor(tensors, name) if name in tensors else None for name in names]
     return from_arrays(weights, biases, activation, head)

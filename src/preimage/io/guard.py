@@ -59,5 +59,7 @@ def check_entries(shape: tuple[int, ...]) -> tuple[int, ...]:
     """
     shape = tuple(map(int, shape))
     if any(n < 0 for n in shape) or math.prod(shape) > MAX_ENTRIES:
-        raise InputError(f"a tensor of shape {shape} has no or more than {MAX_ENTRIES} entries")
+        raise InputError(
+            f"expected sizes that are not negative and at most {MAX_ENTRIES} entries, got {shape}"
+        )
     return shape

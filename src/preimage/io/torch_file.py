@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError
-from preimage.io.torch_module import as_array, import_torch
+from preimage.io.torch_tensor import as_array, import_torch
 
 
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
