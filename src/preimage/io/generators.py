@@ -20,10 +20,10 @@ from pathlib import Path
 from preimage.activation import Activation, PReLU, activation_name, as_activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
-from preimage.io import npz, safetensors_file, torch_file
+from preimage.io import npz, onnx_file, safetensors_file, torch_file
 from preimage.io.guard import MAX_BYTES, check_file, write_bytes
-from preimage.io.lowering import check_budget
-from preimage.io.segment import Chain, as_segment
+from preimage.io.lowering import check_budget, lower
+from preimage.io.segment import MAX_MATRIX_BYTES, Chain, as_segment
 from preimage.io.weights import Tensors, narrowed, read_weight, tensor, write_weight
 
 _READERS = {
@@ -41,14 +41,17 @@ def load(
     layers: Sequence[str] | None = None,
     activation: Activation | str | None = None,
     head: Activation | str | None = None,
+    output: str | None = None,
+    allow_external: bool = False,
     max_bytes: int = MAX_BYTES,
     max_matrix_bytes: int | None = None,
 ) -> Generator:
-    """Read a generator from a ``.safetensors``, ``.npz``, ``.pth`` or ``.pt`` file.
+    """Read a generator from a ``.safetensors``, ``.npz``, ``.onnx``, ``.pth`` or ``.pt`` file.
 
-    A file that ``save`` wrote needs no more than its path. Any other holds tensors only: say
-    which of them are layers, first layer first, and what stands between them. Weights of 16 and
-    32 bits are promoted exactly to float64. Nothing in a file is ever executed.
+    A file that ``save`` wrote needs no more than its path. An ONNX file holds a network: all that
+    is affine between two activations becomes one layer, as with ``from_torch``. Any other holds
+    tensors only: say which of them are layers, first layer first, and what stands between them.
+    Weights of 16 and 32 bits are promoted exactly to float64. Nothing in a file is ever executed.
 
     Args:
         path: The file; its suffix tells the format.
@@ -56,33 +59,46 @@ def load(
             tensors ``fc3.weight`` and, if there is one, ``fc3.bias``.
         activation: For a bare file: of every layer, but for the last if ``head`` is given.
         head: For a bare file: activation of the last layer.
+        output: For an ONNX file: the tensor that is the observation, if not the file's output.
+        allow_external: For an ONNX file: whether its weights may stand in other files of the same
+            folder, as torch writes them.
         max_bytes: Largest file to read.
-        max_matrix_bytes: An operator whose matrix takes no more becomes that matrix. None leaves
-            the layers of a file of ``save`` as they were saved.
+        max_matrix_bytes: A layer whose matrix, dense or CSR, would take more stays an operator
+            (unless its weights take as much): it has a forward and an adjoint, and no matrix. None
+            is 32 MB for an ONNX file, and leaves the layers of a file of ``save`` as they are.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
             asked for; a tensor has NaN or infinity.
-        MissingExtraError: ``.pth`` and ``.pt`` need torch.
+        MissingExtraError: ``.pth`` and ``.pt`` need torch, ``.onnx`` needs onnx.
     """
     path = check_file(path, max_bytes)
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise FormatError(f"{path}: expected a file ending in {', '.join(_READERS)}")
+    suffix = path.suffix.lower()
+    reader = _READERS.get(suffix)
+    if reader is None and suffix != ".onnx":
+        raise FormatError(f"{path}: expected a file ending in {', '.join((*_READERS, '.onnx'))}")
     try:
+        if reader is None:
+            _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
+            graph = onnx_file.read(path, output, allow_external, max_bytes)
+            return lower(graph, MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes)
+        if output is not None or allow_external:
+            raise InputError("output, allow_external: for ONNX files only")
         tensors, metadata = reader(path)
         if metadata.get("format") == "preimage":
-            if not (layers is activation is head is None):
-                raise InputError(
-                    "the file says itself what its layers are; do not pass layers, activation "
-                    "or head"
-                )
+            _refuse("the file says", layers=layers, activation=activation, head=head)
             return _from_own_form(tensors, metadata, max_matrix_bytes)
         return _from_state_dict(tensors, layers, activation, head)
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
+
+
+def _refuse(reason: str, **arguments: object) -> None:
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InputError(f"{reason} itself what its layers are; do not pass {', '.join(given)}")
 
 
 def save(generator: Generator, path: str | os.PathLike[str]) -> None:

@@ -19,7 +19,7 @@ from preimage.io.spatial import SPATIAL
 
 OPERATORS = {**LINEAR, **SPATIAL}
 ACTIVATIONS = ("LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh")
-SUPPORTED = tuple(sorted((*OPERATORS, *ACTIVATIONS, "Constant")))
+SUPPORTED = tuple(sorted((*OPERATORS, *ACTIVATIONS)))
 
 
 def lower(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:

@@ -18,7 +18,7 @@ from preimage.errors import InputError
 from preimage.generator import Array, as_float64
 from preimage.io import affine
 from preimage.io.affine import Affine
-from preimage.io.graph import Node
+from preimage.io.graph import Node, as_constant
 from preimage.io.guard import check_entries
 
 Constant = NDArray[Any]
@@ -245,6 +245,25 @@ def cast(call: Call) -> Value:  # noqa: D103
     return value.astype({"f": np.float64, "i": np.int64, "b": np.bool_}[kind])
 
 
+def constant(call: Call) -> Value:  # noqa: D103
+    known = ("value", "value_float", "value_floats", "value_int", "value_ints")
+    for name, value in call.attributes.items():
+        if name in known:
+            return as_constant(value)
+    raise InputError(f"expected one of {', '.join(known)}")
+
+
+def folded(function: Callable[..., Any]) -> Callable[[Call], Value]:
+    """An operator that is supported for constants only."""
+
+    def of_constants(call: Call) -> Value:
+        values = [call.constant(i) for i in range(len(call.values))]
+        check_entries(np.broadcast_shapes(*(value.shape for value in values)))
+        return np.asarray(function(*values))
+
+    return of_constants
+
+
 def constant_of_shape(call: Call) -> Value:  # noqa: D103
     sizes = check_entries(call.whole(0, "") or ())
     value = call.attributes.get("value", np.zeros(1))
@@ -380,10 +399,12 @@ LINEAR: dict[str, Callable[[Call], Value]] = {
     "BatchNormalization": batch_normalization,
     "Cast": cast,
     "Concat": concat,
+    "Constant": constant,
     "ConstantOfShape": constant_of_shape,
     "DepthToSpace": depth_to_space,
     "Div": divided,
     "Dropout": dropout,
+    "Equal": folded(np.equal),
     "Expand": expand,
     "Flatten": flatten,
     "Gather": gather,
@@ -391,6 +412,7 @@ LINEAR: dict[str, Callable[[Call], Value]] = {
     "GlobalAveragePool": mean,
     "Identity": identity,
     "MatMul": matmul,
+    "Mod": folded(np.mod),
     "Mul": times,
     "Neg": negative,
     "Pad": pad,
@@ -402,4 +424,5 @@ LINEAR: dict[str, Callable[[Call], Value]] = {
     "Sub": minus,
     "Transpose": transpose,
     "Unsqueeze": unsqueeze,
+    "Where": folded(np.where),
 }
