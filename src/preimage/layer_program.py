@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.activation import Slab
-from preimage.generator import Layer, Weight
+from preimage.generator import Layer, Weight, multiply
 
 Array = NDArray[np.float64]
 Norm = Literal["linf", "l1", "relaxed"]
@@ -67,14 +67,14 @@ class LayerProgram:
     def image(self, z: Array) -> Array:
         """``weight @ z`` of each sample, (batch, n)."""
         if self.weight.ndim == 3:
-            return np.einsum("bnk,bk->bn", self.weight, z)
-        return (self.weight @ z.T).T
+            return np.matmul(self.weight, z[:, :, None])[:, :, 0]
+        return multiply(self.weight, z)
 
     def pull_back(self, y: Array) -> Array:
         """``weight.T @ y`` of each sample, (batch, k)."""
         if self.weight.ndim == 3:
-            return np.einsum("bnk,bn->bk", self.weight, y)
-        return (self.weight.T @ y.T).T
+            return np.matmul(y[:, None, :], self.weight)[:, 0]
+        return multiply(self.weight.T, y)
 
     def violation(self, z: Array) -> Array:
         """How much slack each row needs at ``z``, (batch, n); recomputed, never the solver's word.
@@ -93,6 +93,11 @@ class LayerProgram:
         need = self.violation(z)
         return need.sum(axis=1) if self.slack == "own" else need.max(axis=1, initial=0.0)
 
+    def finite_sides(self, sample: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows of one sample that are bounded above, and those that are bounded below."""
+        upper, lower = self.slab.upper[sample], self.slab.lower[sample]
+        return np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
+
     def linear_program(self, sample: int) -> LinearProgram:
         """Write one sample in the general form that library solvers take.
 
@@ -106,7 +111,7 @@ class LayerProgram:
         weight = self.weight_of(sample)
         n = weight.shape[0]
         lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
-        above, below = np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
+        above, below = self.finite_sides(sample)
         rates = -np.concatenate([upper_rate[above], lower_rate[below]])
         rows = np.concatenate([above, below])
         count = {"shared": 1, "own": n, "none": 0}[self.slack]

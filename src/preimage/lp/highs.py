@@ -13,11 +13,12 @@ Array = NDArray[np.float64]
 _TOLERANCE = 1e-9
 
 
-def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
+def minimise(program: LinearProgram) -> tuple[Outcome, Array, Array]:
     """Solve a (scaled) linear program.
 
     Returns:
-        The outcome, and the minimiser over all variables (meaningless unless optimal).
+        The outcome, the minimiser over all variables and the multipliers of the rows (both
+        meaningless unless optimal).
     """
     import highspy
 
@@ -41,10 +42,15 @@ def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
         highspy.HighsModelStatus.kInfeasible: Outcome.INFEASIBLE,
         highspy.HighsModelStatus.kUnbounded: Outcome.UNBOUNDED,
     }.get(status, Outcome.FAILED)
-    point = np.asarray(solver.getSolution().col_value, dtype=np.float64)
+    solution = solver.getSolution()
+    point = np.asarray(solution.col_value, dtype=np.float64)
+    # HiGHS gives a row that is bounded above a multiplier of at most 0 when it minimises.
+    dual = -np.asarray(solution.row_dual, dtype=np.float64)
     if outcome is Outcome.OPTIMAL and point.shape != program.cost.shape:
         outcome = Outcome.FAILED
-    return outcome, point
+    if dual.shape != program.bound.shape:
+        dual = np.full(len(program.bound), np.nan)
+    return outcome, point, dual
 
 
 def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]

@@ -35,11 +35,12 @@ def load() -> ModuleType:
     return piqp
 
 
-def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
+def minimise(program: LinearProgram) -> tuple[Outcome, Array, Array]:
     """Solve a (scaled) linear program.
 
     Returns:
-        The outcome, and the minimiser over all variables (meaningless unless optimal).
+        The outcome, the minimiser over all variables and the multipliers of the rows (both
+        meaningless unless optimal).
     """
     piqp = load()
     size = len(program.cost)
@@ -70,4 +71,4 @@ def minimise(program: LinearProgram) -> tuple[Outcome, Array]:
         piqp.PIQP_PRIMAL_INFEASIBLE: Outcome.INFEASIBLE,
         piqp.PIQP_DUAL_INFEASIBLE: Outcome.UNBOUNDED,
     }.get(status, Outcome.FAILED)
-    return outcome, np.array(solver.result.x)
+    return outcome, np.array(solver.result.x), np.array(solver.result.z_u)

@@ -21,14 +21,19 @@ _ROUNDS = 4
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """A scaled program, and the way back for its first ``size`` variables."""
+    """A scaled program, and the way back for its first ``size`` variables and for its rows."""
 
     program: LinearProgram
     factor: Array
+    dual_factor: Array
 
     def restore(self, point: Array) -> Array:
         """The first variables of ``point`` in the units of the program before scaling."""
         return point[: len(self.factor)] * self.factor
+
+    def restore_dual(self, dual: Array) -> Array:
+        """The rows' multipliers in the units of the program before scaling, at least 0."""
+        return np.maximum(dual, 0.0) * self.dual_factor
 
 
 def _power(values: Array) -> Array:
@@ -69,6 +74,7 @@ def scale(program: LinearProgram, size: int) -> Scaled:
             upper=program.upper / columns / unit,
         ),
         factor=(columns * unit)[:size],
+        dual_factor=rows * price,
     )
 
 

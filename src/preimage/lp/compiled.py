@@ -1,0 +1,37 @@
+"""How this room's numerical functions are compiled (Numba); importing it imports Numba.
+
+Every function is compiled once, for float64 arrays, and kept on disk beside its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_jit: Any = numba.njit
+
+# Sums may be reordered (by the compiler, once for all) and products fused into them.
+_LOOSE = {"reassoc", "contract", "nsz"}
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+# Functions that only compiled code calls need no way in from Python.
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function that compiled code calls; NaN and infinity keep their meaning."""
+    return _jit(function, fastmath=_LOOSE, **_OPTIONS, **_INNER)
+
+
+def compiled_finite(function: Function) -> Function:
+    """The same for finite numbers only, which lets maxima run in vector registers."""
+    return _jit(function, fastmath=_LOOSE | {"nnan", "ninf"}, **_OPTIONS, **_INNER)
+
+
+def entry(function: Function) -> Function:
+    """Compile a function that Python calls."""
+    return _jit(function, **_OPTIONS)

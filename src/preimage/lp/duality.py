@@ -1,0 +1,215 @@
+"""What multipliers and directions prove about a layer program, recomputed from its own data.
+
+For any multipliers ``lam, ups >= 0`` of the lower and upper sides that the slack can pay for,
+
+    sum (ups * upper_rate + lam * lower_rate) <= 1   (shared),    each term <= 1   (own),
+
+and ``r = c + W' (ups - lam)``, weak duality says of every feasible point
+
+    c z + slack  >=  lam . lower - ups . upper + sum_a min { r_a z_a : low_a <= z_a <= high_a }.
+
+With ``c = 0`` and no weight on rows that have a rate, a positive right-hand side proves that the
+program has no point at all (Farkas).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.activation import Slab
+from preimage.layer_program import LayerProgram
+
+Array = NDArray[np.float64]
+
+# What counts as rounding in an equation, relative to the largest bound or cost of the program.
+_ROUNDING = 1e-9
+
+# How far a sum must be from 0, relative to its terms' magnitudes, to have a sign.
+_SIGN = 1e-7
+
+# Relative gap between value and bound up to which a point is optimal.
+_GAP = 1e-8
+
+
+def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Array:
+    """The lower bound on the optimal value that multipliers prove.
+
+    Args:
+        program: The batch.
+        dual_lower: (batch, n) multipliers of the lower sides; negative ones count as 0.
+        dual_upper: (batch, n), of the upper sides.
+
+    Returns:
+        (batch,); minus infinity where they prove nothing, NaN where they are NaN. Equations are
+        held to 1e-9 of the largest cost.
+    """
+    lam, ups = _present(program, dual_lower, dual_upper)
+    bound = _bound(program, program.objective, lam, ups, _price(program, *_sizes(program)))
+    if program.slack != "none":
+        paid = ups * program.slab.upper_rate + lam * program.slab.lower_rate
+        cost = paid.sum(axis=1) if program.slack == "shared" else paid.max(axis=1, initial=0.0)
+        bound[cost > 1 + _ROUNDING] = -np.inf
+    return bound
+
+
+def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
+    """Whether ``z`` (batch, k) keeps the rows that no slack can bend, (batch,)."""
+    slab, a = program.slab, program.image(z)
+    hard_lower, hard_upper = _hard(program)
+    miss = np.maximum(
+        np.where(hard_lower, slab.lower - a, -np.inf), np.where(hard_upper, a - slab.upper, -np.inf)
+    )
+    row, column = _sizes(program)
+    unit = _unit(program, row)
+    # Bounds that are all 0 make a cone, which has no size but that of the point.
+    unit = np.where(unit > 0, unit, (column * np.abs(z)).max(axis=1, initial=0.0))
+    allowed = _ROUNDING * row * unit[:, None]
+    if (miss > allowed).any():
+        allowed = allowed + 1e-13 * replace(program, weight=abs(program.weight)).image(np.abs(z))
+    low, high = program.box()
+    return np.asarray((miss <= allowed).all(axis=1) & ((low <= z) & (z <= high)).all(axis=1))
+
+
+def is_optimal(
+    program: LayerProgram, z: Array, dual_lower: Array, dual_upper: Array
+) -> NDArray[np.bool_]:
+    """Whether ``z`` is feasible and the multipliers prove that nothing is better, (batch,)."""
+    value = (program.objective * z).sum(axis=1)
+    size = np.abs(program.objective * z).sum(axis=1)
+    if program.slack != "none":
+        slack = program.slack_at(z)
+        value, size = value + slack, size + slack
+    gap = value - dual_bound(program, dual_lower, dual_upper)
+    # Values and bounds are sums of terms that may cancel; no gap can be known better than those.
+    terms = _weighted(np.abs(dual_lower), np.abs(program.slab.lower))
+    terms += _weighted(np.abs(dual_upper), np.abs(program.slab.upper))
+    row, column = _sizes(program)
+    natural = _unit(program, row) * _price(program, row, column)
+    rounding = 1e-14 * (size + terms.sum(axis=1) + natural)
+    # A bound above the value by more than the rows' tolerance explains shows a point that is none.
+    close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * (size + natural))
+    return is_feasible(program, z) & close
+
+
+def proves_infeasible(
+    program: LayerProgram, dual_lower: Array, dual_upper: Array
+) -> NDArray[np.bool_]:
+    """Whether multipliers are a Farkas proof that a sample has no feasible point, (batch,)."""
+    lam, ups = _present(program, dual_lower, dual_upper)
+    hard_lower, hard_upper = _hard(program)
+    lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
+    price = (np.maximum(lam, ups) * _sizes(program)[0]).max(axis=1, initial=0.0)
+    bound = _bound(program, np.zeros_like(program.objective), lam, ups, price)
+    terms = _weighted(lam, np.abs(program.slab.lower)) + _weighted(ups, np.abs(program.slab.upper))
+    return np.asarray(bound > _SIGN * terms.sum(axis=1))
+
+
+def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
+    """Whether the objective falls for ever along ``ray`` (batch, k), from any feasible point."""
+    still = recession(program)
+    fall = (program.objective * ray).sum(axis=1)
+    if program.slack != "none":
+        fall = fall + still.slack_at(ray)
+    size = np.abs(program.objective * ray).sum(axis=1)
+    return np.asarray(is_feasible(still, ray) & (fall < -_SIGN * size))
+
+
+def recession(program: LayerProgram) -> LayerProgram:
+    """The directions in which the feasible set goes on for ever, as a program: bounds become 0."""
+    slab, (low, high) = program.slab, program.box()
+    return replace(
+        program,
+        slab=slab._replace(
+            lower=np.where(slab.lower > -np.inf, 0.0, -np.inf),
+            upper=np.where(slab.upper < np.inf, 0.0, np.inf),
+        ),
+        domain=(np.where(low > -np.inf, 0.0, -np.inf), np.where(high < np.inf, 0.0, np.inf)),
+    )
+
+
+def elastic(program: LayerProgram) -> LayerProgram:
+    """``minimise d`` where every hard row may miss its bounds by d times its largest entry.
+
+    It always has a point; if its optimum is above 0, its multipliers prove that the program itself
+    has none.
+    """
+    weight = abs(program.weight)
+    size = weight.max(axis=-1) if weight.shape[-1] else np.zeros(weight.shape[:-1])
+    rate = np.broadcast_to(np.where(size > 0, size, 1.0), program.slab.lower.shape)
+    hard_lower, hard_upper = _hard(program)
+    slab = Slab(
+        np.where(hard_lower, program.slab.lower, -np.inf),
+        np.where(hard_lower, rate, 0.0),
+        np.where(hard_upper, program.slab.upper, np.inf),
+        np.where(hard_upper, rate, 0.0),
+    )
+    return replace(program, slab=slab, slack="shared", objective=np.zeros_like(program.objective))
+
+
+def _hard(program: LayerProgram) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which lower and upper sides exist and cannot be bent by a slack, (batch, n)."""
+    slab, bent = program.slab, program.slack != "none"
+    lower = (slab.lower > -np.inf) & ~(bent & (slab.lower_rate > 0))
+    upper = (slab.upper < np.inf) & ~(bent & (slab.upper_rate > 0))
+    return lower, upper
+
+
+def _weighted(weight: Array, value: Array) -> Array:
+    """``weight * value``, 0 where the weight is 0 even if the value is infinite."""
+    return np.multiply(weight, value, out=np.zeros_like(weight), where=weight != 0)
+
+
+def _present(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> tuple[Array, Array]:
+    """The multipliers, 0 where there is no side or the sign is wrong.
+
+    What the two sides of a row have in common is taken away: that never weakens the bound (unless
+    the sides cross), and large multipliers that cancel would pass for rounding.
+    """
+    slab = program.slab
+    lam = np.where(slab.lower > -np.inf, np.maximum(dual_lower, 0.0), 0.0)
+    ups = np.where(slab.upper < np.inf, np.maximum(dual_upper, 0.0), 0.0)
+    common = np.where(slab.lower <= slab.upper, np.minimum(lam, ups), 0.0)
+    return lam - common, ups - common
+
+
+def _sizes(program: LayerProgram) -> tuple[Array, Array]:
+    """Row and column sizes, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``."""
+    weight = np.abs(program.weight)
+    column = weight.max(axis=-2, initial=0.0)
+    column = np.where(column > 0, column, 1.0)
+    row = (weight / column[..., None, :]).max(axis=-1, initial=0.0)
+    return np.where(row > 0, row, 1.0), column
+
+
+def _unit(program: LayerProgram, row: Array) -> Array:
+    """(batch,) the largest bound, in units of its row."""
+    bounds = np.stack([program.slab.lower, program.slab.upper])
+    size = np.where(np.isinf(bounds), 0.0, np.abs(bounds)) / row
+    return np.asarray(size.max(axis=(0, 2), initial=0.0))
+
+
+def _price(program: LayerProgram, row: Array, column: Array) -> Array:
+    """(batch,) the largest cost of z, in units of its column, or of a row's violation."""
+    price = (np.abs(program.objective) / column).max(axis=1, initial=0.0)
+    if program.slack != "none":
+        for rate in (program.slab.lower_rate, program.slab.upper_rate):
+            paid = _weighted((rate > 0) * row, 1.0 / np.where(rate > 0, rate, 1.0))
+            price = np.maximum(price, paid.max(axis=1, initial=0.0))
+    return np.asarray(price)
+
+
+def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, price: Array) -> Array:
+    """The right-hand side of weak duality; ``price`` (batch,) is the size of a reduced cost."""
+    low, high = program.box()
+    reduced = objective + program.pull_back(ups - lam)
+    end = np.where(reduced > 0, low, high)
+    rows = _weighted(lam, program.slab.lower) - _weighted(ups, program.slab.upper)
+    open_ = np.isinf(end) & (reduced != 0)
+    box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
+    bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
+    wrong = open_ & (np.abs(reduced) > _ROUNDING * _sizes(program)[1] * price[:, None])
+    bound[wrong.any(axis=1)] = -np.inf
+    return bound
