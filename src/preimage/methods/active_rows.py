@@ -5,8 +5,7 @@ A ReLU network's Jacobian at z is a product of the weights' active rows and colu
     J = D_d W_d[R_d, R_{d-1}] ... D_2 W_2[R_2, R_1] D_1 W_1[R_1, :]
 
 with R_i the active rows of layer i, a small part of the weights: of 784 outputs of a digit
-decoder, some 190. The rows of J that are
-missing are 0 and add nothing to ``J^T J``.
+decoder, some 190. The rows of J that are missing are 0 and add nothing to ``J^T J``.
 """
 
 from __future__ import annotations

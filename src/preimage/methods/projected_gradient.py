@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from preimage.errors import InputError
 from preimage.generator import Generator, Weight, multiply, multiply_adjoint
 from preimage.inversion import Estimate, Status
-from preimage.methods.layerwise import LayerwiseLP
+from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive
 from preimage.observation import ROUNDING, Observation
 
@@ -34,7 +34,8 @@ class ProjectedGradient:
     ``GaussNewton`` works on ``A G`` directly, and as a rule needs far less time.
 
     Args:
-        projection: The inversion in each step.
+        projection: The inversion in each step. Between steps x is not in the range of G, which
+            l-infinity programs take badly: a least-squares method is the safer choice.
         rate: Step length, relative to ``1 / ||A||^2``; positive, and below 2 to be stable.
         steps: Most steps.
 
@@ -42,7 +43,7 @@ class ProjectedGradient:
         InputError: A parameter is out of its range.
     """
 
-    projection: Method = field(default_factory=LayerwiseLP)
+    projection: Method = field(default_factory=lambda: GaussNewton(restarts=4, hops=0))
     rate: float = 1.0
     steps: int = 20
 
@@ -50,7 +51,7 @@ class ProjectedGradient:
         check_positive({"rate": self.rate}, {"steps": self.steps})
         if not hasattr(self.projection, "solve"):
             raise InputError(
-                f"projection: expected a method such as LayerwiseLP(), got {self.projection!r}"
+                f"projection: expected a method such as GaussNewton(), got {self.projection!r}"
             )
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
