@@ -168,7 +168,7 @@ class Convolution:
         for start in range(0, blocks, step):
             part = apply(np.ascontiguousarray(values[start : start + step]))
             found[start : start + step] = part.swapaxes(1, 2)
-        return found.reshape(blocks * block, -1)[:columns].T
+        return found.reshape(blocks * block, math.prod(target))[:columns].T
 
     @cached_property
     def _matrix(self) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from preimage.errors import FormatError, InputError
@@ -97,12 +98,13 @@ def _close(
             f"it acts on what comes from {value.source}, but {source} has come since; a network "
             "that branches around an activation is not supported"
         )
-    if not value.parts:
+    if not value.parts and value.bias is None:
         raise InputError(
             f"{kind} is not preceded by a Linear of its own, nor by another affine operator; a "
             "layer is affine operators, then at most one activation"
         )
-    return Layer(as_segment(value.parts, max_matrix_bytes), value.bias, activation)  # type: ignore[arg-type]
+    parts = value.parts or (sparse.eye_array(value.size, format="csr"),)
+    return Layer(as_segment(parts, max_matrix_bytes), value.bias, activation)  # type: ignore[arg-type]
 
 
 def _last(value: Affine, source: str, output: str, max_matrix_bytes: int) -> Layer:

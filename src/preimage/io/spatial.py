@@ -212,28 +212,35 @@ def _scales(call: Call, shape: Sizes) -> tuple[list[float], list[int], list[int]
     sizes = sizes * len(axes) if call.constant(3).ndim == 0 else sizes
     if len(sizes) != len(axes) or min(sizes) < 1:
         raise InputError(f"sizes: expected {len(axes)} positive numbers, got {sizes}")
+    if 0 in axes and sizes[axes.index(0)] == call.batch:
+        sizes[axes.index(0)] = 1
     return [n / shape[a] for a, n in zip(axes, sizes, strict=True)], sizes, axes
 
 
 def _nearest(call: Call, size: int, target: int, scale: float) -> NDArray[np.int64]:
     """Which of ``size`` entries stands at each of ``target`` positions."""
-    x = np.arange(target, dtype=np.float64)
+    # In float32, since positions that are meant to be whole may fall short of it by a rounding, and
+    # a network is what runs it: onnxruntime and torch both work so.
+    one = np.float32
+    x, half, scale = np.arange(target, dtype=one), one(0.5), one(scale)
     old = call.node.operator == "Upsample" or call.opset < 11
     default = "asymmetric" if old else "half_pixel"
     transform = as_text(call.attributes.get("coordinate_transformation_mode", default))
-    center = (target / (scale * size) - 1) * size / 2  # of what the rounding of the size left over
+    # Half of what the rounding of the size has cut off.
+    offset = one(size) / one(2) * (one(1) - one(target) / (scale * one(size)))
     formulas: dict[str, Callable[[], NDArray[Any]]] = {
         "asymmetric": lambda: x / scale,
-        "half_pixel": lambda: (x + 0.5) / scale - 0.5,
-        "pytorch_half_pixel": lambda: (x + 0.5) / scale - 0.5 if target > 1 else 0 * x,
-        "half_pixel_symmetric": lambda: (x + 0.5) / scale - 0.5 - center,
-        "align_corners": lambda: x * (size - 1) / max(target - 1, 1),
-        "tf_half_pixel_for_nn": lambda: (x + 0.5) / scale,
+        "half_pixel": lambda: (x + half) / scale - half,
+        "pytorch_half_pixel": lambda: (x + half) / scale - half if target > 1 else 0 * x,
+        "half_pixel_symmetric": lambda: offset + (x + half) / scale - half,
+        "align_corners": lambda: x * one(size - 1) / one(max(target - 1, 1)),
+        "tf_half_pixel_for_nn": lambda: (x + half) / scale,
     }
+    if call.attributes.get("spatial") and transform == "asymmetric" and target in (size, 2 * size):
+        return np.arange(target) * size // target  # torch does so, whatever the scale
     if transform not in formulas:
         raise InputError(f"coordinate_transformation_mode {transform!r} is not supported")
-    # A position that is meant to be whole may fall short of it by a rounding.
-    at = np.round(formulas[transform](), 9)
+    at = formulas[transform]()
     default = "floor" if old else "round_prefer_floor"
     if old and scale < 1:
         default = "ceil"  # as onnxruntime reads the old operators
@@ -241,8 +248,8 @@ def _nearest(call: Call, size: int, target: int, scale: float) -> NDArray[np.int
     rules: dict[str, Callable[[], NDArray[Any]]] = {
         "floor": lambda: np.floor(at),
         "ceil": lambda: np.ceil(at),
-        "round_prefer_floor": lambda: np.ceil(at - 0.5),
-        "round_prefer_ceil": lambda: np.floor(at + 0.5),
+        "round_prefer_floor": lambda: np.ceil(at - half),
+        "round_prefer_ceil": lambda: np.floor(at + half),
     }
     if rounding not in rules:
         raise InputError(f"nearest_mode {rounding!r} is not supported")
