@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,11 @@ class Observation:
     def error(self, outputs: Array) -> Array:
         """``values - outputs``, (batch, m), for outputs of ``measured``; 0 where unobserved."""
         return self.restrict(self.values - outputs)
+
+    def also_masked(self, mask: NDArray[np.bool_]) -> Observation:
+        """Only what ``mask``, (batch, m), leaves."""
+        both = mask if self.mask is None else mask & self.mask
+        return replace(self, values=np.where(both, self.values, 0.0), mask=both)
 
     def take(self, samples: NDArray[np.intp] | slice) -> Observation:
         """Only these samples."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 JointNorm = Literal["l2", "l1", "linf"]
 
+# Steps of every run of a search, on the easier function and on the true one: runs that lead to the
+# answer are there by then. Only the best goes on.
 _RELAXED_STEPS = 12
 _SCREENING_STEPS = 25
 # Starts that are worked on before it is asked which samples need more.
@@ -31,6 +33,9 @@ _WAVE = 8
 # Of the restarts around an answer: how many a round, and how many standard deviations wide.
 _HOP_DRAWS = 8
 _HOP_WIDTH = 4.0
+# For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
+_TRIMMINGS = 4
+_TRIMMED = 0.9
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,45 @@ class GaussNewton:
         misfit = Misfit(measured, observation, self.prior, region)
         given = None if self.start is None else self.start.solve(generator, observation).latent
         best = _Search(self, misfit).run(given)
+        if self.norm == "l1":
+            best = best._replace(z=self._trimmed(misfit, best.z))
+        if self.norm != "l2":
+            best = self._linear_finish(misfit, best.z, given)
         everyone = np.arange(len(observation))
         rank = misfit.rank(best.z, everyone)
         status = Status.STEP_LIMIT.each(len(observation))
         status[best.stationary] = Status.SOLVED
         status[rank < k] = Status.AMBIGUOUS
         return Estimate(best.z, status, rank=rank)
+
+    def _trimmed(self, misfit: Misfit, z: Array) -> Array:
+        """Least squares without the entries that fit worst, from ``z``, a few times over.
+
+        Gross errors in a few entries pull a least-squares fit far away; left out, they do not.
+        (Rousseeuw's least trimmed squares, by concentration steps.)
+        """
+        everyone = np.arange(len(z))
+        for _ in range(_TRIMMINGS):
+            error = np.abs(misfit.error(z, everyone))
+            kept = error <= np.quantile(error, _TRIMMED, axis=1, keepdims=True)
+            observation = misfit.observation.also_masked(kept)
+            z = _Search(self, replace(misfit, observation=observation)).run(z).z
+        return z
+
+    def _linear_finish(self, misfit: Misfit, z: Array, given: Array | None) -> Ends:
+        """Linear programs from the answer, the given codes and PLUGIn; the best end of these."""
+        everyone = np.arange(len(z))
+        starts = [z, plug_in(misfit, everyone)]
+        if given is not None:
+            starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, z))
+        ends = [
+            linear_descend(
+                misfit, start, everyone, norm=self.norm, steps=self.steps, backend=self.backend
+            )
+            for start in starts
+        ]
+        first = np.argmin([end.loss for end in ends], axis=0)
+        return Ends(*(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True)))
 
 
 class _Search:
@@ -151,7 +189,7 @@ class _Search:
             widened = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, k))
             open_ = self._open()
             self._improve(open_, self._neighbours(open_, widened), relax=False)
-        return self.best if method.norm == "l2" else self._linear_finish(given)
+        return self.best
 
     def _open(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.best.loss > self.enough)
@@ -194,26 +232,6 @@ class _Search:
         freedom = np.maximum(self.misfit.observation.count[open_] - k, 1)
         deviation = np.sqrt(2 * self.best.loss[open_] / freedom)
         return z[:, None] + deviation[:, None, None] * steps
-
-    def _linear_finish(self, given: Array | None) -> Ends:
-        """The same in the l1 or l-infinity norm: from the answer, the given codes, PLUGIn."""
-        everyone = np.arange(len(self.best.z))
-        starts = [self.best.z, plug_in(self.misfit, everyone)]
-        if given is not None:
-            starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, starts[0]))
-        best = None
-        for start in starts:
-            ends = linear_descend(
-                self.misfit, start, everyone, norm=self.method.norm,
-                steps=self.method.steps, backend=self.method.backend,
-            )  # fmt: skip
-            if best is None:
-                best = ends
-            better = ends.loss < best.loss
-            for kept, new in zip(best, ends, strict=True):
-                kept[better] = new[better]
-        assert best is not None
-        return best
 
 
 def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 30) -> Array:
