@@ -100,7 +100,7 @@ def _external(folder: Path, name: str, entries: dict[str, str], left: int) -> by
     location = entries.get("location", "")
     # Links are followed before the comparison, so that none leads out of the folder either.
     inside = folder.resolve()
-    target = (inside / location).resolve()
+    target = (inside / location.replace("\0", "")).resolve()
     if not location or "\0" in location or not target.is_relative_to(inside):
         raise FormatError(
             f"tensor {name!r}: its values are in {location!r}, which is not in the model's folder"

@@ -97,13 +97,13 @@ def _traced(module: Any) -> tuple[list[Any], Any, dict[str, Any], str]:
                 return False
             return super().to_bool(proxy)
 
-    prefix = "model."
-    if _known(module):
+    tracer, prefix = Tracer(), "model."
+    if tracer.is_leaf_module(module, ""):  # it has no code to follow
         alone, module, prefix = module, torch.nn.Sequential(), ""
         module.add_module("model", alone)
     before = set(vars(module))
     try:
-        graph = Tracer().trace(module)
+        graph = tracer.trace(module)
     except Exception as error:  # the code of a forward can raise anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FormatError(
