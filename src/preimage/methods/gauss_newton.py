@@ -165,25 +165,25 @@ class _Search:
     def __init__(self, method: GaussNewton, misfit: Misfit) -> None:
         self.method, self.misfit = method, misfit
         samples, k = len(misfit.observation), misfit.generator.latent_size
-        self.best = Ends(np.zeros((samples, k)), np.full(samples, np.inf), np.zeros(samples, bool))
+        nothing = np.full(samples, np.inf)
+        self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
         # A loss that is rounding error: there is nothing left to look for.
         self.enough = 0.5 * (ROUNDING * np.linalg.norm(misfit.observation.values, axis=1)) ** 2
 
     def run(self, given: Array | None) -> Ends:
         """From all starts, then around the answers."""
         method, k = self.method, self.misfit.generator.latent_size
-        draws = np.random.default_rng(method.seed).normal(size=(method.restarts, k))
-        for i in range(0, method.restarts, _WAVE):
+        open_ = self._open()
+        first = [plug_in(self.misfit, open_)]
+        if given is not None:
+            # A start without a code is no start: it repeats another.
+            found = np.isfinite(given[open_]).all(axis=1, keepdims=True)
+            first.insert(0, np.where(found, given[open_], first[0]))
+        self._improve(open_, np.stack(first, axis=1), relax=False)
+        draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))
+        for i in range(0, len(draws), _WAVE):
             open_ = self._open()
-            wave = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
-            if i == 0:
-                wave[:, 0] = plug_in(self.misfit, open_)
-                if given is not None:
-                    # A start without a code is no start: it repeats another.
-                    found = np.isfinite(given).all(axis=1, keepdims=True)
-                    first = np.where(found, given, wave[:, 0])
-                    wave = np.concatenate([first[:, None], wave], axis=1)
-            self._improve(open_, wave, relax=True)
+            self._improve(open_, np.tile(draws[i : i + _WAVE], (len(open_), 1, 1)), relax=True)
         random = np.random.default_rng((method.seed, 1))
         for _ in range(method.hops):
             widened = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, k))
@@ -199,27 +199,28 @@ class _Search:
         runs, k = starts.shape[1:]
         if not len(open_):
             return
-        samples = np.repeat(open_, runs)
-        z = starts.reshape(len(samples), k)
+        samples, z = np.repeat(open_, runs), starts.reshape(len(open_) * runs, k)
+        damping, steps = self.method.damping, self.method.steps
         if relax:
             # Every other run, for the two kinds of start fail on different samples.
-            z[1::2] = self._descend(z[1::2], samples[1::2], _RELAXED_STEPS, self.misfit.relaxed()).z
-        ends = self._descend(z, samples, min(_SCREENING_STEPS, self.method.steps))
-        first = np.argmin(ends.loss.reshape(len(open_), runs), axis=1)
-        first += runs * np.arange(len(open_))
-        ends = self._descend(ends.z[first], open_, self.method.steps)
+            odd = np.tile(np.arange(runs) % 2 == 1, len(open_))
+            relaxed = self.misfit.relaxed()
+            z[odd] = descend(relaxed, z[odd], samples[odd], steps=_RELAXED_STEPS, damping=damping).z
+        ends = descend(
+            self.misfit, z, samples,
+            steps=min(_SCREENING_STEPS, steps), damping=damping, enough=self.enough,
+        )  # fmt: skip
+        best = np.argmin(ends.loss.reshape(len(open_), runs), axis=1) + runs * np.arange(len(open_))
+        ends = Ends(*(part[best] for part in ends))
+        going = np.flatnonzero(~ends.stationary)
+        rest = descend(
+            self.misfit, ends.z[going], open_[going], steps=steps, damping=ends.damping[going]
+        )
+        for part, new in zip(ends, rest, strict=True):
+            part[going] = new
         better = ends.loss < self.best.loss[open_]
         for kept, new in zip(self.best, ends, strict=True):
             kept[open_[better]] = new[better]
-
-    def _descend(
-        self, z: Array, samples: NDArray[np.intp], steps: int, misfit: Misfit | None = None
-    ) -> Ends:
-        enough = self.enough if misfit is None else np.full_like(self.enough, -1.0)
-        return descend(
-            misfit or self.misfit, z, samples,
-            steps=steps, damping=self.method.damping, enough=enough,
-        )  # fmt: skip
 
     def _neighbours(self, open_: NDArray[np.intp], draws: Array) -> Array:
         """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation."""

@@ -72,6 +72,11 @@ class Misfit:
             return np.concatenate([layer.weight.ravel() for layer in self.generator.layers])
         return None
 
+    @cached_property
+    def rounding(self) -> Array:
+        """(samples,) losses that are nothing but the rounding of G."""
+        return 0.5 * (4 * np.finfo(float).eps) ** 2 * _squares(self.observation.values)
+
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m)."""
         a = self.generator.preactivations(z)[-1]
@@ -143,15 +148,22 @@ def _leaky(activation: Activation) -> Activation:
 
 
 class Ends(NamedTuple):
-    """Where runs ended: codes (runs, k), losses (runs,), whether stationary (runs,)."""
+    """Where runs ended: codes (runs, k), losses, whether stationary, damping (runs,) each."""
 
     z: Array
     loss: Array
     stationary: NDArray[np.bool_]
+    damping: Array
 
 
 def descend(
-    misfit: Misfit, z: Array, samples: Indices, *, steps: int, damping: float, enough: Array
+    misfit: Misfit,
+    z: Array,
+    samples: Indices,
+    *,
+    steps: int,
+    damping: Array | float,
+    enough: Array | None = None,
 ) -> Ends:
     """Levenberg-Marquardt from each row of ``z``; no loss ever rises.
 
@@ -160,14 +172,15 @@ def descend(
         z: (runs, k) starts.
         samples: (runs,) the sample of each.
         steps: Most steps of a run.
-        damping: Initial.
+        damping: Initial; a number, or one a run.
         enough: (samples,) once a run's loss is at most this, the sample's other runs end.
     """
     count, k = z.shape
     z = misfit.region.project(z).copy()
     error = misfit.error(z, samples)
-    run = Ends(z, misfit.loss(z, error), np.zeros(count, dtype=bool))
-    weight, growth = np.full(count, damping), np.full(count, 2.0)
+    weight, growth = np.zeros(count) + damping, np.full(count, 2.0)
+    run = Ends(z, misfit.loss(z, error), np.zeros(count, dtype=bool), weight)
+    rounding = misfit.rounding[samples]
     gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
     open_ = moved = np.arange(count)
     for _ in range(steps):
@@ -177,11 +190,9 @@ def descend(
         step, predicted = _step(misfit.region, run.z[open_], gram[open_], slope[open_],
                                 weight[open_])  # fmt: skip
         flat = ~(predicted > _STATIONARY * run.loss[open_])
-        run.stationary[open_[flat | (weight[open_] > _LARGEST_DAMPING)]] = True
-        good = run.loss <= enough[samples]
-        explained = np.zeros(len(enough), dtype=bool)
-        explained[samples[good]] = True
-        going = ~run.stationary[open_] & (good | ~explained[samples])[open_]
+        flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
+        run.stationary[open_[flat]] = True
+        going = ~flat if enough is None else ~flat & ~_surpassed(run, samples, enough)[open_]
         open_, step = open_[going], step[going]
         if not len(open_):
             break
@@ -199,6 +210,14 @@ def descend(
         weight[left] = np.maximum(weight[left], 1e-12) * growth[left]
         growth[moved], growth[left] = 2.0, 2.0 * growth[left]
     return run
+
+
+def _surpassed(run: Ends, samples: Indices, enough: Array) -> NDArray[np.bool_]:
+    """Runs that are not good enough, while another of the same sample is."""
+    good = run.loss <= enough[samples]
+    explained = np.zeros(len(enough), dtype=bool)
+    explained[samples[good]] = True
+    return explained[samples] & ~good
 
 
 def _step(

@@ -59,6 +59,7 @@ class ProjectedGradient:
         batch, y, A = len(observation), observation.values, observation.sensing
         eta = self.rate / (1.0 if A is None else _norm(A) ** 2)
         best = np.full((batch, generator.latent_size), np.nan)
+        before = np.full_like(best, np.inf)
         lowest = np.full(batch, np.inf)
         status = Status.FAILED.each(batch)
         # Where nothing is known of x yet, the gradient alone is the first guess.
@@ -75,9 +76,14 @@ class ProjectedGradient:
             loss = np.linalg.norm(error, axis=1)
             better = loss < lowest[open_]
             best[open_[better]], lowest[open_[better]] = latent[better], loss[better]
+            moved = np.abs(latent - before[open_]).max(axis=1, initial=0.0)
+            still = moved <= ROUNDING * np.abs(latent).max(axis=1, initial=0.0)
+            settled = still | (loss <= ROUNDING * np.linalg.norm(y[open_], axis=1))
             status[open_] = Status.STEP_LIMIT
+            status[open_[settled]] = Status.SOLVED
+            before[open_] = latent
             x[open_] = image + eta * (error if A is None else multiply_adjoint(A, error))
-            open_ = open_[loss > ROUNDING * np.linalg.norm(y[open_], axis=1)]
+            open_ = open_[~settled]
             if not len(open_):
                 break
         return Estimate(best, status)

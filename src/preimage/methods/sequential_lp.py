@@ -44,7 +44,7 @@ def linear_descend(
     """
     z = misfit.region.project(z).copy()
     error = misfit.error(z, samples)
-    run = Ends(z, _norm(error, norm), np.zeros(len(z), dtype=bool))
+    run = Ends(z, _norm(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
     radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
     open_ = np.arange(len(z))
     for _ in range(steps):
