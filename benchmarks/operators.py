@@ -13,6 +13,8 @@ import os
 # One BLAS thread, so that a run says the same beside others. Set before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import functools
+import operator
 import time
 from collections.abc import Callable
 
@@ -46,8 +48,8 @@ def main() -> None:
     print(
         f"ConvTranspose(4, 2, 1) on {COLUMNS} columns; a matrix up to {MAX_MATRIX_BYTES >> 20} MB"
     )
-    print(f"{'layer':>16} {'matrix':>9} | {'Jacobian, ms: conv':>18} {'(GFLOP/s)':>9} {'CSR':>7} "
-          f"{'ratio':>5} | {'gradient, ms: conv':>18} {'CSR':>6}")  # fmt: skip
+    print("                              Jacobian, ms                     gradient, ms")
+    print("           layer    matrix      conv (GFLOP/s)     CSR  ratio     conv     CSR")
     for inputs, outputs, size in SHAPES:
         kernel = rng.standard_normal((inputs, outputs, 4, 4))
         layer = Convolution(
@@ -57,19 +59,19 @@ def main() -> None:
         y = rng.standard_normal((layer.shape[0], 1))
         matrix = layer.to_csr()
         adjoint = matrix.T
-        times = [
-            seconds(work)
-            for work in (
-                lambda layer=layer, X=X: layer.matmat(X),
-                lambda matrix=matrix, X=X: matrix @ X,
-                lambda layer=layer, y=y: layer.rmatmat(y),
-                lambda adjoint=adjoint, y=y: adjoint @ y,
-            )
+        works: list[Callable[[], object]] = [
+            functools.partial(layer.matmat, X),
+            functools.partial(operator.matmul, matrix, X),
+            functools.partial(layer.rmatmat, y),
+            functools.partial(operator.matmul, adjoint, y),
         ]
-        speed = 2 * inputs * outputs * 16 * size**2 * COLUMNS / times[0] / 1e9
-        print(f"{inputs:>4} -> {outputs:>3} x {2 * size:>2} {12 * matrix.nnz / 2**20:>6.1f} MB | "
-              f"{1e3 * times[0]:>18.1f} {speed:>9.1f} {1e3 * times[1]:>7.1f} "
-              f"{times[1] / times[0]:>5.1f} | {1e3 * times[2]:>18.2f} {1e3 * times[3]:>6.2f}")  # fmt: skip
+        conv, csr, back, csr_back = (1e3 * seconds(work) for work in works)
+        speed = 2 * inputs * outputs * 16 * size**2 * COLUMNS / conv / 1e6
+        print(
+            f"{inputs:>4} -> {outputs:>3} x {2 * size:>2} {12 * matrix.nnz / 2**20:>6.1f} MB"
+            f" {conv:>9.1f} {speed:>11.1f} {csr:>7.1f} {csr / conv:>6.1f}"
+            f" {back:>8.2f} {csr_back:>7.2f}"
+        )
 
 
 if __name__ == "__main__":

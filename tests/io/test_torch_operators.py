@@ -69,6 +69,7 @@ IMAGE = (4, 5, 6)
         (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), (4, 5)),
         (nn.ConvTranspose2d(4, 6, 4, 2, 1, bias=False), IMAGE),
         (nn.ConvTranspose2d(4, 6, 3, 3, 1, 2, groups=2, dilation=(2, 1)), IMAGE),
+        (nn.ConvTranspose2d(4, 6, 3, 1, 2, 1, dilation=3), IMAGE),
         (nn.ConvTranspose3d(2, 3, 2, 2), (2, 2, 3, 2)),
         (nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)), IMAGE),
         (nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1)), IMAGE),
@@ -249,6 +250,62 @@ def test_the_shape_of_a_latent_is_inferred(module, shape):
     """Claim: from the first Linear, ConvTranspose or reshape."""
     generator = agree(module, shape, None)
     assert generator.latent_size == int(np.prod(shape))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.relu_(x),
+        lambda x: x.add_(1.0).relu_(),
+        lambda x: F.relu(x.view(-1, 120), True),
+        lambda x: F.leaky_relu(x, 0.1, inplace=True) + 1,
+        lambda x: nn.functional.relu(x, inplace=True).view(-1, 120),
+    ],
+)
+def test_in_place(function):
+    """Claim: what changes its input in place is the same as what does not, if only used once."""
+    agree(Function(function), IMAGE)
+
+
+def unused(x):
+    x.relu_()
+    return x
+
+
+def view_changed(x):
+    x.view(-1, 120).mul_(2.0)
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (unused, "model: relu_ changes conv in place, and output uses it after"),
+        (view_changed, "model: mul_ changes conv in place, and add uses it after"),
+        (lambda x: F.relu(x, True) + x, "model: relu changes conv in place, and add uses"),
+        (lambda x: F.relu(x, inplace=True) + x[:, :1], "relu changes conv in place, and getitem"),
+    ],
+)
+def test_values_that_were_changed_in_place(function, message):
+    """Claim: a value that torch has changed before it is used again is refused, not misread."""
+    with pytest.raises(FormatError, match=message):
+        from_torch(Function(function).eval(), IMAGE)
+
+
+def test_modules_in_place():
+    """Claim: modules count as functions do."""
+
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start, self.relu = nn.Linear(3, 4), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x = self.start(x)
+            return self.relu(x) + x
+
+    with pytest.raises(FormatError, match="relu changes start in place, and add uses it after"):
+        from_torch(Skip())
 
 
 def test_slopes_of_channels():

@@ -34,6 +34,8 @@ _CACHED = 2**18
 _WIDE = 64
 # Wider than any tile in which BLAS works: then all columns of a block are rounded alike.
 _TILE = 16
+# The most entries that the windows of one column may have together: 2 GB.
+_MOST = 2**28
 # Blocks, channels and columns of a block are never cut.
 _WHOLE = ([slice(None)],) * 3
 
@@ -97,10 +99,9 @@ class Convolution:
             )
         columns = math.prod(kernel.shape[1:]) * self.groups
         largest = max(columns, kernel.shape[0]) * math.prod(self._positions)
-        if max(largest, kernel.shape[1] * self.groups * math.prod(self._padded)) > MAX_ENTRIES:
+        if max(largest, kernel.shape[1] * self.groups * math.prod(self._padded)) > _MOST:
             raise InputError(
-                f"convolution: {largest} entries between kernel and windows, more than "
-                f"{MAX_ENTRIES}"
+                f"convolution: {largest} entries between kernel and windows, more than {_MOST}"
             )
 
     @cached_property

@@ -12,13 +12,15 @@ from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU, Si
 from preimage.errors import FormatError, InputError
 from preimage.generator import Array, Generator, Layer
 from preimage.io.affine import Affine
+from preimage.io.arithmetic import ARITHMETIC
+from preimage.io.call import Call, Value
 from preimage.io.graph import Graph, Node
 from preimage.io.guard import check_entries
-from preimage.io.operators import LINEAR, Call, Value
 from preimage.io.segment import MAX_MATRIX_BYTES, as_segment
+from preimage.io.shapes import SHAPES
 from preimage.io.spatial import SPATIAL
 
-OPERATORS = {**LINEAR, **SPATIAL}
+OPERATORS = {**ARITHMETIC, **SHAPES, **SPATIAL}
 ACTIVATIONS = ("LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh")
 SUPPORTED = tuple(sorted((*OPERATORS, *ACTIVATIONS)))
 

@@ -22,10 +22,10 @@ from preimage.io.convolution import Convolution
 
 Part = Any  # a float64 array, a csr_array, a Convolution or a Sum
 
-# A Jacobian of 100 columns through a convolution takes as long by its matrix at 1 MB, 2.5 times as
-# long at 16 MB, 5 times at 300 MB (benchmarks of io/convolution.py in tests/io). Only a matrix can
-# stand in a linear program, and beyond some million entries none ends in reasonable time: so a
-# segment becomes a matrix up to 32 MB.
+# A Jacobian of 100 columns takes as long by CSR matrix as by convolution at 4 MB, twice as long at
+# 16 to 32 MB, five times at 300 MB (``benchmarks/operators.py`` measures it). Only a matrix can
+# stand in a linear program, but none with millions of entries ends in reasonable time: so a layer
+# becomes a matrix up to 32 MB, and stays a convolution above.
 MAX_MATRIX_BYTES = 32 * 2**20
 
 

@@ -1,4 +1,5 @@
 """What the operators of ONNX on images do to affine tensors: convolutions, pooling, resizing."""
+# ruff: noqa: D103
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from preimage.errors import InputError
 from preimage.generator import Array
 from preimage.io.affine import Affine
+from preimage.io.call import Call, Value, as_text
 from preimage.io.convolution import Convolution
 from preimage.io.graph import Sizes
 from preimage.io.guard import check_entries
-from preimage.io.operators import Call, Value, as_text
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -102,7 +103,7 @@ def _kernel(call: Call, rank: int, channels: int, transposed: bool) -> tuple[Arr
     return kernel, groups
 
 
-def convolution(call: Call) -> Value:  # noqa: D103
+def convolution(call: Call) -> Value:
     value, rank = _image(call)
     kernel, groups = _kernel(call, rank, value.shape[1], transposed=False)
     stride, dilation = _sizes(call, "strides", rank), _sizes(call, "dilations", rank)
@@ -112,7 +113,7 @@ def convolution(call: Call) -> Value:  # noqa: D103
     return _with_bias(call, value.then(part, (1, *part.output_space)))
 
 
-def transposed_convolution(call: Call) -> Value:  # noqa: D103
+def transposed_convolution(call: Call) -> Value:
     value, rank = _image(call)
     kernel, groups = _kernel(call, rank, value.shape[1], transposed=True)
     stride, dilation = _sizes(call, "strides", rank), _sizes(call, "dilations", rank)
@@ -132,6 +133,11 @@ def transposed_convolution(call: Call) -> Value:  # noqa: D103
             raise InputError(f"an output of {list(wanted)} is larger than {list(full)}")
         pads = tuple(_split(total, mode == "SAME_UPPER") for total in cut)
     output = tuple(f - sum(p) for f, p in zip(full, pads, strict=True))
+    # What is added to the end and cut again was not there.
+    pads = tuple(
+        (before, after - e if after >= e else after)
+        for (before, after), e in zip(pads, extra, strict=True)
+    )
     part = Convolution(kernel, output, stride, pads, dilation, groups, transposed=True)
     if part.input_space != value.shape[1:]:
         raise InputError(
@@ -141,7 +147,7 @@ def transposed_convolution(call: Call) -> Value:  # noqa: D103
     return _with_bias(call, value.then(part, (1, *part.output_space)))
 
 
-def average_pool(call: Call) -> Value:  # noqa: D103
+def average_pool(call: Call) -> Value:
     value, rank = _image(call)
     window = _sizes(call, "kernel_shape", rank)
     stride, dilation = _sizes(call, "strides", rank), _sizes(call, "dilations", rank)
@@ -222,19 +228,19 @@ def _nearest(call: Call, size: int, target: int, scale: float) -> NDArray[np.int
     # In float32, since positions that are meant to be whole may fall short of it by a rounding, and
     # a network is what runs it: onnxruntime and torch both work so.
     one = np.float32
-    x, half, scale = np.arange(target, dtype=one), one(0.5), one(scale)
+    x, half, ratio = np.arange(target, dtype=one), one(0.5), one(scale)
     old = call.node.operator == "Upsample" or call.opset < 11
     default = "asymmetric" if old else "half_pixel"
     transform = as_text(call.attributes.get("coordinate_transformation_mode", default))
     # Half of what the rounding of the size has cut off.
-    offset = one(size) / one(2) * (one(1) - one(target) / (scale * one(size)))
+    offset = one(size) / one(2) * (one(1) - one(target) / (ratio * one(size)))
     formulas: dict[str, Callable[[], NDArray[Any]]] = {
-        "asymmetric": lambda: x / scale,
-        "half_pixel": lambda: (x + half) / scale - half,
-        "pytorch_half_pixel": lambda: (x + half) / scale - half if target > 1 else 0 * x,
-        "half_pixel_symmetric": lambda: offset + (x + half) / scale - half,
+        "asymmetric": lambda: x / ratio,
+        "half_pixel": lambda: (x + half) / ratio - half,
+        "pytorch_half_pixel": lambda: (x + half) / ratio - half if target > 1 else 0 * x,
+        "half_pixel_symmetric": lambda: offset + (x + half) / ratio - half,
         "align_corners": lambda: x * one(size - 1) / one(max(target - 1, 1)),
-        "tf_half_pixel_for_nn": lambda: (x + half) / scale,
+        "tf_half_pixel_for_nn": lambda: (x + half) / ratio,
     }
     if call.attributes.get("spatial") and transform == "asymmetric" and target in (size, 2 * size):
         return np.arange(target) * size // target  # torch does so, whatever the scale

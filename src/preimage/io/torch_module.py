@@ -14,6 +14,7 @@ from preimage.io.lowering import check_budget, lower
 from preimage.io.segment import MAX_MATRIX_BYTES
 from preimage.io.sketch import Ref, Sketch
 from preimage.io.torch_calls import MODULES, functions
+from preimage.io.torch_in_place import check_in_place
 from preimage.io.torch_tensor import as_array, import_torch
 
 
@@ -113,11 +114,27 @@ def _traced(module: Any) -> tuple[list[Any], Any, dict[str, Any], str]:
     constants = {name: vars(module)[name] for name in set(vars(module)) - before}
     for name in constants:  # fx leaves the tensors that a forward makes on the module
         delattr(module, name)
+    nodes = list(graph.nodes)
     wanted = {node for node in graph.nodes if node.op == "output"}
-    for node in reversed(graph.nodes):
+    for node in reversed(nodes):
         if node in wanted:
             wanted.update(node.all_input_nodes)
-    return [node for node in graph.nodes if node in wanted], module, constants, prefix
+    _check_in_place(nodes, dict(module.named_modules()))
+    return [node for node in nodes if node in wanted], module, constants, prefix
+
+
+def _check_in_place(nodes: list[Any], parts: dict[str, Any]) -> None:
+    known = functions()
+
+    def meaning(node: Any) -> tuple[Any, Any]:
+        if node.op == "call_module":
+            part = parts[node.target]
+            name = _known(part)
+            return (MODULES[name][0] if name else None), part
+        called = node.op in ("call_function", "call_method")
+        return (known.get(node.target) if called else None), None
+
+    check_in_place(nodes, meaning)
 
 
 def _translated(module: Any, input_shape: Sequence[int] | None) -> Graph:
