@@ -9,8 +9,8 @@ from pathlib import Path
 from preimage.errors import FormatError, InputError
 
 MAX_BYTES = 512 * 2**20
-# The most entries that a file's sizes may ask for in one array: 512 MB. What a file holds is bounded
-# by its own length, but a shape of a few bytes can ask for anything.
+# The most entries that a file's sizes may ask for in one array: 512 MB. What a file holds is
+# bounded by its own length, but a shape of a few bytes can ask for anything.
 MAX_ENTRIES = 2**26
 
 
