@@ -7,15 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.lp.compiled import compiled, entry
-from preimage.lp.interior import (
-    Point,
-    Scratch,
-    Sides,
-    allocate,
-    minimise,
-    new_point,
-)
+from preimage.lp.compiled import compiled, compiled_finite, entry
 from preimage.lp.normal import (
     Rows,
     cholesky,
@@ -27,14 +19,22 @@ from preimage.lp.normal import (
     times,
     transposed_times,
 )
+from preimage.lp.room import Point, Scratch, Sides, new_point, new_scratch, new_sides
+from preimage.lp.working_set import minimise_on_rows_that_may_bind, new_part
 
 Array = NDArray[np.float64]
 
 SHARED, OWN, NONE = 0, 1, 2
 
-_ROUNDS = 4
+_ROUNDS = 2
 # A row with one side says little of where z is, but must not leave the start undetermined.
-_ONE_SIDED = 1e-3
+_ONE_SIDED = 1e-9
+# Weight that holds an entry of the least-squares point at its bound.
+_HEAVY = 1e6
+# The start lies inside the box by this fraction of the least-squares error.
+_INSIDE = 0.3
+_LEAST_MARGIN = 1e-8
+_LEAST_MU = 1e-12
 
 
 class Bounds(NamedTuple):
@@ -49,11 +49,27 @@ class Bounds(NamedTuple):
     objective: Array
 
 
-class Units(NamedTuple):
-    """Powers of two: ``z = columns * bound * v``, ``dual = rows * price * y``."""
+class Matrix(NamedTuple):
+    """A weight matrix scaled by powers of two: ``columns[a, j] = w_ja * row_j * column_a``.
 
-    rows: Array
+    Attributes:
+        columns: (k padded to 3, n padded to 8), the scaled transpose; padding is 0.
+        row: (n padded to 8,).
+        column: (k,).
+    """
+
     columns: Array
+    row: Array
+    column: Array
+
+
+def room_for_matrix(n: int, k: int) -> Matrix:
+    """An unset scaled matrix."""
+    m = (n + 7) // 8 * 8
+    return Matrix(np.zeros(((k + 2) // 3 * 3, m)), np.ones(m), np.ones(k))
+
+
+_room_for_matrix = compiled(room_for_matrix)
 
 
 @compiled
@@ -62,46 +78,45 @@ def _power(value: float) -> float:
     return float(2.0 ** np.round(np.log2(value))) if value > 0.0 else 1.0
 
 
-@compiled
-def equilibrate(weight: Array, columns: Array, units: Units) -> None:
-    """Scale ``weight`` (n, k) so that rows and columns have their largest entry near 1.
-
-    Args:
-        weight: (n, k).
-        columns: (k padded, n padded), written: the scaled transpose.
-        units: Written.
-    """
+@compiled_finite
+def _equilibrate(weight: Array, matrix: Matrix) -> None:
+    """Scale ``weight`` (n, k) so that rows and columns have their largest entry near 1."""
     n, k = weight.shape
-    row, column = units.rows, units.columns
-    fill(row, 1.0)
+    columns, row, column = matrix.columns, matrix.row, matrix.column
+    for j in range(n):
+        for a in range(k):
+            columns[a, j] = weight[j, a]
     fill(column, 1.0)
     for _ in range(_ROUNDS):
-        peak = np.zeros(k)
-        for j in range(n):
-            largest = 0.0
-            for a in range(k):
-                largest = max(largest, abs(weight[j, a]) * column[a])
-            row[j] = 1.0 / largest if largest > 0.0 else 1.0
-            for a in range(k):
-                peak[a] = max(peak[a], abs(weight[j, a]) * row[j])
+        fill(row, 0.0)
         for a in range(k):
-            column[a] = 1.0 / np.sqrt(peak[a] / column[a]) if peak[a] > 0.0 else 1.0
+            for j in range(n):
+                row[j] = max(row[j], abs(columns[a, j]) * column[a])
+        for j in range(len(row)):
+            row[j] = 1.0 / row[j] if row[j] > 0.0 else 1.0
+        for a in range(k):
+            peak = 0.0
+            for j in range(n):
+                peak = max(peak, abs(columns[a, j]) * row[j])
+            column[a] = 1.0 / peak if peak > 0.0 else 1.0
+    for j in range(len(row)):
+        row[j] = _power(row[j])
     for a in range(k):
         column[a] = _power(column[a])
-    for j in range(n):
-        largest = 0.0
-        for a in range(k):
-            largest = max(largest, abs(weight[j, a]) * column[a])
-        row[j] = 1.0 / _power(largest)
-    for j in range(n):
-        for a in range(k):
-            columns[a, j] = weight[j, a] * column[a] * row[j]
+        for j in range(n):
+            columns[a, j] *= row[j] * column[a]
+
+
+@entry
+def equilibrate(weight: Array, matrix: Matrix) -> None:
+    """Scale ``weight`` (n, k) so that rows and columns have their largest entry near 1."""
+    _equilibrate(weight, matrix)
 
 
 @compiled
 def pose(
-    columns: Array, units: Units, bounds: Bounds, slack: int, sides: Sides, rows: Rows
-) -> tuple[float, float, float]:
+    matrix: Matrix, bounds: Bounds, slack: int, sides: Sides, rows: Rows
+) -> tuple[float, float]:
     """Write one sample as ``interior`` wants it, scaled.
 
     Under l1 a row costs ``max(0, (lower - a) / lower_rate, (a - upper) / upper_rate)``. Where the
@@ -112,19 +127,20 @@ def pose(
     so that a row with an equation has one dual variable in [-cap_l, cap_u] instead of two.
 
     Returns:
-        Units of the bounds, of the costs and of the slack.
+        Units of the bounds and of the costs.
     """
-    n, k, m = len(bounds.lower), rows.k, columns.shape[1]
+    n, k, m, columns = len(bounds.lower), rows.k, rows.m, matrix.columns
     h, on, soft, cap, cost = sides.bound, sides.on, sides.soft, sides.cap, sides.cost
-    for array in (h, on, soft, cap, cost, rows.upper_rate, rows.lower_rate):
+    for array in (h, on, soft, cap, cost, sides.equation, rows.upper_rate, rows.lower_rate):
         fill(array, 0.0)
     largest_rate = 0.0
     for a in range(k):
-        cost[a] = bounds.objective[a] * units.columns[a]
+        cost[a] = bounds.objective[a] * matrix.column[a]
     for j in range(n):
-        scale = units.rows[j]
+        scale = matrix.row[j]
         upper, lower = bounds.upper[j], bounds.lower[j]
         up, low = bounds.upper_rate[j], bounds.lower_rate[j]
+        sides.equation[j] = 1.0 if -np.inf < lower and upper < np.inf else 0.0
         if slack == OWN and lower >= upper and up + low > 0.0:
             kink = (lower * up + upper * low) / (up + low) if lower > upper else upper
             lower = upper = kink
@@ -161,119 +177,138 @@ def pose(
     multiply(cap, 1.0 / price)
     for a in range(k):
         if bounds.high[a] < np.inf:
-            on[2 * m + a], h[2 * m + a] = 1.0, bounds.high[a] / units.columns[a] / unit
+            on[2 * m + a], h[2 * m + a] = 1.0, bounds.high[a] / matrix.column[a] / unit
         if bounds.low[a] > -np.inf:
-            on[2 * m + k + a], h[2 * m + k + a] = 1.0, -bounds.low[a] / units.columns[a] / unit
-    return unit, price, delta_unit
+            on[2 * m + k + a], h[2 * m + k + a] = 1.0, -bounds.low[a] / matrix.column[a] / unit
+    return unit, price
 
 
 @compiled
-def least_squares(rows: Rows, sides: Sides, slack: int, work: Scratch, v: Array) -> None:
-    """``v = argmin sum_j q_j (w_j z - target_j)^2`` with ``d = 0``; equations weigh 1."""
-    k, m = rows.k, rows.columns.shape[1]
-    plain = Rows(rows.columns, rows.upper_rate, rows.lower_rate, k, 0)
-    on, h, x = sides.on, sides.bound, work.x
+def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
+    """``z = argmin sum_j (w_j z - target_j)^2`` over the rows with two sides, about in the box.
+
+    Entries that fall outside are pulled to their bound by a heavy weight, twice if need be: the
+    Gram matrix stays, and the point is much nearer to the optimum than one that is merely clipped.
+    """
+    k, m = rows.k, rows.m
+    plain = Rows(rows.columns, rows.upper_rate, rows.lower_rate, m, k, 0, rows.sides, 0)
+    on, h, x, matrix, pull = sides.on, sides.bound, work.x, work.matrix, work.pull
     fill(work.weight, 0.0)
     fill(x, 0.0)
     for j in range(m):
-        both = on[j] * on[m + j] > 0.0 or (sides.cap[j] > 0.0 and slack == OWN)
-        target = (
-            0.5 * (h[j] - h[m + j])
-            if on[j] * on[m + j] > 0.0
-            else on[j] * h[j] - on[m + j] * h[m + j]
-        )
-        weight = 1.0 if both else _ONE_SIDED * (on[j] + on[m + j])
-        work.weight[j] = weight
-        x[j] = weight * target
+        upper, lower = on[j] * h[j], -on[m + j] * h[m + j]
+        target = 0.5 * (upper + lower) if on[j] * on[m + j] > 0.0 else upper + lower
+        work.weight[j] = max(sides.equation[j], _ONE_SIDED * max(on[j], on[m + j]))
+        x[j] = work.weight[j] * target
     for a in range(2 * k):
-        work.weight[2 * m + a] = 1e-10
-    normal_matrix(plain, work.weight, work.image, work.root, work.matrix)
-    cholesky(work.matrix, work.diagonal, work.pivots)
-    transposed_times(plain, x, work.image, v)
-    solve_factored(work.matrix, work.pivots, k, v)
+        work.weight[2 * m + a] = _ONE_SIDED
+    normal_matrix(plain, work.weight, 0.0, work.index, work.image, work.root, work.gram)
+    transposed_times(plain, x, work.image, pull)
+    for attempt in range(3):
+        for a in range(len(matrix)):
+            for b in range(a + 1):
+                matrix[a, b] = work.gram[a, b]
+        cholesky(matrix, work.diagonal, work.pivots)
+        for a in range(k):
+            z[a] = pull[a]
+        solve_factored(matrix, work.pivots, z)
+        outside = 0
+        for a in range(k):
+            high, low = h[2 * m + a], -h[2 * m + k + a]
+            over = on[2 * m + a] > 0.0 and z[a] > high
+            under = on[2 * m + k + a] > 0.0 and z[a] < low
+            if (over or under) and work.gram[a, a] < _HEAVY:
+                work.gram[a, a] += 2.0 * _HEAVY
+                pull[a] += 2.0 * _HEAVY * (high if over else low)
+                outside += 1
+        if outside == 0 or attempt == 2:
+            break
 
 
 @compiled
-def start(rows: Rows, sides: Sides, slack: int, work: Scratch, at: Point) -> None:
-    """A point near the least-squares one, on or near the central path.
-
-    Inside the box by about the least-squares residual, under a slack that suffices; each side's
-    product ``s y`` is then the same mu, and only ``G' y + c = 0`` is missed.
-    """
-    k, m = rows.k, rows.columns.shape[1]
-    on, h, soft, cap = sides.on, sides.bound, sides.soft, sides.cap
-    v = at.v
-    fill(v, 0.0)
-    least_squares(rows, sides, slack, work, v)
-    times(rows, v, work.image, work.product)
-    residual, worst, rows_on = 0.0, 0.0, 0.0
-    for i in range(2 * m):
-        over = work.product[i] - h[i]
-        if soft[i] > 0.0:
-            residual += abs(over)
-            rows_on += 1.0
-        elif on[i] > 0.0 and over > 0.0:
-            residual += over
-            rows_on += 1.0
-            worst = max(worst, over)
-    mean = residual / max(rows_on, 1.0)
-    margin = max(mean, 1e-8)
+def _into_box(rows: Rows, sides: Sides, margin: float, z: Array) -> None:
+    """Move z inside its bounds by ``margin`` (or by a quarter of the interval)."""
+    k, m, on, h = rows.k, rows.m, sides.on, sides.bound
     for a in range(k):
         low, high = -h[2 * m + k + a], h[2 * m + a]
+        inside = margin
         if on[2 * m + a] * on[2 * m + k + a] > 0.0:
             inside = min(margin, 0.25 * (high - low))
-            v[a] = min(max(v[a], low + inside), high - inside)
-        elif on[2 * m + a] > 0.0:
-            v[a] = min(v[a], high - margin)
-        elif on[2 * m + k + a] > 0.0:
-            v[a] = max(v[a], low + margin)
+        if on[2 * m + a] > 0.0:
+            z[a] = min(z[a], high - inside)
+        if on[2 * m + k + a] > 0.0:
+            z[a] = max(z[a], low + inside)
+
+
+@compiled
+def _misfit(rows: Rows, sides: Sides, work: Scratch) -> float:
+    """Mean error of the rows with two sides and of those that are violated; ``work.product``."""
+    total, count, m = 0.0, 0.0, rows.m
+    for j in range(m):
+        upper = work.product[j] - sides.bound[j]
+        lower = work.product[m + j] - sides.bound[m + j]
+        over = max(sides.on[j] * upper, sides.on[m + j] * lower)
+        if sides.equation[j] > 0.0 or over > 0.0:
+            total += abs(over)
+            count += 1.0
+    return total / max(count, 1.0)
+
+
+@compiled
+def _slack_needed(rows: Rows, sides: Sides, work: Scratch) -> float:
+    """The smallest d that satisfies all rows that have a rate."""
+    need, m = 0.0, rows.m
+    for j in range(m):
+        up, low = rows.upper_rate[j], rows.lower_rate[j]
+        if sides.on[j] * up > 0.0:
+            need = max(need, (work.product[j] - sides.bound[j]) / up)
+        if sides.on[m + j] * low > 0.0:
+            need = max(need, (work.product[m + j] - sides.bound[m + j]) / low)
+    return need
+
+
+@compiled
+def start(rows: Rows, sides: Sides, work: Scratch, at: Point) -> None:
+    """A point near the least-squares one, on or near the central path.
+
+    It lies inside the box by about the least-squares error, under a slack that suffices. Soft
+    sides get ``y = cap p / (s + p)``, so that ``s y = p t``; hard ones ``y = mu / s`` with the mu
+    of the soft ones, or that which pays for d, or one that fits the costs.
+    """
+    k, m, n = rows.k, rows.m, rows.sides
+    on, soft, cap, v = sides.on, sides.soft, sides.cap, at.v
+    fill(v, 0.0)
+    least_squares(rows, sides, work, v)
+    times(rows, v, work.image, work.product)
+    margin = max(_misfit(rows, sides, work), _LEAST_MARGIN)
+    _into_box(rows, sides, _INSIDE * margin, v)
     times(rows, v, work.image, work.product)
     floor = margin
     if rows.shared:
-        need = margin
-        for j in range(m):
-            over, under = work.product[j] - h[j], work.product[m + j] - h[m + j]
-            if on[j] > 0.0 and rows.upper_rate[j] > 0.0:
-                need = max(need, over / rows.upper_rate[j])
-            if on[m + j] > 0.0 and rows.lower_rate[j] > 0.0:
-                need = max(need, under / rows.lower_rate[j])
-        v[k] = 1.2 * need
+        v[k] = 1.2 * max(_slack_needed(rows, sides, work), margin)
+        floor = 0.1 * v[k]
         times(rows, v, work.image, work.product)
-        floor = 0.1 * need
-    # The multiplier scale: sum of rate / s = cost (shared), cap tau / 2 (own), |c| (none).
-    total, softest, count = 0.0, 0.0, 0.0
-    for i in range(len(on)):
+    bent, bends, paid = 0.0, 0.0, 0.0
+    for i in range(n):
         at.y[i], at.p[i], at.t[i], at.s[i] = 0.0, 0.0, 1.0, 1.0
-        if on[i] == 0.0:
-            continue
-        over = work.product[i] - h[i]
+        over = work.product[i] - sides.bound[i]
         if soft[i] > 0.0:
             at.s[i], at.p[i] = max(-over, 0.0) + margin, max(over, 0.0) + margin
             at.y[i] = cap[i] * at.p[i] / (at.s[i] + at.p[i])
             at.t[i] = cap[i] - at.y[i]
-            softest += at.y[i] * at.s[i]
-            count += 1.0
-        else:
+            bent += at.y[i] * at.s[i]
+            bends += 1.0
+        elif on[i] > 0.0:
             at.s[i] = max(-over, floor)
-            rate = 1.0
-            if rows.shared:
-                rate = 0.0
-                if i < m:
-                    rate = rows.upper_rate[i]
-                elif i < 2 * m:
-                    rate = rows.lower_rate[i - m]
-                elif i == 2 * m + 2 * k:
-                    rate = 1.0
-            total += rate / at.s[i]
-    if count > 0.0:
-        mu = softest / count
-    elif rows.shared:
-        mu = sides.cost[k] / total
+    if rows.shared:
+        for j in range(m):
+            paid += rows.upper_rate[j] / at.s[j] + rows.lower_rate[j] / at.s[m + j]
+        mu = sides.cost[k] / (paid + 1.0 / at.s[n - 1])
     else:
-        mu = largest(sides.cost) * floor
-    mu = max(mu, 1e-12)
-    for i in range(len(on)):
-        if on[i] > 0.0 and soft[i] == 0.0:
+        mu = bent / bends if bends > 0.0 else largest(sides.cost) * floor
+    mu = max(mu, _LEAST_MU)
+    for i in range(n):
+        if on[i] > soft[i]:
             at.y[i] = mu / at.s[i]
 
 
@@ -319,24 +354,54 @@ class Answers(NamedTuple):
     steps: NDArray[np.int64]
 
 
+@compiled
+def restore(
+    matrix: Matrix,
+    bounds: Bounds,
+    sides: Sides,
+    at: Point,
+    unit: float,
+    price: float,
+    b: int,
+    answers: Answers,
+) -> None:
+    """Write z and the multipliers of sample ``b`` in the units of its data."""
+    n, m = len(bounds.lower), len(matrix.row)
+    for a in range(len(matrix.column)):
+        answers.z[b, a] = at.v[a] * matrix.column[a] * unit
+    for j in range(n):
+        scale = matrix.row[j] * price
+        up, down = at.y[j] * scale, at.y[m + j] * scale
+        if sides.soft[j] > 0.0 and bounds.lower[j] > -np.inf and sides.on[m + j] == 0.0:
+            # Both sides in one: its multiplier counts from that of the lower side's cap.
+            net = up - 1.0 / bounds.lower_rate[j]
+            up, down = max(net, 0.0), max(-net, 0.0)
+        answers.dual_upper[b, j], answers.dual_lower[b, j] = up, down
+
+
 @entry
-def solve_block(batch: Batch, slack: int, answers: Answers) -> None:
-    """Solve every sample of a batch whose slack is SHARED, OWN or NONE."""
-    weight, z = batch.weight, answers.z
-    n, k = weight.shape[1], weight.shape[2]
-    m = (n + 7) // 8 * 8
-    columns = np.zeros(((k + 2) // 3 * 3, m))
-    units = Units(np.ones(n), np.ones(k))
-    work = allocate(m, k)
-    at, affine, step = new_point(m, k), new_point(m, k), new_point(m, k)
+def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answers) -> None:
+    """Solve every sample of a batch.
+
+    Args:
+        batch: The data.
+        shared_matrix: The scaled weight if the batch shares it; of no rows if it has one a sample.
+        slack: SHARED, OWN or NONE.
+        answers: Written.
+    """
+    n, k = batch.weight.shape[1:]
+    many = len(shared_matrix.row) == 0
+    matrix = _room_for_matrix(n, k) if many else shared_matrix
+    m = len(matrix.row)
+    work, sides = new_scratch(m, k), new_sides(m, k)
+    at, step, part = new_point(m, k), new_point(m, k), new_part(m, k)
+    shared = 1 if slack == SHARED else 0
+    soft = 2 * m if slack == OWN else 0
     count = 2 * m + 2 * k + 1
-    sides = Sides(
-        np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(k + 1)
-    )
-    rows = Rows(columns, np.zeros(m), np.zeros(m), k, 1 if slack == SHARED else 0)
-    for b in range(len(z)):
-        if b == 0 or len(weight) > 1:
-            equilibrate(weight[b], columns, units)
+    rows = Rows(matrix.columns, np.zeros(m), np.zeros(m), m, k, shared, count, soft)
+    for b in range(len(answers.z)):
+        if many:
+            _equilibrate(batch.weight[b], matrix)
         bounds = Bounds(
             batch.lower[b],
             batch.lower_rate[b],
@@ -346,15 +411,9 @@ def solve_block(batch: Batch, slack: int, answers: Answers) -> None:
             batch.high[b],
             batch.objective[b],
         )
-        unit, price, _ = pose(columns, units, bounds, slack, sides, rows)
-        start(rows, sides, slack, work, at)
-        answers.verdict[b], answers.steps[b] = minimise(rows, sides, at, affine, step, work)
-        for a in range(k):
-            z[b, a] = at.v[a] * units.columns[a] * unit
-        for j in range(n):
-            up, down = at.y[j], at.y[m + j]
-            if sides.soft[j] > 0.0 and bounds.lower[j] > -np.inf and sides.on[m + j] == 0.0:
-                net = up - 1.0 / (bounds.lower_rate[j] * units.rows[j] * price)
-                up, down = max(net, 0.0), max(-net, 0.0)
-            answers.dual_upper[b, j] = up * units.rows[j] * price
-            answers.dual_lower[b, j] = down * units.rows[j] * price
+        unit, price = pose(matrix, bounds, slack, sides, rows)
+        start(rows, sides, work, at)
+        answers.verdict[b], answers.steps[b] = minimise_on_rows_that_may_bind(
+            rows, sides, at, step, part, work
+        )
+        restore(matrix, bounds, sides, at, unit, price, b, answers)

@@ -141,15 +141,18 @@ def _run(
     ]
     batch, k = program.objective.shape
     n = weight.shape[1]
+    many = program.weight.ndim == 3
+    matrix = block.room_for_matrix(0 if many else n, k)
+    if not many:
+        block.equilibrate(weight[0], matrix)
     z, lower, upper = np.empty((batch, k)), np.empty((batch, n)), np.empty((batch, n))
     verdict, steps = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)
 
     def solve(first: int) -> None:
         part = slice(first, first + size)
         block.solve_block(
-            block.Batch(
-                weight[part] if len(weight) > 1 else weight, *(array[part] for array in data)
-            ),
+            block.Batch(weight[part] if many else weight, *(array[part] for array in data)),
+            matrix,
             _SLACKS[program.slack],
             block.Answers(z[part], lower[part], upper[part], verdict[part], steps[part]),
         )
