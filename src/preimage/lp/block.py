@@ -33,7 +33,8 @@ _ONE_SIDED = 1e-9
 _HEAVY = 1e6
 # The start lies inside the box by this fraction of the least-squares error.
 _INSIDE = 0.3
-_LEAST_MARGIN = 1e-8
+_LEAST_MARGIN = 1e-7
+_AWAY = 0.25
 _LEAST_MU = 1e-12
 
 
@@ -202,7 +203,7 @@ def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
         x[j] = work.weight[j] * target
     for a in range(2 * k):
         work.weight[2 * m + a] = _ONE_SIDED
-    normal_matrix(plain, work.weight, 0.0, work.index, work.image, work.root, work.gram)
+    normal_matrix(plain, work.weight, 0.0, work.picked, work.image, work.root, work.gram)
     transposed_times(plain, x, work.image, pull)
     for attempt in range(3):
         for a in range(len(matrix)):
@@ -281,6 +282,9 @@ def start(rows: Rows, sides: Sides, work: Scratch, at: Point) -> None:
     least_squares(rows, sides, work, v)
     times(rows, v, work.image, work.product)
     margin = max(_misfit(rows, sides, work), _LEAST_MARGIN)
+    for a in range(k):
+        # A linear objective leads away from the least-squares point, as far as the bounds reach.
+        margin = max(margin, _AWAY) if sides.cost[a] != 0.0 and not rows.shared else margin
     _into_box(rows, sides, _INSIDE * margin, v)
     times(rows, v, work.image, work.product)
     floor = margin
@@ -358,6 +362,7 @@ class Answers(NamedTuple):
 def restore(
     matrix: Matrix,
     bounds: Bounds,
+    rows: Rows,
     sides: Sides,
     at: Point,
     unit: float,
@@ -372,10 +377,20 @@ def restore(
     for j in range(n):
         scale = matrix.row[j] * price
         up, down = at.y[j] * scale, at.y[m + j] * scale
-        if sides.soft[j] > 0.0 and bounds.lower[j] > -np.inf and sides.on[m + j] == 0.0:
-            # Both sides in one: its multiplier counts from that of the lower side's cap.
-            net = up - 1.0 / bounds.lower_rate[j]
-            up, down = max(net, 0.0), max(-net, 0.0)
+        if rows.soft and sides.equation[j] > 0.0:
+            up_rate, low_rate = bounds.upper_rate[j], bounds.lower_rate[j]
+            crossed = bounds.lower[j] > bounds.upper[j]
+            if sides.on[m + j] == 0.0:
+                # Both sides in one, whose multiplier counts from that of the lower side's cap:
+                # up - down = net, up * up_rate + down * low_rate <= 1, = 1 where they cross.
+                net = up - 1.0 / low_rate
+                both = (1.0 - net * up_rate) / (up_rate + low_rate)
+                down = both if crossed else max(-net, 0.0)
+                up = max(net + down, 0.0)
+            elif crossed and up_rate > 0.0:
+                up, down = 1.0 / up_rate, down + 1.0 / up_rate - up
+            elif crossed and low_rate > 0.0:
+                up, down = up + 1.0 / low_rate - down, 1.0 / low_rate
         answers.dual_upper[b, j], answers.dual_lower[b, j] = up, down
 
 
@@ -416,4 +431,4 @@ def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answer
         answers.verdict[b], answers.steps[b] = minimise_on_rows_that_may_bind(
             rows, sides, at, step, part, work
         )
-        restore(matrix, bounds, sides, at, unit, price, b, answers)
+        restore(matrix, bounds, rows, sides, at, unit, price, b, answers)

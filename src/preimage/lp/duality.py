@@ -87,7 +87,8 @@ def is_optimal(
     terms = _weighted(np.abs(dual_lower), np.abs(program.slab.lower))
     terms += _weighted(np.abs(dual_upper), np.abs(program.slab.upper))
     row, column = _sizes(program)
-    natural = _unit(program, row) * _price(program, row, column)
+    unit = _unit(program, row)
+    natural = np.where(unit > 0, unit, 1.0) * _price(program, row, column)
     rounding = 1e-14 * (size + terms.sum(axis=1) + natural)
     # A bound above the value by more than the rows' tolerance explains shows a point that is none.
     close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * (size + natural))

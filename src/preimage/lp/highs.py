@@ -31,8 +31,11 @@ def minimise(program: LinearProgram) -> tuple[Outcome, Array, Array]:
     solver.passModel(_model(highspy, program))
     solver.run()
     status = solver.getModelStatus()
-    if status == highspy.HighsModelStatus.kUnboundedOrInfeasible:
-        # Presolve saw one of the two; without it the simplex method says which.
+    if status in (
+        highspy.HighsModelStatus.kUnboundedOrInfeasible,
+        highspy.HighsModelStatus.kInfeasible,
+    ):
+        # Presolve calls some unbounded programs infeasible; the simplex method can tell.
         solver.setOptionValue("presolve", "off")
         solver.run()
         status = solver.getModelStatus()

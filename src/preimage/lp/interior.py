@@ -254,7 +254,7 @@ def minimise(rows: Rows, sides: Sides, at: Point, step: Point, work: Scratch) ->
                 return CENTRAL, count
         set_weights(rows, sides, at, work)
         least = cutoff(work.weight, rows.sides, size, work.histogram)
-        normal_matrix(rows, work.weight, least, work.index, work.image, work.root, work.matrix)
+        normal_matrix(rows, work.weight, least, work.picked, work.image, work.root, work.matrix)
         cholesky(work.matrix, work.diagonal, work.pivots)
         predict(rows, sides, at, work)
         if land(rows, sides, at, work, step):

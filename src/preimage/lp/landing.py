@@ -56,12 +56,12 @@ def _classify(rows: Rows, sides: Sides, work: Scratch) -> int:
 
 @compiled
 def _pick(rows: Rows, work: Scratch) -> tuple[int, int]:
-    """List the rows' sides that bind in ``work.index``; their number, and that of all that do."""
+    """List the rows' sides that bind in ``work.picked``; their number, and that of all that do."""
     picked, binding = 0, 0
     for i in range(2 * rows.m):
         if work.kind[i] == BINDS:
             if picked < rows.m:
-                work.index[picked] = i
+                work.picked[picked] = i
             picked += 1
     for i in range(2 * rows.m, rows.sides):
         binding += work.kind[i] == BINDS
@@ -70,9 +70,9 @@ def _pick(rows: Rows, work: Scratch) -> tuple[int, int]:
 
 @compiled
 def _gather(rows: Rows, work: Scratch, picked: int) -> Rows:
-    """The rows' sides in ``work.index`` as upper sides of a program of their own."""
+    """The rows' sides in ``work.picked`` as upper sides of a program of their own."""
     m, padded = rows.m, (picked + 3) // 4 * 4
-    columns, root, index = rows.columns, work.root, work.index
+    columns, root, index = rows.columns, work.root, work.picked
     for i in range(picked, padded):
         index[i] = 0
     for a in range(rows.k):
@@ -95,7 +95,7 @@ def _start(
     rows: Rows, sides: Sides, face: Rows, picked: int, at: Point, work: Scratch, spare: Point
 ) -> None:
     """The full affine step on the face: y, D and h of its sides into ``spare`` y, s and p."""
-    y, weight, bound, index = spare.y, spare.s, spare.p, work.index
+    y, weight, bound, index = spare.y, spare.s, spare.p, work.picked
     for i in range(face.sides):
         y[i], weight[i], bound[i] = 0.0, 0.0, 0.0
     for i in range(picked):
@@ -182,7 +182,7 @@ def land(rows: Rows, sides: Sides, at: Point, work: Scratch, spare: Point) -> bo
     for i in range(face.sides):
         largest, lowest = max(largest, spare.y[i]), min(lowest, spare.y[i])
     for i in range(picked if rows.soft else 0):
-        j = work.index[i]
+        j = work.picked[i]
         if sides.soft[j] > 0.0:
             lowest = min(lowest, sides.cap[j] - spare.y[i])
     ok = primal <= _ROUNDING * scale and dual <= _ROUNDING * max(largest, 1.0)
@@ -201,7 +201,7 @@ def _accept(
     for i in range(rows.sides):
         at.y[i] = sides.cap[i] if work.kind[i] == CAPPED else 0.0
     for i in range(picked):
-        j = work.index[i]
+        j = work.picked[i]
         top = sides.cap[j] if sides.soft[j] > 0.0 else np.inf
         at.y[j] = min(max(spare.y[i], 0.0), top)
     for i in range(2 * face.m, face.sides):

@@ -112,7 +112,7 @@ def times(rows: Rows, v: Array, image: Array, out: Array) -> None:
 
 @compiled
 def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
-    """``out = G' x``; ``image`` (m,) is scratch."""
+    """``out = G' x``, padded by zeros; ``image`` (m,) is scratch."""
     columns, k, m = rows.columns, rows.k, rows.m
     for j in range(m):
         image[j] = x[j] - x[m + j]
@@ -136,6 +136,8 @@ def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
         for j in range(m):
             pull += rows.upper_rate[j] * x[j] + rows.lower_rate[j] * x[m + j]
         out[k] = -pull - x[2 * m + 2 * k]
+    for a in range(k + rows.shared, len(out)):
+        out[a] = 0.0
 
 
 @compiled

@@ -61,7 +61,7 @@ class Scratch(NamedTuple):
         rho: (N,) see ``interior``.
         x: (N,) anything.
         image: (m,) anything.
-        index: (m,) rows that were picked.
+        picked: (m,) numbers of the rows in ``root``.
         histogram: (2048,) of exponents.
         root: (k padded, m) scaled or picked rows, transposed.
         matrix: (K, K) the normal matrix, then its factor; K is a multiple of 4, as below.
@@ -88,7 +88,7 @@ class Scratch(NamedTuple):
     rho: Array
     x: Array
     image: Array
-    index: NDArray[np.int64]
+    picked: NDArray[np.int64]
     histogram: NDArray[np.int64]
     root: Array
     matrix: Array

@@ -34,7 +34,7 @@ class Part(NamedTuple):
         columns: (k padded, m), as ``Rows.columns``; the next two likewise.
         upper_rate: (m,).
         lower_rate: (m,).
-        index: (m,), which rows these are.
+        picked: (m,), which rows these are.
         sides: Its sides.
         at: Its point.
     """
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     columns: Array
     upper_rate: Array
     lower_rate: Array
-    index: NDArray[np.int64]
+    picked: NDArray[np.int64]
     sides: Sides
     at: Point
 
@@ -77,7 +77,7 @@ def _pick(rows: Rows, sides: Sides, at: Point, work: Scratch, index: NDArray[np.
 @compiled
 def _gather(rows: Rows, sides: Sides, at: Point, part: Part, kept: int) -> Rows:
     """Copy the listed rows into ``part``."""
-    m, k, padded, index = rows.m, rows.k, (kept + 3) // 4 * 4, part.index
+    m, k, padded, index = rows.m, rows.k, (kept + 3) // 4 * 4, part.picked
     few, small = part.sides, part.at
     for a in range(k):
         for i in range(kept):
@@ -123,7 +123,7 @@ def _holds(rows: Rows, sides: Sides, work: Scratch, v: Array) -> bool:
 @compiled
 def _scatter(rows: Rows, small: Rows, at: Point, part: Part, kept: int) -> None:
     """Copy the answer back; rows that were left out do not bind."""
-    m, index = rows.m, part.index
+    m, index = rows.m, part.picked
     for i in range(2 * m):
         at.y[i] = 0.0
     for i in range(kept):
@@ -141,7 +141,7 @@ def minimise_on_rows_that_may_bind(
     """As ``interior.minimise``; its steps on the part count too."""
     steps = 0
     if rows.shared and not rows.soft:
-        kept = _pick(rows, sides, at, work, part.index)
+        kept = _pick(rows, sides, at, work, part.picked)
         if kept < _WORTH * rows.m:
             small = _gather(rows, sides, at, part, kept)
             verdict, steps = minimise(small, part.sides, part.at, step, work)
