@@ -10,14 +10,54 @@ decoder, some 190. The rows of J that are missing are 0 and add nothing to ``J^T
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
+
+from preimage.lp.compiled import compiled, entry
+from preimage.lp.kernel import _processors
 
 Array = NDArray[np.float64]
 
+# Below, handing runs to another thread costs more than it saves.
+_RUNS_A_THREAD = 64
 
-@njit(cache=True)
+
+def normal_equations(
+    weights: Array, sizes: NDArray[np.int64], derivatives: Array, error: Array
+) -> tuple[Array, Array]:
+    """``J^T J``, (runs, k, k), and ``J^T error``, (runs, k).
+
+    Each run is on its own, so that its company does not matter.
+
+    Args:
+        weights: All matrices, row by row, one after the other.
+        sizes: Latent size, then the outputs of each layer.
+        derivatives: (runs, sum of the outputs) of each layer's activation; 0 where a unit is
+            inactive or an output not observed.
+        error: (runs, m).
+    """
+    runs, k = len(error), int(sizes[0])
+    gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
+    threads = min(_processors(), runs // _RUNS_A_THREAD)
+    if threads < 2:
+        _runs(weights, sizes, derivatives, error, gram, slope)
+        return gram, slope
+    with ThreadPoolExecutor(threads) as pool:
+        ends = [runs * i // threads for i in range(threads + 1)]
+        parts = [slice(*pair) for pair in itertools.pairwise(ends)]
+        done = [
+            pool.submit(_runs, weights, sizes, derivatives[p], error[p], gram[p], slope[p])
+            for p in parts
+        ]
+        for job in done:
+            job.result()
+    return gram, slope
+
+
+@compiled
 def _one(weights, sizes, derivative, error, gram, slope):  # type: ignore[no-untyped-def]
     """One run."""
     k = sizes[0]
@@ -41,29 +81,7 @@ def _one(weights, sizes, derivative, error, gram, slope):  # type: ignore[no-unt
     slope[:] = np.dot(error[before], product)
 
 
-@njit(
-    "void(f8[::1], i8[::1], f8[:, ::1], f8[:, ::1], f8[:, :, ::1], f8[:, ::1])",
-    parallel=True,
-    cache=True,
-)
-def normal_equations(
-    weights: Array,
-    sizes: NDArray[np.int64],
-    derivatives: Array,
-    error: Array,
-    gram: Array,
-    slope: Array,
-) -> None:
-    """Fill ``gram`` and ``slope``. Each run is on its own, so that its company does not matter.
-
-    Args:
-        weights: All matrices, row by row, one after the other.
-        sizes: Latent size, then the outputs of each layer.
-        derivatives: (runs, sum of the outputs) of each layer's activation; 0 where a unit is
-            inactive or an output not observed.
-        error: (runs, m).
-        gram: (runs, k, k), filled with ``J^T J``.
-        slope: (runs, k), filled with ``J^T error``.
-    """
-    for run in prange(len(error)):
+@entry
+def _runs(weights, sizes, derivatives, error, gram, slope):  # type: ignore[no-untyped-def]
+    for run in range(len(error)):
         _one(weights, sizes, derivatives[run], error[run], gram[run], slope[run])

@@ -29,7 +29,7 @@ class Auto:
             |                                 | no
             +---------------> joint ----- explained? --yes--> done
                                               | no
-                 every layer expands, noise > 0? --no--+
+                           every layer expands? --no--+
                                               | yes    |
                           layerwise ----- explained? --|--yes--> done
                                               | no     |
@@ -95,11 +95,11 @@ class Auto:
         expands &= all(layer.storage != "operator" for layer in layers)
         layerwise = LayerwiseLP(backend=self.backend)
         yield "exact", Exact(self.backend), noiseless & expands
-        yield "joint", GaussNewton(restarts=4, seed=self.seed), np.ones_like(noiseless)
+        yield "joint", GaussNewton(restarts=4, hops=4, seed=self.seed), np.ones_like(noiseless)
         yield (
             "layerwise",
-            GaussNewton(restarts=1, start=layerwise, seed=self.seed),
-            ~noiseless & expands,
+            GaussNewton(restarts=1, hops=4, start=layerwise, seed=self.seed),
+            np.full_like(noiseless, expands),
         )
-        many = GaussNewton(restarts=self.restarts, seed=self.seed + 1)
+        many = GaussNewton(restarts=self.restarts, hops=8, seed=self.seed + 1)
         yield "restarts", many, np.ones_like(noiseless)

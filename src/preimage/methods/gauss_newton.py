@@ -12,7 +12,8 @@ from preimage import lp
 from preimage.errors import InputError
 from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
-from preimage.methods.levenberg_marquardt import Ends, Misfit, descend, ridge
+from preimage.methods.flips import flips
+from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.methods.sequential_lp import linear_descend
@@ -30,9 +31,6 @@ _RELAXED_STEPS = 12
 _SCREENING_STEPS = 25
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
-# Of the restarts around an answer: how many a round, and how many standard deviations wide.
-_HOP_DRAWS = 8
-_HOP_WIDTH = 4.0
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
 _TRIMMINGS = 4
 _TRIMMED = 0.9
@@ -57,15 +55,14 @@ class GaussNewton:
     The starts are the code of ``start`` if one is given, then a short PLUGIn run
     (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too), then
     Gaussian draws, the same for every sample; a sample needs no more starts once it is explained
-    up to rounding. Under noise, the best answer often has a slightly better neighbour with another
-    pattern; ``hops`` look for it, by restarts drawn from the distribution of the least-squares
-    estimate, ``N(z, s^2 (J^T J)^-1)``, widened.
+    up to rounding. The best answer often has a better neighbour, a linear piece in which one hidden
+    unit has the other sign; ``hops`` go through these, most promising first.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
             few entries.
         restarts: Number of starts, besides that of ``start``.
-        hops: Rounds of eight restarts around the best answer; 0 for none.
+        hops: Rounds of eight such neighbours of the best answer; 0 for none.
         steps: Most steps from each start.
         damping: Initial damping, positive.
         start: A method whose codes are a start as well, such as ``LayerwiseLP()``.
@@ -184,11 +181,13 @@ class _Search:
         for i in range(0, len(draws), _WAVE):
             open_ = self._open()
             self._improve(open_, np.tile(draws[i : i + _WAVE], (len(open_), 1, 1)), relax=True)
-        random = np.random.default_rng((method.seed, 1))
+        tried = np.zeros(len(self.best.z), dtype=np.int64)
         for _ in range(method.hops):
-            widened = _HOP_WIDTH * random.normal(size=(_HOP_DRAWS, k))
             open_ = self._open()
-            self._improve(open_, self._neighbours(open_, widened), relax=False)
+            before = self.best.loss[open_].copy()
+            self._improve(open_, self._flipped(open_, tried[open_]), relax=False)
+            better = self.best.loss[open_] < before
+            tried[open_] = np.where(better, 0, tried[open_] + _WAVE)
         return self.best
 
     def _open(self) -> NDArray[np.intp]:
@@ -222,17 +221,17 @@ class _Search:
         for kept, new in zip(self.best, ends, strict=True):
             kept[open_[better]] = new[better]
 
-    def _neighbours(self, open_: NDArray[np.intp], draws: Array) -> Array:
-        """``z + s L^-T draw`` with ``L L^T = J^T J``, s the residual's deviation."""
-        z, k = self.best.z[open_], draws.shape[1]
-        gram, _ = self.misfit.normal_equations(z, open_, self.misfit.error(z, open_))
-        # Directions that are hardly observed are tried, but not to infinity.
-        factor = np.linalg.cholesky(gram + 1e-8 * ridge(gram))
-        columns = np.broadcast_to(draws.T, (len(z), k, len(draws)))
-        steps = np.swapaxes(np.linalg.solve(np.swapaxes(factor, 1, 2), columns), 1, 2)
-        freedom = np.maximum(self.misfit.observation.count[open_] - k, 1)
-        deviation = np.sqrt(2 * self.best.loss[open_] / freedom)
-        return z[:, None] + deviation[:, None, None] * steps
+    def _flipped(self, open_: NDArray[np.intp], tried: NDArray[np.int64]) -> Array:
+        """The next neighbours of each answer, (samples, starts, k); see ``flips``."""
+        starts = np.repeat(self.best.z[open_, None], _WAVE, axis=1)
+        for own, sample, first in zip(starts, open_, tried, strict=True):
+            one = np.array([sample])
+            z = self.best.z[one]
+            derivatives = [d[0] for d in self.misfit.derivatives(z, one)]
+            found = flips(self.misfit.generator, z[0], self.misfit.error(z, one)[0], derivatives)
+            chosen = found.z[first : first + _WAVE]
+            own[: len(chosen)] = chosen
+        return starts
 
 
 def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 30) -> Array:

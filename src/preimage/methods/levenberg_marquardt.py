@@ -110,14 +110,14 @@ class Misfit:
     def normal_equations(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
         """``J^T J + prior I`` and ``J^T error - prior z``: curvature and negative gradient."""
         runs, k = z.shape
-        gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
         if self.weights is not None:
             from preimage.methods import active_rows  # numba takes a moment to load
 
             derivatives = np.concatenate(self.derivatives(z, samples), axis=1)
             sizes = np.array(self.generator.sizes)
-            active_rows.normal_equations(self.weights, sizes, derivatives, error, gram, slope)
+            gram, slope = active_rows.normal_equations(self.weights, sizes, derivatives, error)
         else:
+            gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
             for part in self.parts(runs):
                 jacobian = self.jacobian(z[part], samples[part])
                 np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
@@ -233,7 +233,7 @@ def _step(
     step is the minimiser of the damped model over the ball.
     """
     # A tiny floor keeps a singular Gram matrix solvable; it acts below rounding elsewhere.
-    damped = gram + np.maximum(weight, 1e-15)[:, None, None] * ridge(gram)
+    damped = gram + np.maximum(weight, 1e-15)[:, None, None] * _ridge(gram)
     if region.has_box:
         held = ((z <= region.low) & (slope < 0)) | ((z >= region.high) & (slope > 0))
         free = ~held
@@ -272,7 +272,7 @@ def _on_sphere(matrix: Array, target: Array, radius: float) -> Array:
     return np.matmul(vectors, scaled[:, :, None])[:, :, 0]
 
 
-def ridge(gram: Array) -> Array:
+def _ridge(gram: Array) -> Array:
     """The identity, scaled to the mean of each matrix's diagonal (to 1 where that is 0)."""
     k = gram.shape[1]
     mean = np.trace(gram, axis1=1, axis2=2) / max(k, 1)
