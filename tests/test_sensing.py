@@ -3,7 +3,6 @@
 import importlib.util
 import warnings
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,12 +41,6 @@ QUICK = {
 }
 EVERY_METHOD = pytest.mark.parametrize("method", QUICK.values(), ids=QUICK)
 LAYERWISE = ("exact", "linf", "l1", "relaxed")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads wait for each other in every step, which is slow on a busy machine."""
-    numba.set_num_threads(1)
 
 
 def as_function(matrix):

@@ -1,6 +1,5 @@
 """Joint l1 and l-infinity fits, the functions that joint searches minimise, and their slopes."""
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,12 +16,6 @@ from preimage.observation import check_observation
 SEEDS = st.integers(0, 10_000)
 BACKENDS = ("highs", "piqp", "kernel")
 NORMS = ("l1", "linf")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads wait for each other in every step, which is slow on a busy machine."""
-    numba.set_num_threads(1)
 
 
 def value_of(error, norm):
@@ -115,7 +108,7 @@ def test_each_norm_is_best_at_its_own(norm):
     """Claim: the l1 fit has the smaller sum, the l-infinity fit the smaller maximum, than l2's."""
     rng = np.random.default_rng(1)
     generator = gaussian_generator((4, 16, 48), rng, bias=True)
-    x = generator(rng.normal(size=(5, 4))) + rng.uniform(-0.1, 0.1, size=(5, 48))
+    x = generator(rng.normal(size=(3, 4))) + rng.uniform(-0.1, 0.1, size=(3, 48))
     least_squares = invert(generator, x, GaussNewton(), noise=0.1)
     own = invert(generator, x, GaussNewton(norm=norm), noise=0.1)
     own_value = value_of(x - generator(own.latent), norm)
@@ -144,7 +137,7 @@ def test_l1_recovers_codes_under_gross_errors_on_a_gaussian_network(backend):
     generator = gaussian_generator((5, 30, 100), rng)
     z = rng.normal(size=(4, 5))
     wrong = grossly_wrong(rng, generator(z))
-    found = invert(generator, wrong, GaussNewton(norm="l1", backend=backend))
+    found = invert(generator, wrong, GaussNewton(norm="l1", hops=1, backend=backend))
     assert relative_error(found.latent, z).max() < 1e-9
     assert (found.rank == 5).all()
     # The observation is not explained, and it is not said that it were.
@@ -170,7 +163,7 @@ def test_backends_agree():
     for norm in NORMS:
         values = [
             value_of(x - generator(invert(generator, x, method).latent), norm)
-            for method in (GaussNewton(norm=norm, backend=b, hops=0) for b in BACKENDS)
+            for method in (GaussNewton(norm=norm, backend=b, restarts=2, hops=0) for b in BACKENDS)
         ]
         np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
         np.testing.assert_allclose(values[2], values[0], rtol=1e-6)
@@ -186,13 +179,13 @@ def few_of_many():
         mask[sample, rng.choice(400, 30, replace=False)] = True
     for sample in range(6):
         x[sample, rng.choice(np.flatnonzero(mask[sample]), 2, replace=False)] += 5
-    return generator, x, mask, z
+    return generator, x[:3], mask[:3], z[:3]
 
 
 def test_l1_finds_codes_from_few_rows_some_of_them_wrong():
     generator, x, mask, z = few_of_many()
-    for sample in range(6):
-        method = GaussNewton(norm="l1", backend="kernel")
+    for sample in range(3):
+        method = GaussNewton(norm="l1", hops=0, backend="kernel")
         rows = np.eye(400)[mask[sample]]
         found = invert(generator, x[sample, mask[sample]], method, sensing=rows)
         assert relative_error(found.latent, z[sample]) < 1e-9
@@ -206,7 +199,8 @@ def test_l1_finds_codes_from_few_rows_some_of_them_wrong():
 def test_l1_finds_the_same_codes_from_a_mask_of_these_rows():
     """Claim: how what is seen is written does not matter."""
     generator, x, mask, z = few_of_many()
-    found = invert(generator, x, GaussNewton(norm="l1", backend="kernel"), sensing=mask)
+    method = GaussNewton(norm="l1", hops=0, backend="kernel")
+    found = invert(generator, x, method, sensing=mask)
     assert relative_error(found.latent, z).max() < 1e-9
 
 

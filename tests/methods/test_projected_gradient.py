@@ -1,6 +1,5 @@
 """The paper's way with partial measurements: gradient steps, each followed by an inversion."""
 
-import numba
 import numpy as np
 import pytest
 from planted import gaussian_generator, relative_error
@@ -14,12 +13,6 @@ from preimage.methods.projected_gradient import _norm
 GENERATOR = gaussian_generator((3, 15, 60), np.random.default_rng(0), bias=True)
 CODES = np.random.default_rng(1).normal(size=(4, 3))
 QUICK = GaussNewton(restarts=2, hops=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads wait for each other in every step, which is slow on a busy machine."""
-    numba.set_num_threads(1)
 
 
 class Recorded:
