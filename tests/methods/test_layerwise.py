@@ -107,9 +107,9 @@ def test_one_hopeless_sample_leaves_the_others_alone():
 
 def test_a_failing_backend_is_a_status(monkeypatch):
     def broken(program):
-        return lp.Outcome.FAILED, np.zeros(len(program.cost))
+        return lp.Outcome.FAILED, np.zeros(len(program.cost)), np.zeros(len(program.bound))
 
-    monkeypatch.setitem(lp.BACKENDS, "highs", broken)
+    monkeypatch.setitem(lp.GENERAL, "highs", broken)
     generator = gaussian_generator((3, 12), np.random.default_rng(0))
     for method in NORMS:
         inversion = invert(generator, generator(np.ones(3)), method)
@@ -122,13 +122,14 @@ def test_one_failing_sample_leaves_the_search_of_the_others_alone(monkeypatch):
     generator = gaussian_generator((4, 40), rng)
     x = generator(rng.normal(size=(3, 4))) + rng.uniform(-0.1, 0.1, size=(3, 40))
     expected = invert(generator, x[1:], "linf", noise=0.01)
-    real, calls = lp.BACKENDS["highs"], []
+    real, calls = lp.GENERAL["highs"], []
 
     def fails_once(program):
         calls.append(program)
-        return (lp.Outcome.FAILED, program.cost) if len(calls) == 1 else real(program)
+        failed = lp.Outcome.FAILED, program.cost, program.bound
+        return failed if len(calls) == 1 else real(program)
 
-    monkeypatch.setitem(lp.BACKENDS, "highs", fails_once)
+    monkeypatch.setitem(lp.GENERAL, "highs", fails_once)
     inversion = invert(generator, x, "linf", noise=0.01)
     assert inversion.status[0] == "failed"
     np.testing.assert_allclose(inversion.latent[1:], expected.latent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class LayerwiseLP:
         x, tolerance, observed = observation.values, observation.tolerance, observation.mask
         reports = []
         for index in reversed(range(len(generator.layers))):
-            domain = generator.domain(index)
+            domain: tuple[Any, Any] = generator.domain(index)
             if index == 0 and self.box is not None:
                 domain = box_ends(self.box, generator.latent_size)
             step = _Step(self, generator.layers[index], domain, x, observed)
@@ -92,7 +93,7 @@ class _Step:
         self,
         method: LayerwiseLP,
         layer: Layer,
-        domain: tuple[float, float],
+        domain: tuple[Any, Any],
         x: Array,
         observed: NDArray[np.bool_] | None,
     ) -> None:
