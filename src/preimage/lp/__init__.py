@@ -38,6 +38,7 @@ __all__ = [
     "Solution",
     "check_backend",
     "dual_bound",
+    "kernel",
     "solve",
     "with_objective",
 ]
@@ -84,7 +85,7 @@ def check_backend(backend: str) -> None:
 
 
 def solve(
-    program: LayerProgram, backend: Backend = "highs", threads: int | None = None
+    program: LayerProgram, backend: Backend = "kernel", threads: int | None = None
 ) -> Solution:
     """Minimise every sample of ``program``.
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled, compiled_finite, entry
+from preimage.lp.interior import STUCK, minimise
 from preimage.lp.normal import (
     Rows,
     cholesky,
@@ -20,7 +21,7 @@ from preimage.lp.normal import (
     transposed_times,
 )
 from preimage.lp.room import Point, Scratch, Sides, new_point, new_scratch, new_sides
-from preimage.lp.working_set import minimise_on_rows_that_may_bind, new_part
+from preimage.lp.working_set import extend, new_part, restrict
 
 Array = NDArray[np.float64]
 
@@ -67,6 +68,8 @@ class Matrix(NamedTuple):
 def room_for_matrix(n: int, k: int) -> Matrix:
     """An unset scaled matrix."""
     m = (n + 7) // 8 * 8
+    # Columns that are a power of two apart would share few places in the first-level cache.
+    m += 8 if m % 128 == 0 and m > 0 else 0
     return Matrix(np.zeros(((k + 2) // 3 * 3, m)), np.ones(m), np.ones(k))
 
 
@@ -196,14 +199,26 @@ def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
     on, h, x, matrix, pull = sides.on, sides.bound, work.x, work.matrix, work.pull
     fill(work.weight, 0.0)
     fill(x, 0.0)
+    equations = 0.0
     for j in range(m):
+        equations += sides.equation[j]
         upper, lower = on[j] * h[j], -on[m + j] * h[m + j]
         target = 0.5 * (upper + lower) if on[j] * on[m + j] > 0.0 else upper + lower
         work.weight[j] = max(sides.equation[j], _ONE_SIDED * max(on[j], on[m + j]))
         x[j] = work.weight[j] * target
     for a in range(2 * k):
         work.weight[2 * m + a] = _ONE_SIDED
-    normal_matrix(plain, work.weight, 0.0, work.picked, work.image, work.root, work.gram)
+    least = 2.0 * _ONE_SIDED if equations >= k else 0.0
+    normal_matrix(
+        plain,
+        work.weight,
+        least,
+        work.picked,
+        work.image,
+        work.near,
+        work.root,
+        work.gram,
+    )
     transposed_times(plain, x, work.image, pull)
     for attempt in range(3):
         for a in range(len(matrix)):
@@ -269,7 +284,7 @@ def _slack_needed(rows: Rows, sides: Sides, work: Scratch) -> float:
 
 
 @compiled
-def start(rows: Rows, sides: Sides, work: Scratch, at: Point) -> None:
+def start(rows: Rows, sides: Sides, linear: bool, work: Scratch, at: Point) -> None:
     """A point near the least-squares one, on or near the central path.
 
     It lies inside the box by about the least-squares error, under a slack that suffices. Soft
@@ -282,9 +297,9 @@ def start(rows: Rows, sides: Sides, work: Scratch, at: Point) -> None:
     least_squares(rows, sides, work, v)
     times(rows, v, work.image, work.product)
     margin = max(_misfit(rows, sides, work), _LEAST_MARGIN)
-    for a in range(k):
-        # A linear objective leads away from the least-squares point, as far as the bounds reach.
-        margin = max(margin, _AWAY) if sides.cost[a] != 0.0 and not rows.shared else margin
+    if linear:
+        # The objective leads away from the least-squares point, as far as the bounds reach.
+        margin = max(margin, _AWAY)
     _into_box(rows, sides, _INSIDE * margin, v)
     times(rows, v, work.image, work.product)
     floor = margin
@@ -409,7 +424,8 @@ def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answer
     matrix = _room_for_matrix(n, k) if many else shared_matrix
     m = len(matrix.row)
     work, sides = new_scratch(m, k), new_sides(m, k)
-    at, step, part = new_point(m, k), new_point(m, k), new_part(m, k)
+    at, step, other = new_point(m, k), new_point(m, k), new_point(m, k)
+    part = new_part(m, k)
     shared = 1 if slack == SHARED else 0
     soft = 2 * m if slack == OWN else 0
     count = 2 * m + 2 * k + 1
@@ -427,8 +443,22 @@ def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answer
             batch.objective[b],
         )
         unit, price = pose(matrix, bounds, slack, sides, rows)
-        start(rows, sides, work, at)
-        answers.verdict[b], answers.steps[b] = minimise_on_rows_that_may_bind(
-            rows, sides, at, step, part, work
-        )
+        linear = largest(bounds.objective) > 0.0
+        start(rows, sides, linear, work, at)
+        few = restrict(rows, sides, at, part, work)
+        answers.steps[b] = 0
+        for attempt in range(2):
+            whole = attempt == 1 or few.m == 0
+            verdict, steps = minimise(
+                rows if whole else few,
+                sides if whole else part.sides,
+                at if whole else part.at,
+                step,
+                other,
+                work,
+            )
+            answers.verdict[b] = verdict
+            answers.steps[b] += steps
+            if whole or (verdict != STUCK and extend(rows, sides, at, few, part, work)):
+                break
         restore(matrix, bounds, rows, sides, at, unit, price, b, answers)

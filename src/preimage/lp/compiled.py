@@ -1,11 +1,14 @@
 """How this room's numerical functions are compiled (Numba); importing it imports Numba.
 
-Every function is compiled once, for float64 arrays, and kept on disk beside its source.
+Every function is compiled once, for float64 arrays, and kept on disk beside its source. Numba
+notices when a function's own file changes, but not when that of a function it calls does; so
+whatever is older than the newest source here is thrown away first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -35,3 +38,14 @@ def compiled_finite(function: Function) -> Function:
 def entry(function: Function) -> Function:
     """Compile a function that Python calls."""
     return _jit(function, **_OPTIONS)
+
+
+def _forget_stale_code() -> None:
+    folder = Path(__file__).parent
+    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for index in (folder / "__pycache__").glob("*.nbi"):
+        if index.stat().st_mtime < newest:
+            index.unlink(missing_ok=True)
+
+
+_forget_stale_code()

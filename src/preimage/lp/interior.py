@@ -52,6 +52,15 @@ _MOST_STEPS = 60
 # Where landing on a face fails, an interior point this good is taken.
 _GAP = 1e-10
 _INFEASIBILITY = 1e-10
+# While the relative gap is above this, the Gram matrix is computed in float32.
+_ROUGH = 1e-3
+# Programs of fewer variables than this do without centrality correctors.
+_FEW = 150
+# Steps longer than this need no corrector; the others aim this much further, and must gain this
+# much in both lengths together.
+_LONG = 0.95
+_FURTHER = 0.3
+_GAIN = 0.03
 # How much of the way to the boundary a step goes.
 _FRACTION = 0.995
 
@@ -148,22 +157,63 @@ def correct(rows: Rows, sides: Sides, at: Point, work: Scratch, target: float, s
         rho = (G v - h)  +  e/y + s  -  f/t - p
     """
     n, soft_n, on, soft = rows.sides, rows.soft, sides.on, sides.soft
-    rho, ratio_y, ratio_t = work.rho, work.ratio_y, work.ratio_t
-    inverse_y, inverse_t = work.inverse_y, work.inverse_t
-    s, p, ds, dy, dp = at.s, at.p, step.s, step.y, step.p
+    rho, ratio_y, ratio_t, s, p = work.rho, work.ratio_y, work.ratio_t, at.s, at.p
     for i in range(n):
-        rho[i] += target * inverse_y[i] + s[i] * (on[i] + ratio_y[i]) * ratio_y[i]
+        work.push_s[i] = target * work.inverse_y[i] + s[i] * (on[i] + ratio_y[i]) * ratio_y[i]
     for i in range(soft_n):
-        rho[i] -= target * inverse_t[i] + p[i] * (soft[i] + ratio_t[i]) * ratio_t[i]
+        work.push_p[i] = target * work.inverse_t[i] + p[i] * (soft[i] + ratio_t[i]) * ratio_t[i]
+    for i in range(n):
+        rho[i] += work.push_s[i]
+    for i in range(soft_n):
+        rho[i] -= work.push_p[i]
+    direction(rows, sides, at, work, step)
+
+
+@compiled
+def direction(rows: Rows, sides: Sides, at: Point, work: Scratch, step: Point) -> None:
+    """The step for ``rho``, where ``e/y + s`` and ``f/t + p`` are in ``push_s`` and ``push_p``."""
+    n, soft_n, on, soft = rows.sides, rows.soft, sides.on, sides.soft
+    inverse_y, inverse_t, dy = work.inverse_y, work.inverse_t, step.y
     newton(rows, sides, work, step.v, dy)
     for i in range(n):
-        ratio = ratio_y[i]
-        ds[i] = (target - s[i] * dy[i]) * inverse_y[i] - s[i] * (on[i] - (on[i] + ratio) * ratio)
+        step.s[i] = work.push_s[i] - at.s[i] * (on[i] + dy[i] * inverse_y[i])
     for i in range(soft_n):
-        ratio = ratio_t[i]
-        dp[i] = (target + p[i] * dy[i]) * inverse_t[i] - p[i] * (
-            soft[i] - (soft[i] + ratio) * ratio
-        )
+        step.p[i] = work.push_p[i] - at.p[i] * (soft[i] - dy[i] * inverse_t[i])
+
+
+@compiled
+def recentre(
+    rows: Rows,
+    sides: Sides,
+    at: Point,
+    work: Scratch,
+    target: float,
+    primal: float,
+    dual: float,
+    step: Point,
+) -> None:
+    """One of Gondzio's (1996) centrality correctors.
+
+    The products ``s y`` and ``p t`` at the end of a step of lengths ``primal`` and ``dual`` are
+    asked to come back into ``[0.1, 10] target``; those far above are asked for no more than
+    ``10 target`` less.
+    """
+    n, soft_n = rows.sides, rows.soft
+    low, high = 0.1 * target, 10.0 * target
+    for i in range(n):
+        end = (at.s[i] + primal * step.s[i]) * (at.y[i] + dual * step.y[i])
+        work.x[i] = max(min(max(end, low), high) - end, -high) * work.inverse_y[i]
+    for i in range(n):
+        work.push_s[i] += work.x[i]
+    for i in range(n):
+        work.rho[i] += work.x[i]
+    for i in range(soft_n):
+        end = (at.p[i] + primal * step.p[i]) * (at.t[i] - dual * step.y[i])
+        work.x[i] = max(min(max(end, low), high) - end, -high) * work.inverse_t[i]
+    for i in range(soft_n):
+        work.push_p[i] += work.x[i]
+    for i in range(soft_n):
+        work.rho[i] -= work.x[i]
 
 
 @compiled_finite
@@ -229,7 +279,15 @@ def residuals(rows: Rows, sides: Sides, at: Point, work: Scratch) -> tuple[float
 
 
 @compiled
-def minimise(rows: Rows, sides: Sides, at: Point, step: Point, work: Scratch) -> tuple[int, int]:
+def _correctors(size: int) -> int:
+    """Centrality correctors a step: as many as pay, since a factor costs ever more than a solve."""
+    return 0 if size < _FEW else 2
+
+
+@compiled
+def minimise(
+    rows: Rows, sides: Sides, at: Point, step: Point, other: Point, work: Scratch
+) -> tuple[int, int]:
     """Follow the central path from ``at``; the answer is left in ``at.v`` and ``at.y``.
 
     Returns:
@@ -240,6 +298,7 @@ def minimise(rows: Rows, sides: Sides, at: Point, step: Point, work: Scratch) ->
     for i in range(rows.sides):
         pairs += sides.on[i] + sides.soft[i]
     times(rows, at.v, work.image, work.product)
+    correctors = _correctors(size)
     idle, count = 0, 0
     while count < _MOST_STEPS and idle < 3:
         gap, value = gap_and_value(rows, sides, at)
@@ -254,7 +313,28 @@ def minimise(rows: Rows, sides: Sides, at: Point, step: Point, work: Scratch) ->
                 return CENTRAL, count
         set_weights(rows, sides, at, work)
         least = cutoff(work.weight, rows.sides, size, work.histogram)
-        normal_matrix(rows, work.weight, least, work.picked, work.image, work.root, work.matrix)
+        if gap > _ROUGH * abs(value):
+            normal_matrix(
+                rows,
+                work.weight,
+                least,
+                work.picked,
+                work.image,
+                work.near,
+                work.rough_root,
+                work.matrix,
+            )
+        else:
+            normal_matrix(
+                rows,
+                work.weight,
+                least,
+                work.picked,
+                work.image,
+                work.near,
+                work.root,
+                work.matrix,
+            )
         cholesky(work.matrix, work.diagonal, work.pivots)
         predict(rows, sides, at, work)
         if land(rows, sides, at, work, step):
@@ -264,6 +344,21 @@ def minimise(rows: Rows, sides: Sides, at: Point, step: Point, work: Scratch) ->
         target = gap / pairs * min(1.0, (ahead / gap) ** 3)
         correct(rows, sides, at, work, target, step)
         primal, dual = longest_steps(rows, sides, at, work, step)
+        for _ in range(correctors):
+            if min(primal, dual) > _LONG:
+                break
+            ends = min(1.0, primal + _FURTHER), min(1.0, dual + _FURTHER)
+            recentre(rows, sides, at, work, target, ends[0], ends[1], step)
+            direction(rows, sides, at, work, other)
+            longer = longest_steps(rows, sides, at, work, other)
+            if (
+                min(longer[0], 1.0) + min(longer[1], 1.0)
+                < min(primal, 1.0) + min(dual, 1.0) + _GAIN
+            ):
+                times(rows, step.v, work.image, work.step_product)
+                break
+            step, other = other, step
+            primal, dual = longer
         primal, dual = min(1.0, _FRACTION * primal), min(1.0, _FRACTION * dual)
         advance(rows, sides, at, step, primal, dual, work)
         idle = idle + 1 if max(primal, dual) < 1e-3 else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ _SLACKS = {"shared": 0, "own": 1, "none": 2}
 # Samples that one call of the compiled code takes; a call is also what a thread takes.
 _BLOCK = 8
 # Entries of the arrays of a batch that exist at the same time beside its answers.
-_CHUNK_ENTRIES = 2**22
+_CHUNK_ENTRIES = 2**20
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
 _DENSE_ENTRIES = 2**24
 
@@ -51,6 +52,23 @@ class Settled:
     ray: Array
     outcome: NDArray[np.object_]
     steps: NDArray[np.int64]
+
+
+def is_compiled() -> bool:
+    """Whether the compiled code is at hand; if not, the first program waits for ``compile``."""
+    from preimage.lp import block
+
+    if block.solve_block.signatures:  # type: ignore[attr-defined]
+        return True
+    folder = Path(block.solve_block.stats.cache_path)  # type: ignore[attr-defined]
+    return any(folder.glob(f"block.{block.solve_block.__name__}-*.nbi"))
+
+
+def compile() -> None:
+    """Compile the kernel, or load it from disk; the first takes up to a minute."""
+    one, half = np.ones((1, 1)), np.full((1, 1), 0.5)
+    slab = Slab(-one, half, one, half)
+    _run(LayerProgram(one, slab, "shared", half, (0.0, 1.0)), 1)
 
 
 def accepts(program: LayerProgram) -> bool:

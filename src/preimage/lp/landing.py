@@ -72,22 +72,22 @@ def _pick(rows: Rows, work: Scratch) -> tuple[int, int]:
 def _gather(rows: Rows, work: Scratch, picked: int) -> Rows:
     """The rows' sides in ``work.picked`` as upper sides of a program of their own."""
     m, padded = rows.m, (picked + 3) // 4 * 4
-    columns, root, index = rows.columns, work.root, work.picked
+    columns, few, index = rows.columns, work.face, work.picked
     for i in range(picked, padded):
         index[i] = 0
     for a in range(rows.k):
         for i in range(padded):
             j = index[i]
-            root[a, i] = columns[a, j] if j < m else -columns[a, j - m]
+            few[a, i] = columns[a, j] if j < m else -columns[a, j - m]
         for i in range(picked, padded):
-            root[a, i] = 0.0
+            few[a, i] = 0.0
     for i in range(padded):
         j = index[i]
         work.rate[i] = rows.upper_rate[j] if j < m else rows.lower_rate[j - m]
     for i in range(picked, padded):
         work.rate[i] = 0.0
     sides = 2 * padded + 2 * rows.k + 1
-    return Rows(root, work.rate, work.no_rate, padded, rows.k, rows.shared, sides, 0)
+    return Rows(few, work.rate, work.no_rate, padded, rows.k, rows.shared, sides, 0)
 
 
 @compiled

@@ -14,7 +14,7 @@ every sum is fixed by the shapes alone, so that a sample's bits do not depend on
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 # Rows whose weight is below this fraction of the size-th largest weight do not enter the Gram
 # matrix: they change the Newton direction by less than the next step's own error.
 _NEGLIGIBLE = 2.0**-10
+
+# Rows that enter the Gram matrix at a time: k times these fit into the second-level cache.
+PANEL = 256
 
 # A pivot this small against its diagonal entry is rounding: the column depends on those before.
 _NO_PIVOT = 1e-14
@@ -141,10 +144,14 @@ def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
 
 
 @compiled
-def _dots(left: Array, a: int, b: int, m: int, gram: Array) -> None:
-    """The 3 x 3 inner products of rows a.. and b.. of ``left``."""
-    g00 = g01 = g02 = g10 = g11 = g12 = g20 = g21 = g22 = 0.0
-    for j in range(m):
+def _add_dots(left: NDArray[np.floating[Any]], a: int, b: int, count: int, gram: Array) -> None:
+    """Add the 3 x 3 inner products of rows a.. and b.. of ``left`` over its first columns.
+
+    The sums have the precision of ``left``, float64 or float32.
+    """
+    zero = left[a, 0] - left[a, 0]
+    g00 = g01 = g02 = g10 = g11 = g12 = g20 = g21 = g22 = zero
+    for j in range(count):
         x0, x1, x2 = left[a, j], left[a + 1, j], left[a + 2, j]
         y0 = left[b, j]
         g00 += x0 * y0
@@ -158,9 +165,15 @@ def _dots(left: Array, a: int, b: int, m: int, gram: Array) -> None:
         g02 += x0 * y2
         g12 += x1 * y2
         g22 += x2 * y2
-    gram[a, b], gram[a, b + 1], gram[a, b + 2] = g00, g01, g02
-    gram[a + 1, b], gram[a + 1, b + 1], gram[a + 1, b + 2] = g10, g11, g12
-    gram[a + 2, b], gram[a + 2, b + 1], gram[a + 2, b + 2] = g20, g21, g22
+    gram[a, b] += g00
+    gram[a, b + 1] += g01
+    gram[a, b + 2] += g02
+    gram[a + 1, b] += g10
+    gram[a + 1, b + 1] += g11
+    gram[a + 1, b + 2] += g12
+    gram[a + 2, b] += g20
+    gram[a + 2, b + 1] += g21
+    gram[a + 2, b + 2] += g22
 
 
 @compiled
@@ -194,7 +207,7 @@ def scaled_rows(
     least: float,
     index: NDArray[np.int64],
     scale: Array,
-    root: Array,
+    root: NDArray[np.floating[Any]],
 ) -> int:
     """``root = sqrt(D_u + D_l) W`` without the rows whose weight is at most ``least``.
 
@@ -204,7 +217,7 @@ def scaled_rows(
         least: The cutoff.
         index: (m,), written: which rows were kept.
         scale: (m,), written: the square roots of their weights.
-        root: (k padded, m), written.
+        root: (panels, k padded, PANEL), written.
 
     Returns:
         Number of columns of ``root`` that count: rows kept, padded by zeros to a multiple of 4.
@@ -218,9 +231,11 @@ def scaled_rows(
     padded = (kept + 3) // 4 * 4
     for i in range(kept, padded):
         index[i], scale[i] = 0, 0.0
-    for a in range(rows.k):
-        for i in range(padded):
-            root[a, i] = scale[i] * columns[a, index[i]]
+    for p in range((padded + PANEL - 1) // PANEL):
+        panel, first = root[p], p * PANEL
+        for a in range(rows.k):
+            for i in range(min(PANEL, padded - first)):
+                panel[a, i] = scale[first + i] * columns[a, index[first + i]]
     return padded
 
 
@@ -231,7 +246,8 @@ def normal_matrix(
     least: float,
     index: NDArray[np.int64],
     image: Array,
-    root: Array,
+    near: Array,
+    root: NDArray[np.floating[Any]],
     matrix: Array,
 ) -> None:
     """Lower triangle of ``G' diag(weight) G``, padded by an identity.
@@ -247,14 +263,21 @@ def normal_matrix(
         least: Rows of a weight up to this are left out.
         index: (m,), scratch.
         image: (m,), scratch.
-        root: (k padded, m), scratch.
+        near: (PANEL,), scratch.
+        root: (panels, k padded, PANEL), scratch; its dtype is the precision of the products.
         matrix: (at least k + 3, square), written.
     """
     k, m = rows.k, rows.m
     kept = scaled_rows(rows, weight, least, index, image, root)
     for a in range(0, k, 3):
-        for b in range(0, a + 1, 3):
-            _dots(root, a, b, kept, matrix)
+        for r in range(a, a + 3):
+            for b in range(a + 3):
+                matrix[r, b] = 0.0
+    for p in range((kept + PANEL - 1) // PANEL):
+        panel, count = root[p], min(PANEL, kept - p * PANEL)
+        for a in range(0, k, 3):
+            for b in range(0, a + 1, 3):
+                _add_dots(panel, a, b, count, matrix)
     for a in range(k, matrix.shape[0]):
         for b in range(a):
             matrix[a, b] = 0.0
@@ -270,11 +293,16 @@ def normal_matrix(
             j = index[i]
             pull = rows.lower_rate[j] * weight[m + j] - rows.upper_rate[j] * weight[j]
             image[i] = pull / image[i] if image[i] > 0.0 else 0.0
-        for a in range(k):
-            product = 0.0
-            for i in range(kept):
-                product += root[a, i] * image[i]
-            matrix[k, a] = product
+        for p in range((kept + PANEL - 1) // PANEL):
+            panel, first = root[p], p * PANEL
+            count = min(PANEL, kept - first)
+            for i in range(count):
+                near[i] = image[first + i]
+            for a in range(k):
+                product = 0.0
+                for i in range(count):
+                    product += panel[a, i] * near[i]
+                matrix[k, a] += product
         matrix[k, k] = corner
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled
+from preimage.lp.normal import PANEL
 
 Array = NDArray[np.float64]
 
@@ -57,13 +58,19 @@ class Scratch(NamedTuple):
         inverse_t: 1/t, 0 where not soft.
         ratio_y: (N,) dy/y of the affine direction.
         ratio_t: (N,) dt/t of the affine direction.
+        push_s: (N,) centrality corrections of e, over y; see ``interior``.
+        push_p: (N,) centrality corrections of f, over t.
         kind: (N,) whether a side binds, see ``landing``.
         rho: (N,) see ``interior``.
         x: (N,) anything.
         image: (m,) anything.
-        picked: (m,) numbers of the rows in ``root``.
+        near: (PANEL,) anything.
+        picked: (m,) numbers of the rows in ``root`` or ``face``.
         histogram: (2048,) of exponents.
-        root: (k padded, m) scaled or picked rows, transposed.
+        root: (panels, k padded, PANEL + 8) scaled rows, transposed. (Rows that are a power of
+            two apart would share few places in the first-level cache.)
+        rough_root: The same in float32.
+        face: (k padded, m) rows that bind, transposed.
         matrix: (K, K) the normal matrix, then its factor; K is a multiple of 4, as below.
         gram: (K, K) of the least-squares start.
         diagonal: (K,) of the matrix before it was factored.
@@ -84,13 +91,18 @@ class Scratch(NamedTuple):
     inverse_t: Array
     ratio_y: Array
     ratio_t: Array
+    push_s: Array
+    push_p: Array
     kind: Array
     rho: Array
     x: Array
     image: Array
+    near: Array
     picked: NDArray[np.int64]
     histogram: NDArray[np.int64]
     root: Array
+    rough_root: NDArray[np.float32]
+    face: Array
     matrix: Array
     gram: Array
     diagonal: Array
@@ -112,7 +124,7 @@ def matrix_size(k: int) -> int:
 @compiled
 def new_scratch(m: int, k: int) -> Scratch:
     """Room for programs of ``m`` (padded) rows and ``k`` variables."""
-    n, size = 2 * m + 2 * k + 1, matrix_size(k)
+    n, size, padded = 2 * m + 2 * k + 1, matrix_size(k), (k + 2) // 3 * 3
     return Scratch(
         np.zeros(n),
         np.zeros(n),
@@ -125,10 +137,15 @@ def new_scratch(m: int, k: int) -> Scratch:
         np.zeros(n),
         np.zeros(n),
         np.zeros(n),
+        np.zeros(n),
+        np.zeros(n),
         np.zeros(m + 4),
+        np.zeros(PANEL),
         np.zeros(m + 4, dtype=np.int64),
         np.zeros(2048, dtype=np.int64),
-        np.zeros(((k + 2) // 3 * 3, m)),
+        np.zeros(((m + PANEL - 1) // PANEL, padded, PANEL + 8)),
+        np.zeros(((m + PANEL - 1) // PANEL, padded, PANEL + 8), dtype=np.float32),
+        np.zeros((padded, m)),
         np.zeros((size, size)),
         np.zeros((size, size)),
         np.zeros(size),

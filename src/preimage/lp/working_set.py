@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled
-from preimage.lp.interior import STUCK, minimise, set_weights
+from preimage.lp.interior import set_weights
 from preimage.lp.normal import Rows, cutoff, times
 from preimage.lp.room import Point, Scratch, Sides, new_point, new_sides
 
@@ -84,8 +84,10 @@ def _gather(rows: Rows, sides: Sides, at: Point, part: Part, kept: int) -> Rows:
             part.columns[a, i] = rows.columns[a, index[i]]
         for i in range(kept, padded):
             part.columns[a, i] = 0.0
+    for i in range(kept, padded):
+        index[i] = 0
     for i in range(padded):
-        j = index[i] if i < kept else 0
+        j = index[i]
         part.upper_rate[i] = rows.upper_rate[j] if i < kept else 0.0
         part.lower_rate[i] = rows.lower_rate[j] if i < kept else 0.0
         few.on[i], few.on[padded + i] = 0.0, 0.0
@@ -121,13 +123,15 @@ def _holds(rows: Rows, sides: Sides, work: Scratch, v: Array) -> bool:
 
 
 @compiled
-def _scatter(rows: Rows, small: Rows, at: Point, part: Part, kept: int) -> None:
+def _scatter(rows: Rows, small: Rows, at: Point, part: Part) -> None:
     """Copy the answer back; rows that were left out do not bind."""
     m, index = rows.m, part.picked
     for i in range(2 * m):
         at.y[i] = 0.0
-    for i in range(kept):
-        at.y[index[i]], at.y[m + index[i]] = part.at.y[i], part.at.y[small.m + i]
+    for i in range(small.m):
+        # Padding has no multiplier, and stands for row 0.
+        at.y[index[i]] += part.at.y[i]
+        at.y[m + index[i]] += part.at.y[small.m + i]
     for i in range(2 * rows.k + 1):
         at.y[2 * m + i] = part.at.y[2 * small.m + i]
     for a in range(rows.k + rows.shared):
@@ -135,18 +139,19 @@ def _scatter(rows: Rows, small: Rows, at: Point, part: Part, kept: int) -> None:
 
 
 @compiled
-def minimise_on_rows_that_may_bind(
-    rows: Rows, sides: Sides, at: Point, step: Point, part: Part, work: Scratch
-) -> tuple[int, int]:
-    """As ``interior.minimise``; its steps on the part count too."""
-    steps = 0
+def restrict(rows: Rows, sides: Sides, at: Point, part: Part, work: Scratch) -> Rows:
+    """Copy the rows that may bind at ``at`` into ``part``; no rows if that does not pay."""
+    kept = 0
     if rows.shared and not rows.soft:
         kept = _pick(rows, sides, at, work, part.picked)
-        if kept < _WORTH * rows.m:
-            small = _gather(rows, sides, at, part, kept)
-            verdict, steps = minimise(small, part.sides, part.at, step, work)
-            if verdict != STUCK and _holds(rows, sides, work, part.at.v):
-                _scatter(rows, small, at, part, kept)
-                return verdict, steps
-    verdict, more = minimise(rows, sides, at, step, work)
-    return verdict, steps + more
+        kept = kept if kept < _WORTH * rows.m else 0
+    return _gather(rows, sides, at, part, kept)
+
+
+@compiled
+def extend(rows: Rows, sides: Sides, at: Point, few: Rows, part: Part, work: Scratch) -> bool:
+    """If the part's answer violates no row at all, copy it to ``at`` and return True."""
+    if not _holds(rows, sides, work, part.at.v):
+        return False
+    _scatter(rows, few, at, part)
+    return True
