@@ -191,11 +191,6 @@ def test_l1_finds_codes_from_few_rows_some_of_them_wrong():
         assert relative_error(found.latent, z[sample]) < 1e-9
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="GaussNewton._trimmed takes the quantile over all entries, unobserved ones included: "
-    "below 10 % observed it is 0, and everything that was observed is left out",
-)
 def test_l1_finds_the_same_codes_from_a_mask_of_these_rows():
     """Claim: how what is seen is written does not matter."""
     generator, x, mask, z = few_of_many()

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator
-from preimage.inversion import Estimate, Stage, Status, assess
+from preimage.inversion import Estimate, Stage, Status
+from preimage.methods.assess import assess
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.layerwise import LayerwiseLP
@@ -70,6 +71,10 @@ class Auto:
         stages = []
         for index, (name, method, wanted) in enumerate(self._plan(generator, observation)):
             samples = np.flatnonzero((residual > enough) & wanted)
+            if not len(samples):
+                # A stage that nobody needs may be one that cannot run at all.
+                stages.append((name, np.full(batch, np.nan)))
+                continue
             part = observation.take(samples)
             found = assess(generator, part, method.solve(generator, part))
             reached = np.full(batch, np.nan)

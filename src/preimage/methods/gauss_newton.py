@@ -14,7 +14,7 @@ from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
 from preimage.methods.flips import flips
 from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
-from preimage.methods.parameters import check_positive
+from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.methods.sequential_lp import linear_descend
 from preimage.observation import ROUNDING, Observation
@@ -102,7 +102,7 @@ class GaussNewton:
             raise InputError("box, ball: expected one of them, got both")
         if self.norm != "l2" and (self.prior or self.ball is not None):
             raise InputError(f"prior, ball: they need norm='l2', got norm={self.norm!r}")
-        if self.start is not None and not hasattr(self.start, "solve"):
+        if self.start is not None and not is_method(self.start):
             raise InputError(f"start: expected a method such as LayerwiseLP(), got {self.start!r}")
         lp.check_backend(self.backend)
 
@@ -119,12 +119,9 @@ class GaussNewton:
             best = best._replace(z=self._trimmed(misfit, best.z))
         if self.norm != "l2":
             best = self._linear_finish(misfit, best.z, given)
-        everyone = np.arange(len(observation))
-        rank = misfit.rank(best.z, everyone)
         status = Status.STEP_LIMIT.each(len(observation))
         status[best.stationary] = Status.SOLVED
-        status[rank < k] = Status.AMBIGUOUS
-        return Estimate(best.z, status, rank=rank)
+        return Estimate(best.z, status)
 
     def _trimmed(self, misfit: Misfit, z: Array) -> Array:
         """Least squares without the entries that fit worst, from ``z``, a few times over.
@@ -135,7 +132,9 @@ class GaussNewton:
         everyone = np.arange(len(z))
         for _ in range(_TRIMMINGS):
             error = np.abs(misfit.error(z, everyone))
-            kept = error <= np.quantile(error, _TRIMMED, axis=1, keepdims=True)
+            if misfit.observation.mask is not None:
+                error[~misfit.observation.mask] = np.nan
+            kept = error <= np.nanquantile(error, _TRIMMED, axis=1, keepdims=True)
             observation = misfit.observation.also_masked(kept)
             z = _Search(self, replace(misfit, observation=observation)).run(z).z
         return z

@@ -109,6 +109,14 @@ class Misfit:
 
     def normal_equations(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
         """``J^T J + prior I`` and ``J^T error - prior z``: curvature and negative gradient."""
+        gram, slope = self._curvature(z, samples, error)
+        if self.prior:
+            gram += self.prior * np.eye(z.shape[1])
+            slope -= self.prior * z
+        return gram, slope
+
+    def _curvature(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
+        """``J^T J`` and ``J^T error``."""
         runs, k = z.shape
         if self.weights is not None:
             from preimage.methods import active_rows  # numba takes a moment to load
@@ -122,9 +130,6 @@ class Misfit:
                 jacobian = self.jacobian(z[part], samples[part])
                 np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
                 slope[part] = np.matmul(error[part, None], jacobian)[:, 0]
-        if self.prior:
-            gram += self.prior * np.eye(k)
-            slope -= self.prior * z
         return gram, slope
 
     def rank(self, z: Array, samples: Indices) -> NDArray[np.int64]:
@@ -132,10 +137,12 @@ class Misfit:
         runs, k = z.shape
         rank = np.full(runs, k)
         for part in self.parts(runs) if k else []:
-            jacobian = self.jacobian(z[part], samples[part])
-            values = np.linalg.eigvalsh(np.matmul(np.swapaxes(jacobian, 1, 2), jacobian))
-            unsure = np.flatnonzero(~(values[:, 0] > _SURE_RANK * values[:, -1]))
-            rank[part.start + unsure] = np.linalg.matrix_rank(jacobian[unsure], rtol=_RANK)
+            nothing = np.zeros((len(z[part]), self.generator.observation_size))
+            gram = self._curvature(z[part], samples[part], nothing)[0]
+            values = np.linalg.eigvalsh(gram)
+            unsure = part.start + np.flatnonzero(~(values[:, 0] > _SURE_RANK * values[:, -1]))
+            jacobian = self.jacobian(z[unsure], samples[unsure])
+            rank[unsure] = np.linalg.matrix_rank(jacobian, rtol=_RANK)
         return rank
 
 
