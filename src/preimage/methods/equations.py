@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.lp.kernel import _processors
+from preimage.methods.dense import processors
 
 Array = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def _in_parts(batch: int, matrix: object, work: Callable[..., object]) -> None:
         for part in parts:
             work(matrix, part)
         return
-    with ThreadPoolExecutor(min(_processors(), len(parts))) as pool:
+    with ThreadPoolExecutor(min(processors(), len(parts))) as pool:
         for _ in pool.map(lambda part: work(matrix, part), parts):
             pass
 

@@ -40,7 +40,7 @@ class Exact:
         InputError: Unknown backend.
     """
 
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
 
     def __post_init__(self) -> None:
         lp.check_backend(self.backend)

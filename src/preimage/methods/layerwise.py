@@ -56,7 +56,7 @@ class LayerwiseLP:
 
     norm: Norm = "linf"
     growth: float = 1.2
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
     box: Box = None
 
     def __post_init__(self) -> None:
