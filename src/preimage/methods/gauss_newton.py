@@ -74,8 +74,8 @@ class GaussNewton:
     The first start is the code of ``start``, or where there is none, that of a short PLUGIn run
     (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too); the others
     are Gaussian draws, the same for every sample. A sample needs no more starts once it is
-    explained up to rounding. The best answer often has a better neighbour, a linear piece in which one hidden
-    unit has the other sign; ``hops`` go through these, most promising first.
+    explained up to rounding. The best answer often has a better neighbour, a linear piece in which
+    one hidden unit has the other sign; ``hops`` go through these, most promising first.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
@@ -189,9 +189,9 @@ class _Search:
         """From all starts, then around the answers."""
         method, k = self.method, self.misfit.generator.latent_size
         open_ = self._open()
-        first = np.full((len(open_), k), np.nan) if given is None else given[open_]
-        without = ~np.isfinite(first).all(axis=1)
-        first = np.where(without[:, None], 0.0, first)
+        first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
+        without: NDArray[np.bool_] = ~np.isfinite(first).all(axis=1)
+        first[without] = 0.0
         first[without] = plug_in(self.misfit, open_[without])
         self._improve(open_, first[:, None], _ALL)
         draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))

@@ -105,11 +105,11 @@ def descend(
     ends = descent.Ends(z.copy(), np.zeros(runs), np.zeros(runs, dtype=np.bool_), damping.copy())
 
     def work(part: slice) -> None:
-        own = descent.Ends(*(array[part] for array in ends))
+        own = descent.Ends(*(array[part] for array in ends))  # type: ignore[arg-type]
         descent.descend(network, fit, samples[part], descent.Limits(*limits), own)
 
     in_parts(samples, work)
-    return tuple(ends)
+    return ends.z, ends.loss, ends.stationary, ends.damping
 
 
 def flips(
