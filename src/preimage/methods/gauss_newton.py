@@ -190,8 +190,7 @@ class _Search:
         method, k = self.method, self.misfit.generator.latent_size
         open_ = self._open()
         first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
-        without: NDArray[np.bool_] = ~np.isfinite(first).all(axis=1)
-        first[without] = 0.0
+        without = np.flatnonzero(~np.isfinite(first).all(axis=1))
         first[without] = plug_in(self.misfit, open_[without])
         self._improve(open_, first[:, None], _ALL)
         draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))
