@@ -34,7 +34,7 @@ class Exact:
     If not, the sample is ``ambiguous``.
 
     Args:
-        backend: For those linear programs: ``"highs"`` or ``"piqp"``.
+        backend: Of those linear programs; see ``lp.solve``.
 
     Raises:
         InputError: Unknown backend.

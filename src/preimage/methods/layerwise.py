@@ -47,7 +47,7 @@ class LayerwiseLP:
     Args:
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         growth: Factor by which eps grows, above 1 (the paper's alpha; 1.2 there).
-        backend: ``"highs"``, or ``"piqp"`` (extra ``piqp``, several times quicker).
+        backend: Of the programs: ``"kernel"``, ``"highs"`` or ``"piqp"`` (extra ``piqp``).
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
 
     Raises:
