@@ -131,9 +131,6 @@ class _Run:
     def __init__(self, generator: Generator, observation: Observation) -> None:
         self.generator, self.observation = generator, observation
         batch = len(observation)
-        # Three standard deviations above the root mean square, should the noise be Gaussian.
-        n = np.maximum(observation.count, 1.0)
-        self.enough = observation.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
         self.latent = np.full((batch, generator.latent_size), np.nan)
         self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank = np.full(batch, -1)
@@ -141,7 +138,7 @@ class _Run:
 
     def open(self) -> NDArray[np.bool_]:
         """Samples that nothing explains yet."""
-        return self.residual > self.enough
+        return self.residual > self.observation.explained
 
     def stage(self, name: str, method: Method, wanted: NDArray[np.bool_]) -> None:
         """Try a method on those samples that are wanted and open."""

@@ -75,7 +75,8 @@ class GaussNewton:
     (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too); the others
     are Gaussian draws, the same for every sample. A sample needs no more starts once it is
     explained up to rounding. The best answer often has a better neighbour, a linear piece in which
-    one hidden unit has the other sign; ``hops`` go through these, most promising first.
+    one hidden unit has the other sign; ``hops`` go through these, most promising first, until two
+    rounds bring an explained sample nothing.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
@@ -184,24 +185,27 @@ class _Search:
         self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
         # A loss that is rounding error: there is nothing left to look for.
         self.enough = 0.5 * (ROUNDING * np.linalg.norm(misfit.observation.values, axis=1)) ** 2
+        # A loss that noise accounts for: what is better can only be near.
+        self.explained = np.maximum(0.5 * misfit.observation.explained**2, self.enough)
 
     def run(self, given: Array | None) -> Ends:
         """From all starts, then around the answers."""
         method, k = self.method, self.misfit.generator.latent_size
-        open_ = self._open()
+        open_ = np.flatnonzero(self.best.loss > self.enough)
         first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
         without = np.flatnonzero(~np.isfinite(first).all(axis=1))
         first[without] = plug_in(self.misfit, open_[without])
         self._improve(open_, first[:, None], _ALL)
         draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))
         for i in range(0, len(draws), _WAVE):
-            open_ = self._open()
+            open_ = np.flatnonzero(self.best.loss > self.enough)
             starts = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
             self._improve(open_, self._relaxed(open_, starts), _DRAWS)
         self._polish()
         tried = np.zeros(len(self.best.z), dtype=np.int64)
         for _ in range(method.hops):
-            open_ = self._open()
+            settled = (tried > _WAVE) & (self.best.loss <= self.explained)
+            open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
             before = self.best.loss[open_].copy()
             self._improve(open_, self._flipped(open_, tried[open_]), _NEIGHBOURS)
             better = self.best.loss[open_] < before
@@ -214,9 +218,6 @@ class _Search:
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.method.steps))
-
-    def _open(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.best.loss > self.enough)
 
     def _relaxed(self, open_: NDArray[np.intp], starts: Array) -> Array:
         """Every other start moved on the easier function: the two kinds fail on other samples."""
