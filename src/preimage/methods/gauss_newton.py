@@ -13,6 +13,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
 from preimage.methods import dense
+from preimage.methods.cells import cell_descend, takes
 from preimage.methods.flips import NEAREST, flips
 from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
 from preimage.methods.parameters import check_positive, is_method
@@ -33,6 +34,8 @@ _WAVE = 8
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
 _TRIMMINGS = 4
 _TRIMMED = 0.9
+# Steps of an l1 or l-infinity fit that may cross many kinks at once, before it goes cell by cell.
+_ROUGH_STEPS = 6
 
 
 class Race(NamedTuple):
@@ -160,19 +163,23 @@ class GaussNewton:
         return z
 
     def _linear_finish(self, misfit: Misfit, z: Array, given: Array | None) -> Ends:
-        """Linear programs from the answer, the given codes and PLUGIn; the best end of these."""
+        """Linear programs from the answer and from the given codes; the better end of these."""
         everyone = np.arange(len(z))
-        starts = [z, plug_in(misfit, everyone)]
+        starts = [z]
         if given is not None:
             starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, z))
-        ends = [
-            linear_descend(
-                misfit, start, everyone, norm=self.norm, steps=self.steps, backend=self.backend
-            )
-            for start in starts
-        ]
+        ends = [self._linear_descend(misfit, start, everyone) for start in starts]
         first = np.argmin([end.loss for end in ends], axis=0)
         return Ends(*(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True)))
+
+    def _linear_descend(self, misfit: Misfit, z: Array, samples: NDArray[np.intp]) -> Ends:
+        norm, backend = self.norm, self.backend
+        if not takes(misfit.generator):
+            return linear_descend(misfit, z, samples, norm=norm, steps=self.steps, backend=backend)
+        rough = linear_descend(
+            misfit, z, samples, norm=norm, steps=min(_ROUGH_STEPS, self.steps), backend=backend
+        )
+        return cell_descend(misfit, rough.z, samples, norm=norm, steps=self.steps, backend=backend)
 
 
 class _Search:
