@@ -100,7 +100,7 @@ def test_flips_are_those_of_numpy(seed, sizes, activation, masked):
         plain = np.abs(reference.z - z).max(axis=1) < 1e3
         apart = np.diff(reference.loss, prepend=-1, append=2 * reference.loss[-1] + 1)
         plain &= np.minimum(apart[:-1], apart[1:]) > 1e-6
-        np.testing.assert_allclose(found[plain], reference.z[plain], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found[plain], reference.z[plain], rtol=2e-2, atol=1e-3)
 
 
 def test_a_neighbour_whose_minimum_lies_inside_its_piece_is_that_minimum():
