@@ -13,7 +13,6 @@ from preimage.methods import Method, as_method
 from preimage.methods.assess import assess
 from preimage.observation import check_observation
 
-
 # Numbers of all layers that are worked on at a time, so that memory does not grow with the batch. A
 # sample's result does not depend on its company, so that no result depends on this.
 _ENTRIES = 2**22
