@@ -20,9 +20,10 @@ from preimage.lp.room import Scratch, new_scratch
 Array = NDArray[np.float64]
 
 # The smallest pivot, relative to its diagonal entry, that leaves no doubt about the rank. The
-# condition number is then about 3e4 at most, and one refinement reaches rounding error.
+# condition number is then about 3e4 at most, and two refinements reach rounding error; one, above
+# the second.
 _SURE = 1e-9
-_REFINEMENTS = 1
+_EASY = 1e-6
 
 
 def prepare(weight: Array) -> Matrix:
@@ -39,18 +40,18 @@ def _rows_of(matrix: Matrix) -> Rows:
 
 
 @compiled
-def _factor(rows: Rows, work: Scratch) -> bool:
-    """Factor ``W' diag(work.weight) W``; whether the rank is beyond doubt."""
+def _factor(rows: Rows, work: Scratch) -> float:
+    """Factor ``W' diag(work.weight) W``; its smallest pivot, relative to the diagonal entry."""
     normal_matrix(
         rows, work.weight, 0.0, work.picked, work.image, work.near, work.root, work.matrix
     )
     cholesky(work.matrix, work.diagonal, work.pivots)
-    sure = True
+    least = 1.0
     for a in range(rows.k):
-        pivot = work.pivots[a]
-        # 1 / pivot^2 is what was left of the diagonal entry.
-        sure = sure and pivot > 0.0 and _SURE * work.diagonal[a] * pivot * pivot < 1.0
-    return sure
+        # 1 / pivot^2 is what was left of the diagonal entry; the pivot is 0 if that is nothing.
+        pivot = work.diagonal[a] * work.pivots[a] ** 2
+        least = min(least, 1.0 / pivot) if pivot > 0.0 else 0.0
+    return least
 
 
 @compiled
@@ -87,12 +88,13 @@ def solve(matrix: Matrix, scale: Array, target: Array, z: Array, sure: NDArray[n
             work.weight[j] = (scale[b, j] / matrix.row[j]) ** 2
         for j in range(n):
             count += work.weight[j] > 0.0
-        sure[b] = count >= k and _factor(rows, work)
+        least = _factor(rows, work) if count >= k else 0.0
+        sure[b] = least > _SURE
         if not sure[b]:
             continue
         v = work.gradient
         fill(v, 0.0)
-        for _ in range(1 + _REFINEMENTS):
+        for _ in range(2 if least > _EASY else 3):
             _pull(rows, work, target[b], matrix.row, count, v, work.affine)
             solve_factored(work.matrix, work.pivots, work.affine)
             for a in range(k):
@@ -111,4 +113,4 @@ def judge(matrix: Matrix, chosen: NDArray[np.bool_], sure: NDArray[np.bool_]) ->
         for j in range(n):
             work.weight[j] = 1.0 if chosen[b, j] else 0.0
             count += chosen[b, j]
-        sure[b] = count >= k and _factor(rows, work)
+        sure[b] = count >= k and _factor(rows, work) > _SURE
