@@ -20,9 +20,9 @@ from preimage.lp.room import Scratch, new_scratch
 Array = NDArray[np.float64]
 
 # The smallest pivot, relative to its diagonal entry, that leaves no doubt about the rank. The
-# condition number is then about 3e4 at most, and two refinements reach rounding error; one, above
+# condition number is then about 3e3 at most, and two refinements reach rounding error; one, above
 # the second.
-_SURE = 1e-9
+_SURE = 1e-7
 _EASY = 1e-6
 
 
