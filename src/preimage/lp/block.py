@@ -60,12 +60,14 @@ class Matrix(NamedTuple):
         table: (n padded to 8, stride), the scaled matrix itself; padding is 0.
         row: (n padded to 8,).
         column: (k,).
+        filled: (n padded to 8,), 1 where a row has an entry, else 0.
     """
 
     columns: Array
     table: Array
     row: Array
     column: Array
+    filled: Array
 
 
 @register_jitable
@@ -74,7 +76,9 @@ def room_for_matrix(n: int, k: int) -> Matrix:
     m = (n + 7) // 8 * 8
     # Columns that are a power of two apart would share few places in the first-level cache.
     m += 8 if m % 128 == 0 and m > 0 else 0
-    return Matrix(np.zeros((k, m)), np.zeros((m, row_stride(k))), np.ones(m), np.ones(k))
+    return Matrix(
+        np.zeros((k, m)), np.zeros((m, row_stride(k))), np.ones(m), np.ones(k), np.zeros(m)
+    )
 
 
 @compiled
@@ -106,6 +110,10 @@ def _equilibrate(weight: Array, matrix: Matrix) -> None:
             column[a] = 1.0 / peak if peak > 0.0 else 1.0
     for j in range(len(row)):
         row[j] = _power(row[j])
+    for j in range(n):
+        matrix.filled[j] = 0.0
+        for a in range(k):
+            matrix.filled[j] = 1.0 if weight[j, a] != 0.0 else matrix.filled[j]
     for a in range(k):
         column[a] = _power(column[a])
         for j in range(n):
@@ -148,6 +156,9 @@ def pose(
         scale = matrix.row[j]
         upper, lower = bounds.upper[j], bounds.lower[j]
         up, low = bounds.upper_rate[j], bounds.lower_rate[j]
+        if matrix.filled[j] == 0.0 and lower <= 0.0 <= upper and up + low == 0.0:
+            # True whatever z is; between equal bounds it would have no interior.
+            continue
         sides.equation[j] = 1.0 if -np.inf < lower and upper < np.inf else 0.0
         if slack == OWN and lower >= upper and up + low > 0.0:
             kink = (lower * up + upper * low) / (up + low) if lower > upper else upper
