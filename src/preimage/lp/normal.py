@@ -218,7 +218,7 @@ def _fill_panel(
 
 
 @compiled
-def _add_gram(root: NDArray[np.floating[Any]], count: int, matrix: Array) -> None:
+def add_gram(root: NDArray[np.floating[Any]], count: int, matrix: Array) -> None:
     """Add ``root' root`` of the first ``count`` rows to the upper triangle (and some below it)."""
     size, out_stride, stride = matrix.shape[0], matrix.shape[1], root.shape[1]
     wide = lanes(root.itemsize)
@@ -261,7 +261,7 @@ def normal_matrix(
     for first in range(0, kept, PANEL):
         count = min(PANEL, kept - first)
         _fill_panel(rows, weight, index, scale, first, count, root)
-        _add_gram(root, count, matrix)
+        add_gram(root, count, matrix)
     for a in range(k):
         matrix[a, a] += weight[2 * m + a] + weight[2 * m + k + a]
     for a in range(k, size):

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from preimage.lp.block import Matrix, equilibrate, room_for_matrix
 from preimage.lp.compiled import compiled, entry
 from preimage.lp.normal import (
-    PANEL,
     Rows,
     cholesky,
     fill,
@@ -36,15 +35,15 @@ def prepare(weight: Array) -> Matrix:
 @compiled
 def _rows_of(matrix: Matrix) -> Rows:
     m, k, zero = len(matrix.row), len(matrix.column), np.zeros(len(matrix.row))
-    return Rows(matrix.columns, zero, zero, m, k, 0, 2 * m + 2 * k + 1, 0)
+    return Rows(
+        matrix.columns, matrix.table, np.arange(m), zero, zero, m, k, 0, 2 * m + 2 * k + 1, 0
+    )
 
 
 @compiled
 def _factor(rows: Rows, work: Scratch) -> float:
     """Factor ``W' diag(work.weight) W``; its smallest pivot, relative to the diagonal entry."""
-    normal_matrix(
-        rows, work.weight, 0.0, work.picked, work.image, work.near, work.root, work.matrix
-    )
+    normal_matrix(rows, work.weight, 0.0, work.picked, work.image, work.root, work.matrix)
     cholesky(work.matrix, work.diagonal, work.pivots)
     least = 1.0
     for a in range(rows.k):
@@ -55,26 +54,18 @@ def _factor(rows: Rows, work: Scratch) -> float:
 
 
 @compiled
-def _pull(
-    rows: Rows, work: Scratch, target: Array, scale: Array, count: int, v: Array, out: Array
-) -> None:
-    """``out = W' D (t - W v)``, from the scaled rows that the Gram matrix was made of."""
+def _pull(matrix: Matrix, work: Scratch, target: Array, count: int, v: Array, out: Array) -> None:
+    """``out = W' D (t - W v)`` over the rows that the Gram matrix was made of."""
+    k, table = len(matrix.column), matrix.table
     fill(out, 0.0)
-    near = work.near
-    for p in range((count + PANEL - 1) // PANEL):
-        panel, first = work.root[p], p * PANEL
-        some = min(PANEL, count - first)
-        for i in range(some):
-            j = work.picked[first + i]
-            near[i] = work.image[first + i] * (target[j] * scale[j])
-        for a in range(rows.k):
-            for i in range(some):
-                near[i] -= panel[a, i] * v[a]
-        for a in range(rows.k):
-            total = 0.0
-            for i in range(some):
-                total += panel[a, i] * near[i]
-            out[a] += total
+    for i in range(count):
+        j = work.picked[i]
+        miss = target[j] * matrix.row[j]
+        for a in range(k):
+            miss -= table[j, a] * v[a]
+        miss *= work.weight[j]
+        for a in range(k):
+            out[a] += table[j, a] * miss
 
 
 @entry
@@ -95,8 +86,8 @@ def solve(matrix: Matrix, scale: Array, target: Array, z: Array, sure: NDArray[n
         v = work.gradient
         fill(v, 0.0)
         for _ in range(2 if least > _EASY else 3):
-            _pull(rows, work, target[b], matrix.row, count, v, work.affine)
-            solve_factored(work.matrix, work.pivots, work.affine)
+            _pull(matrix, work, target[b], count, v, work.affine)
+            solve_factored(work.matrix, work.pivots, work.affine, work.sums)
             for a in range(k):
                 v[a] += work.affine[a]
         for a in range(k):
