@@ -6,7 +6,7 @@ from preimage.errors import FormatError, InputError, MissingExtraError, Preimage
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
-from preimage.io import from_torch, load, save
+from preimage.io import Limits, from_torch, load, save
 from preimage.methods import (
     METHODS,
     Adam,
@@ -37,6 +37,7 @@ __all__ = [
     "LayerReport",
     "LayerwiseLP",
     "LeakyReLU",
+    "Limits",
     "MissingExtraError",
     "PreimageError",
     "ProjectedGradient",
