@@ -2,7 +2,15 @@
 
 from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
+from preimage.batch import Store, invert_dataset, open_store
+from preimage.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    PreimageError,
+    StoppedError,
+    StoreError,
+)
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
@@ -45,11 +53,16 @@ __all__ = [
     "Sigmoid",
     "Stage",
     "Status",
+    "StoppedError",
+    "Store",
+    "StoreError",
     "Tanh",
     "from_arrays",
     "from_torch",
     "invert",
+    "invert_dataset",
     "load",
+    "open_store",
     "save",
     "zoo",
 ]
