@@ -244,8 +244,8 @@ def batch(
         raise typer.Exit(128 + error.signal) from error
     counts, left_out = found.counts(), found.quarantined
     if as_json:
-        status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
-        _print_json({"store": str(store), "samples": len(found), "status": status,
+        found_status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
+        _print_json({"store": str(store), "samples": len(found), "status": found_status,
                      "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
     else:
         typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
