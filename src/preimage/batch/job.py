@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import signal
@@ -156,11 +157,15 @@ def _job(task: Task, source: Source, sums: list[str], shard_size: int) -> Job:
     from preimage import __version__
 
     words = repr(task.method)
+    if " at 0x" in words:
+        raise InputError(
+            f"method: {words} has no name that stays the same from run to run; make it a dataclass"
+        )
     return Job(
         network=task.generator.digest,
         source=hashlib.sha256("".join(sums).encode()).hexdigest(),
         method=words,
-        method_sha256=hashlib.sha256(words.encode()).hexdigest(),
+        method_sha256=_settings_digest(task.method),
         noise=task.noise,
         samples=source.shape[0],
         observation_size=task.generator.observation_size,
@@ -168,6 +173,19 @@ def _job(task: Task, source: Source, sums: list[str], shard_size: int) -> Job:
         shard_size=shard_size,
         version=__version__,
     )
+
+
+def _settings_digest(method: Any) -> str:
+    """SHA-256 of a method and all its settings; NumPy writes out arrays only in part."""
+    sha = hashlib.sha256(repr(method).encode())
+    if dataclasses.is_dataclass(method):
+        for field in dataclasses.fields(method):
+            value = getattr(method, field.name)
+            if isinstance(value, np.ndarray):
+                sha.update(repr((value.shape, value.dtype.str)).encode() + value.tobytes())
+            elif dataclasses.is_dataclass(value):
+                sha.update(_settings_digest(value).encode())
+    return sha.hexdigest()
 
 
 def _pool(task: Task, workers: int, scheduler: str | None, stall: float) -> Pool:

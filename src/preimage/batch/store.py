@@ -183,6 +183,8 @@ class Column:
         return len(self.shape)
 
     def __getitem__(self, index: Any) -> Any:
+        if index is Ellipsis or (isinstance(index, tuple) and any(i is ... for i in index)):
+            return self[:][index]
         if isinstance(index, tuple):
             first, rest = index[:1] or (slice(None),), index[1:]
             found = self[first[0]]
