@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import time
 import warnings
 from typing import Any
@@ -36,6 +37,7 @@ class DaskPool:
         except ImportError as error:
             raise MissingExtraError("distributed", "cluster") from error
         self._stall = stall
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[Any, tuple[Piece, Array, float]] = {}
         try:
             self._client = distributed.Client(address, timeout=_SECONDS, set_as_default=False)
@@ -57,24 +59,23 @@ class DaskPool:
             warnings.simplefilter("ignore", UserWarning)
             future = self._client.submit(_solve, self._task, rows, pure=False)
         self._running[future] = piece, rows, time.monotonic()
+        future.add_done_callback(self._ended.put)
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See ``Pool``."""
-        import distributed
-
         if self._client.status != "running":
             raise StoreError(
                 "the Dask scheduler is gone; what was finished stays, run the job again"
             )
-        with contextlib.suppress(TimeoutError):
-            distributed.wait(list(self._running), timeout=seconds, return_when="FIRST_COMPLETED")
         outcomes = []
-        for future in [future for future in self._running if future.done()]:
-            piece, rows, _ = self._running.pop(future)
-            if future.status in ("cancelled", "lost"):
-                self.submit(piece, rows)  # its scheduler or its input went away, not its fault
-            else:
-                outcomes.append(_outcome(piece, future))
+        with contextlib.suppress(queue.Empty):
+            future = self._ended.get(timeout=seconds)
+            if future in self._running:  # else it was too late, and has been cancelled
+                piece, rows, _ = self._running.pop(future)
+                if future.status in ("cancelled", "lost"):
+                    self.submit(piece, rows)  # its input went away, not its fault
+                else:
+                    outcomes.append(_outcome(piece, future))
         return outcomes + self._stalled()
 
     def _stalled(self) -> list[Outcome]:

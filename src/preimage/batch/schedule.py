@@ -48,7 +48,7 @@ class Schedule:
         self._pool, self._read = pool, read
         self._latent_size, self._retries = latent_size, retries
         self._again: deque[Piece] = deque()
-        self._running = 0
+        self._running, self._exhausted = 0, False
         self._spans: dict[int, tuple[int, int]] = {}
         self._done: dict[int, dict[int, shard.Arrays]] = {}
         self._quarantined: dict[int, dict[int, str]] = {}
@@ -63,7 +63,7 @@ class Schedule:
             while not stopping() and self._pool.free > 0 and (piece := self._next()) is not None:
                 self._pool.submit(piece, self._read(piece.start, piece.stop))
                 self._running += 1
-            if not self._running:
+            if not self._running and (self._exhausted or stopping()):
                 return
             for outcome in self._pool.wait(_TICK):
                 self._running -= 1
@@ -80,6 +80,7 @@ class Schedule:
             self._spans[index] = start, stop
             self._done[index], self._quarantined[index] = {}, {}
             return Piece(index, start, stop)
+        self._exhausted = not self._running
         return None
 
     def _take(self, outcome: Outcome) -> Finished | None:
