@@ -11,7 +11,7 @@ import pytest
 from jobs import content, problem
 
 import preimage
-from preimage.batch.store import MANIFEST, shard_path
+from preimage.batch.store import MANIFEST, sealed, shard_path
 from preimage.errors import InputError, StoreError
 
 SIZE = 7  # of a shard: 40 samples are five shards of 7 and one of 5
@@ -112,8 +112,8 @@ def test_damage_is_found_and_mended(finished, copy, damage):
 
 def test_unfinished_samples_are_an_error(finished, copy):
     """Claim: a sample that is not inverted yet is not NaN, it is an error."""
-    lines = (copy / MANIFEST).read_text().splitlines(keepends=True)
-    (copy / MANIFEST).write_text("".join(lines[:4]))
+    lines = (copy / MANIFEST).read_bytes().splitlines(keepends=True)
+    (copy / MANIFEST).write_bytes(sealed(b"".join(lines[1:5])))
     store = preimage.open_store(copy)
     assert not store.complete
     assert store.latent[: 3 * SIZE].shape == (21, 3)
@@ -174,17 +174,29 @@ def test_the_lock(copy):
         lambda lines: [lines[0], lines[1].replace('"shard": 0', '"shard": 99')],
         lambda lines: [lines[0].replace('"samples": 40', '"samples": -40'), *lines[1:]],
         lambda lines: [lines[0].replace('"samples": 40', '"samples": "40"'), *lines[1:]],
-        lambda lines: [lines[0].replace("version 1", "version 2"), *lines[1:]],
+        lambda lines: [lines[0].replace('"noise": 0.0', '"noise": "no"'), *lines[1:]],
         lambda lines: [json.dumps({**json.loads(lines[0]), "more": 1}), *lines[1:]],
         lambda lines: ["[" * 100_000],
     ],
 )
 def test_broken_manifests(copy, change):
     """Claim: whatever is in a manifest, the error is ours and names it."""
-    lines = (copy / MANIFEST).read_text().splitlines()
-    (copy / MANIFEST).write_text("\n".join(change(lines)))
+    _, *lines = (copy / MANIFEST).read_text().splitlines()
+    (copy / MANIFEST).write_bytes(sealed("\n".join(change(lines)).encode()))
     with pytest.raises(StoreError, match=r"manifest\.jsonl"):
         preimage.open_store(copy)
+
+
+def test_altered_manifests(copy):
+    """Claim: not a bit of a manifest changes unnoticed."""
+    data = (copy / MANIFEST).read_bytes()
+    for place in range(0, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        for damaged in (changed, data[:place]):
+            (copy / MANIFEST).write_bytes(damaged)
+            with pytest.raises(StoreError, match=r"manifest\.jsonl"):
+                preimage.open_store(copy)
 
 
 def test_no_store(tmp_path):

@@ -2,7 +2,7 @@
 
 ::
 
-    manifest.jsonl     the job, then one line a finished shard: its SHA-256, samples left out
+    manifest.jsonl     its SHA-256; the job; one line a finished shard: SHA-256, samples left out
     lock               held by the job that writes
     shards/0000000.safetensors ...
 
@@ -92,24 +92,31 @@ class Entry:
 
 def to_text(job: Job, entries: Iterable[Entry]) -> bytes:
     """A manifest; the order in which shards were finished does not show."""
-    lines = [{"form": _FORM, **asdict(job)}]
+    lines = [asdict(job)]
     lines += [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.shard)]
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return sealed("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def sealed(body: bytes) -> bytes:
+    """The lines of a manifest, with their SHA-256 in front."""
+    return json.dumps({"form": _FORM, "sha256": shard.sha256(body)}).encode() + b"\n" + body
 
 
 def from_text(data: bytes, path: Path) -> tuple[Job, dict[int, Entry]]:
     """The job and the finished shards of a manifest.
 
     Raises:
-        StoreError: No manifest of this version, or a broken one.
+        StoreError: No manifest of this version, or a damaged one.
     """
     try:
-        first, *lines = data.decode().splitlines()
-        header = parse_json(first, "first line", _LINE)
-        if header.pop("form", None) != _FORM:
+        seal, _, body = data.partition(b"\n")
+        if parse_json(seal, "first line", _LINE).get("form") != _FORM:
             raise FormatError(f"expected the form {_FORM!r}")
-        job = _typed(Job, header)
-        entries = [_typed(Entry, parse_json(line, "line", _LINE)) for line in lines]
+        if data != sealed(body):
+            raise FormatError("it is altered: it does not have the SHA-256 of its first line")
+        first, *lines = body.decode().splitlines()
+        job = _typed(Job, parse_json(first, "job", _LINE))
+        entries = [_typed(Entry, parse_json(line, "shard", _LINE)) for line in lines]
     except (ValueError, TypeError) as error:
         raise StoreError(f"{path}: not a manifest of a store: {error}") from error
     found = {entry.shard: entry for entry in entries}
