@@ -20,8 +20,8 @@ _THREADS = (
     "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-# Workers in a row that may end before they are ready.
-_FALSE_STARTS = 5
+# Workers in a row that may end before they are ready; fewer if they end by themselves.
+_KILLED_STARTS, _FALSE_STARTS = 25, 5
 
 
 class LocalPool:
@@ -116,9 +116,13 @@ class _Slot:
 
     def _started(self) -> Connection:
         """A worker that is ready, the one that is there or a new one."""
-        for _ in range(_FALSE_STARTS):
-            if self._connection is not None:
-                return self._connection
+        killed = ended = 0
+        while self._connection is None:
+            if self._closed or killed > _KILLED_STARTS or ended > _FALSE_STARTS:
+                raise PreimageError(
+                    f"{killed + ended} workers in a row ended before they were ready; what they "
+                    "wrote on standard error says why"
+                )
             ours, theirs = Pipe()
             environment = dict.fromkeys(_THREADS, "1")
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -135,13 +139,8 @@ class _Slot:
                 ours.recv()
             except (EOFError, OSError):
                 self._died()
-            if self._closed:
-                break
-        if self._connection is None:
-            raise PreimageError(
-                f"{_FALSE_STARTS} workers in a row ended before they were ready; what they wrote "
-                "on standard error says why"
-            )
+                killed += self._process.returncode < 0
+                ended += self._process.returncode >= 0
         return self._connection
 
     def _died(self) -> str:

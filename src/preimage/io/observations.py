@@ -20,6 +20,8 @@ from preimage.io.guard import LIMITS, Limits, check_entries, check_file, check_s
 Array = NDArray[np.float64]
 Named = TypeVar("Named")
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 
 def load_observations(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Array:
     """Read observations, one a row.
@@ -165,6 +167,8 @@ def read_png(path: Path) -> Array:
     # A signature of 8 bytes, then the first chunk: length, name, width, height.
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     check_entries((height, width))
+    if _PNG_END not in data:
+        raise FormatError("not a PNG image, or one that was cut off")
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.size != (width, height):

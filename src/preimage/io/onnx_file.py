@@ -39,6 +39,7 @@ def read(path: Path, output: str | None, allow_external: bool, limits: Limits) -
         data = path.read_bytes()
         check_fields(data, onnx.ModelProto.DESCRIPTOR, limits)
         model.ParseFromString(data)
+        del data
         opset = _opset(model)
         _take_in(model, path.parent, allow_external, limits)
         onnx.checker.check_model(model)
