@@ -27,7 +27,7 @@ faults: .venv/installed-test
 	$(BIN)/python tests/batch/faults.py
 
 fuzz: .venv/installed-test
-	$(BIN)/python tests/io/fuzz.py
+	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
 
 clean:
 	rm -rf .venv demo-output
