@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import pickle
 import queue
 import time
 import warnings
 from typing import Any
 
 from preimage.batch import shard
-from preimage.batch.task import Outcome, Piece, Task
+from preimage.batch.task import Outcome, Piece, Task, pickled
 from preimage.errors import MissingExtraError, PreimageError, StoreError
 from preimage.generator import Array
 
@@ -44,8 +46,10 @@ class DaskPool:
             self._client.wait_for_workers(1, timeout=_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise StoreError(f"scheduler: {address} has no workers to offer: {error}") from error
-        # A task without inputs: if the worker that holds it dies, Dask makes it again.
-        self._task = self._client.submit(_itself, task, pure=False)
+        # The result of a task without inputs: if the worker that holds it dies, Dask makes it
+        # again. It is bytes, since arrays that Dask itself sends may begin at any address, and
+        # NumPy adds up in another order where an array is not aligned.
+        self._payload = self._client.submit(_itself, pickled(task), pure=False)
 
     @property
     def free(self) -> int:
@@ -57,7 +61,7 @@ class DaskPool:
         with warnings.catch_warnings():
             # Dask warns of large arguments; rows have to travel one way or another.
             warnings.simplefilter("ignore", UserWarning)
-            future = self._client.submit(_solve, self._task, rows, pure=False)
+            future = self._client.submit(_solve, self._payload, rows, pure=False)
         self._running[future] = piece, rows, time.monotonic()
         future.add_done_callback(self._ended.put)
 
@@ -99,12 +103,18 @@ class DaskPool:
         self._client.close()
 
 
-def _itself(task: Task) -> Task:
+def _itself(payload: bytes) -> bytes:
+    return payload
+
+
+@functools.lru_cache(maxsize=2)
+def _task(payload: bytes) -> Task:
+    task: Task = pickle.loads(payload)
     return task
 
 
-def _solve(task: Task, rows: Array) -> shard.Arrays:
-    return task.solve(rows)
+def _solve(payload: bytes, rows: Array) -> shard.Arrays:
+    return _task(payload).solve(rows)
 
 
 def _outcome(piece: Piece, future: Any) -> Outcome:

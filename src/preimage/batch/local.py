@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -12,8 +11,8 @@ import threading
 import time
 from multiprocessing.connection import Connection, Pipe
 
-from preimage.batch.task import Outcome, Piece, Task
-from preimage.errors import InputError, PreimageError
+from preimage.batch.task import Outcome, Piece, Task, pickled
+from preimage.errors import PreimageError
 from preimage.generator import Array
 
 _THREADS = (
@@ -37,10 +36,7 @@ class LocalPool:
     """
 
     def __init__(self, task: Task, workers: int, stall: float) -> None:
-        try:
-            payload = pickle.dumps(task)
-        except Exception as error:  # pickle raises what the objects in it raise
-            raise InputError(f"the generator or the method cannot be pickled: {error!r}") from error
+        payload = pickled(task)
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._slots = [_Slot(payload, self._ended) for _ in range(workers)]
         self._stall = stall

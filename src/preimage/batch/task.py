@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from preimage.batch import shard
-from preimage.errors import PreimageError
+from preimage.errors import InputError, PreimageError
 from preimage.generator import Array, Generator
 from preimage.invert import invert
 from preimage.methods import Method
@@ -23,6 +24,18 @@ class Task:
     def solve(self, rows: Array) -> shard.Arrays:
         """Invert rows; see ``preimage.invert``."""
         return shard.pack(invert(self.generator, rows, self.method, noise=self.noise))
+
+
+def pickled(task: Task) -> bytes:
+    """A task as it is sent to a worker.
+
+    Raises:
+        InputError: It cannot be sent.
+    """
+    try:
+        return pickle.dumps(task)
+    except Exception as error:  # pickle raises what the objects in it raise
+        raise InputError(f"the generator or the method cannot be pickled: {error!r}") from error
 
 
 class Piece(NamedTuple):
