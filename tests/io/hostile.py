@@ -48,8 +48,9 @@ def hostile(name: str) -> Callable[[Callable[[Path], bytes | Path]], Any]:
     return listed
 
 
-def listed(name: str, data: bytes) -> None:
-    hostile(name)(lambda folder: data)
+def listed(name: str, data: bytes | Callable[[], bytes]) -> None:
+    """List bytes, or what makes them when they are wanted, if that takes long."""
+    hostile(name)(lambda folder: data if isinstance(data, bytes) else data())
 
 
 # torch: pickles that run code -------------------------------------------------------------------
@@ -160,14 +161,14 @@ listed("pth-missing-storage", pth(("a.weight", tensor([2, 2], [2, 1], key="../..
 listed("pth-duplicate-keys", pth(*[("a.weight", tensor([2, 2], [2, 1]))] * 2))
 listed("pth-memo-index", zipped({"net/data.pkl": b"\x80\x02Nr\xff\xff\xff\x7f0" * 9 + b"."}))
 listed("pth-long-string", zipped({"net/data.pkl": b"\x80\x02X\xff\xff\xff\x7fabc."}))
-listed("pth-opcodes", zipped({"net/data.pkl": b"\x80\x02" + b"N0" * 2_000_000 + b"N."}))
+listed("pth-opcodes", lambda: zipped({"net/data.pkl": b"\x80\x02" + b"N0" * 2_000_000 + b"N."}))
 listed("pth-dict-in-itself", zipped({"net/data.pkl": b"\x80\x02}q\0" + text("a") + b"h\0s."}))
-listed("pth-deep", zipped({"net/data.pkl": b"\x80\x02" + b"]" * 9999 + b"a" * 9998 + b"."}))
+listed("pth-deep", lambda: zipped({"net/data.pkl": b"\x80\x02" + b"]" * 9999 + b"a" * 9998 + b"."}))
 listed("pth-two-pickles", zipped({"a/data.pkl": state(), "b/data.pkl": state()}))
 listed("pth-empty-stack", zipped({"net/data.pkl": b"\x80\x02R."}))
 listed("pth-tar", b"net/data" + bytes(600))
 listed("pth-big-endian", zipped({"net/data.pkl": state(), "net/byteorder": b"big"}))
-listed("pth-inflates", zipped({"net/data.pkl": state(), "net/data/0": bytes(2 * 10**8)},
+listed("pth-inflates", lambda: zipped({"net/data.pkl": state(), "net/data/0": bytes(2 * 10**8)},
                               zipfile.ZIP_DEFLATED))  # fmt: skip
 
 
@@ -205,14 +206,14 @@ def entry(shape: Any, start: Any, stop: Any, dtype: Any = "F32") -> dict[str, An
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
 
 
-listed("safetensors-900000-tensors", st({f"{i:06}": entry([], i, i + 1, "U8")
+listed("safetensors-900000-tensors", lambda: st({f"{i:06}": entry([], i, i + 1, "U8")
                                          for i in range(900_000)}, bytes(900_000)))  # fmt: skip
-listed("safetensors-5000-tensors", st({str(i): entry([0], 0, 0) for i in range(5000)}))
+listed("safetensors-5000-tensors", lambda: st({str(i): entry([0], 0, 0) for i in range(5000)}))
 listed("safetensors-header-length", struct.pack("<Q", 2**63) + b"{}")
 listed("safetensors-header-beyond", struct.pack("<Q", 1000) + b"{}")
 listed("safetensors-deep-header", st(b'{"a":' * 100_000))
-listed("safetensors-brackets", st(b"[" * 1_000_000))
-listed("safetensors-lists", st(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"))
+listed("safetensors-brackets", lambda: st(b"[" * 1_000_000))
+listed("safetensors-lists", lambda: st(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"))
 listed("safetensors-duplicate-keys", st(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
                                         b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
                                         bytes(4)))  # fmt: skip
@@ -290,14 +291,14 @@ listed("npy-expression", raw_npy("(" * 2000 + ")" * 2000))
 listed("npy-call", raw_npy("__import__('os').system('touch canary')"))
 listed("npy-nan", npy(np.full((2, 2), np.nan)))
 listed("npy-header-length", b"\x93NUMPY\2\0\xff\xff\xff\x7f{")
-listed("npz-inflates", zipped({"a.npy": raw_npy("(25000000,)", data=bytes(2 * 10**8))},
+listed("npz-inflates", lambda: zipped({"a.npy": raw_npy("(25000000,)", data=bytes(2 * 10**8))},
                               zipfile.ZIP_DEFLATED))  # fmt: skip
 listed("npz-huge-shape", zipped({"a.npy": raw_npy("(1000000, 1000000)")}))
-listed("npz-5000-members", zipped({f"{i}.npy": b"" for i in range(5000)}))
-listed("npz-100000-members", zipped({f"{i:040}.npy": b"" for i in range(100_000)}))
+listed("npz-5000-members", lambda: zipped({f"{i}.npy": b"" for i in range(5000)}))
+listed("npz-100000-members", lambda: zipped({f"{i:040}.npy": b"" for i in range(100_000)}))
 listed("npz-twice", zipped({"a.npy": npy(np.ones(3)), "a": npy(np.zeros(3))}))
 listed("npz-lzma", zipped({"a.npy": npy(np.ones(3))}, zipfile.ZIP_LZMA))
-listed("npz-long-metadata", npz(metadata=np.array("[" * 2_000_000)))
+listed("npz-long-metadata", lambda: npz(metadata=np.array("[" * 2_000_000)))
 listed("npz-nan", npz(**{"a.weight": np.full((2, 2), np.nan)}))
 
 
@@ -384,9 +385,10 @@ changed("huge-latent", lambda p: setattr(p.graph.input[0].type.tensor_type.shape
 changed("duplicate-weights", lambda p: p.graph.initializer.append(p.graph.initializer[0]))
 changed("cycle", lambda p: p.graph.node[0].input.__setitem__(0, "y"))
 changed("no-such-type", lambda p: setattr(p.graph.initializer[0], "data_type", 99))
-listed("onnx-empty-nodes", helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()
-       + b"\x3a\x80\xad\xe2\x04" + b"\x0a\x00" * 5_000_000)  # fmt: skip
-listed("onnx-packed-numbers", b"\x3a\x87\xb5\xaf\x1d\x2a\x82\xb5\xaf\x1d\x3a\xfe\xb4\xaf\x1d"
+listed("onnx-empty-nodes", lambda: whole("onnx") + b"\x3a\x80\xad\xe2\x04"
+       + b"\x0a\x00" * 5_000_000)  # fmt: skip
+listed("onnx-packed-numbers", lambda:
+       b"\x3a\x87\xb5\xaf\x1d\x2a\x82\xb5\xaf\x1d\x3a\xfe\xb4\xaf\x1d"
        + bytes(61594238))  # fmt: skip
 listed("onnx-nested", b"".join([b"\x3a\x01"] * 2000))
 
@@ -484,15 +486,24 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
+def pixels(count: int) -> bytes:
+    return chunk(b"IDAT", zlib.compress(bytes(count)))
+
+
 def png(width: int, height: int, *more: bytes) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + chunk(b"IEND", b"")
 
 
-listed("png-30000-by-30000", png(30000, 30000, chunk(b"IDAT", zlib.compress(bytes(9 * 10**6)))))
+listed(
+    "png-30000-by-30000", lambda: png(30000, 30000, chunk(b"IDAT", zlib.compress(bytes(9 * 10**6))))
+)
 listed("png-largest", png(2**31 - 1, 2**31 - 1))
 listed("png-no-size", png(0, 0))
-listed("png-text-that-inflates", png(2, 2, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))))
+listed(
+    "png-text-that-inflates",
+    lambda: png(2, 2, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))),
+)
 listed("png-no-pixels", png(2, 2))
 listed("idx-huge", b"\0\0\x08\3" + struct.pack(">3I", *[2**32 - 1] * 3))
 listed("idx-255-dimensions", b"\0\0\x08\xff" + struct.pack(">255I", *[2] * 255))
