@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims faults fuzz clean
+.PHONY: demo test lint types claims bench faults fuzz clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -22,6 +22,10 @@ types: .venv/installed-test
 
 claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/joint.py
+
+bench: .venv/installed-test
+	$(BIN)/python benchmarks/programs.py
 
 faults: .venv/installed-test
 	$(BIN)/python tests/batch/faults.py
