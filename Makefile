@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims bench clean
+.PHONY: demo test lint types claims bench faults fuzz clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -26,6 +26,12 @@ claims: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/programs.py
+
+faults: .venv/installed-test
+	$(BIN)/python tests/batch/faults.py
+
+fuzz: .venv/installed-test
+	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
 
 clean:
 	rm -rf .venv demo-output

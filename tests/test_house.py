@@ -20,6 +20,7 @@ FLOORS = [
     "methods",
     "invert",
     "io",
+    "batch",
     "zoo",
     "train",
     "plot",
@@ -27,7 +28,19 @@ FLOORS = [
     "demo",
     "cli",
 ]
-HEAVY = {"torch", "matplotlib", "PIL", "highspy", "piqp", "onnx", "dask", "typer", "tqdm"}
+HEAVY = {
+    "torch",
+    "matplotlib",
+    "PIL",
+    "highspy",
+    "piqp",
+    "onnx",
+    "dask",
+    "typer",
+    "tqdm",
+    "distributed",
+    "zarr",
+}
 
 
 def test_imports_point_one_way():

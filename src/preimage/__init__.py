@@ -2,11 +2,19 @@
 
 from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
+from preimage.batch import Store, invert_dataset, open_store
+from preimage.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    PreimageError,
+    StoppedError,
+    StoreError,
+)
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
-from preimage.io import from_torch, load, save
+from preimage.io import Limits, from_torch, load, save
 from preimage.methods import (
     METHODS,
     Adam,
@@ -37,6 +45,7 @@ __all__ = [
     "LayerReport",
     "LayerwiseLP",
     "LeakyReLU",
+    "Limits",
     "MissingExtraError",
     "PreimageError",
     "ProjectedGradient",
@@ -44,11 +53,16 @@ __all__ = [
     "Sigmoid",
     "Stage",
     "Status",
+    "StoppedError",
+    "Store",
+    "StoreError",
     "Tanh",
     "from_arrays",
     "from_torch",
     "invert",
+    "invert_dataset",
     "load",
+    "open_store",
     "save",
     "zoo",
 ]

@@ -1,6 +1,7 @@
 """The command ``preimage``: it alone prints, shows progress and sets the exit code.
 
-Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr.
+Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr;
+128 and the signal's number where one stopped a job.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import preimage
-from preimage.errors import InputError, MissingExtraError, PreimageError
+from preimage.errors import InputError, MissingExtraError, PreimageError, StoppedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,6 +207,55 @@ def invert(
     else:
         _print_summary(summary, folder)
     if not all(status.has_latent for status in inversion.status):
+        raise typer.Exit(1)
+
+
+@app.command()
+def batch(
+    network: Network,
+    source: Annotated[
+        Path,
+        typer.Argument(help="npy, npz, safetensors, IDX, a folder of PNG, or a Zarr array."),
+    ],
+    store: Annotated[Path, typer.Argument(help="Folder of the results; resumed if it is there.")],
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")] = "auto",
+    noise: Annotated[float, typer.Option(help="Bound on the largest noise entry.")] = 0.0,
+    shard_size: Annotated[int, typer.Option(help="Samples that a worker inverts at once.")] = 256,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Tries more of what failed.")] = 2,
+    stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Invert a whole dataset into a folder; run it again to go on after an interruption."""
+    generator = _load(network, layers, activation, head)
+    try:
+        found = preimage.invert_dataset(
+            generator, source, store, method, noise=noise, shard_size=shard_size, workers=workers,
+            scheduler=scheduler, retries=retries, stall=stall, progress=True,
+        )  # fmt: skip
+    except StoppedError as error:
+        typer.echo(f"preimage: {error}", err=True)
+        raise typer.Exit(128 + error.signal) from error
+    counts, left_out = found.counts(), found.quarantined
+    if as_json:
+        found_status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
+        _print_json({"store": str(store), "samples": len(found), "status": found_status,
+                     "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
+    else:
+        typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
+        for status, count in counts.items():
+            typer.echo(f"{count:>8} {status}: {status.message}")
+        for sample, reason in list(left_out.items())[:SHOWN]:
+            typer.echo(f"sample {sample} was left out: {reason}")
+        if len(left_out) > SHOWN:
+            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in the manifest")
+    if not all(status.has_latent for status in counts):
         raise typer.Exit(1)
 
 
