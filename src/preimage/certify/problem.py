@@ -1,0 +1,207 @@
+"""One sample's question, and its witnesses: codes that explain it, verified exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from preimage import lp
+from preimage.activation import Activation, Slab
+from preimage.certify import checker
+from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
+from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.tighten import output_targets
+from preimage.layer_program import LayerProgram
+
+# Powers of two whose multiples a code may be where the noise is 0.
+_GRIDS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 30)
+# How far extreme points are moved towards the middle, so that rounding cannot push them out.
+_SHRINK = (1e-9, 1e-6, 1e-4, 1e-2)
+
+
+@dataclass(eq=False)
+class Problem:
+    """Everything about one sample.
+
+    Attributes:
+        network: The numbers of the generator.
+        layers: The same as exact numbers.
+        activation: Of the last layer.
+        x: (n,) the observation.
+        noise: Its bound.
+        rounding: What is added to the noise where codes are excluded.
+        low: (k,) the box, maybe infinite.
+        high: (k,).
+        resolution: Distance up to which codes count as one; None for 1 % of the scale.
+        witnesses: Verified, first the one that the verdict is about.
+        ray: A direction in which the first witness may go on for ever.
+    """
+
+    network: Network
+    layers: list[Any]
+    activation: Activation
+    x: Array
+    noise: float
+    rounding: float
+    low: Array
+    high: Array
+    given_resolution: float | None
+    witnesses: list[Array] = field(default_factory=list)
+    ray: list[int] | None = None
+
+    @property
+    def resolution(self) -> float:
+        """1 % of the box's half-width, or of max(1, |witness|) without a box, unless given."""
+        if self.given_resolution is not None:
+            return self.given_resolution
+        if self.has_box:
+            return 0.005 * float(np.min(self.high - self.low))
+        size = max((float(np.abs(w).max(initial=0.0)) for w in self.witnesses[:1]), default=1.0)
+        return 0.01 * max(1.0, size)
+
+    @property
+    def has_box(self) -> bool:
+        """Whether all ends are finite."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    def bounds(self, noise: float) -> Bounds:
+        """The box, and what the observation says of the last layer, rounded outward."""
+        hidden = self.network.sizes[1:-1]
+        low, high = observed_interval(self.activation, self.x, noise)
+        return Bounds(
+            [self.low.copy(), *(np.full(n, -np.inf) for n in hidden), low],
+            [self.high.copy(), *(np.full(n, np.inf) for n in hidden), high],
+        )
+
+    def explains(self, z: Array) -> bool:
+        """Whether z is in S, in exact arithmetic."""
+        if not np.isfinite(z).all() or (z < self.low).any() or (z > self.high).any():
+            return False
+        if np.abs(self.outputs(z) - self.x).max(initial=0.0) > self.noise + 2 * self.rounding:
+            return False
+        box = list(zip(self.low.tolist(), self.high.tolist(), strict=True))
+        exact = [list(map(Fraction, values.tolist())) for values in (self.x, z)]
+        return bool(checker.explains(self.layers, exact[0], Fraction(self.noise), box, exact[1]))
+
+    def outputs(self, z: Array) -> Array:
+        """G(z), in floats."""
+        return self.activation(self.preactivations(z)[-1])
+
+    def preactivations(self, z: Array) -> list[Array]:
+        """Of every layer, in floats; the code first."""
+        found = [z]
+        for i in range(1, self.network.depth + 1):
+            found.append(self.network.weights[i] @ z + self.network.biases[i])
+            z = np.where(found[-1] >= 0, found[-1], self.network.slopes[i] * found[-1])
+        return found
+
+    def piece(self, z: Array) -> Relaxation:
+        """S within the linear piece of z: no unit changes its sign."""
+        bounds = self.bounds(self.noise)
+        for i, a in enumerate(self.preactivations(z)[1:-1], 1):
+            bounds.lower[i][a > 0], bounds.upper[i][a <= 0] = 0.0, 0.0
+        return relax(self.network, bounds)
+
+    def middle(self, z: Array) -> Array:
+        """The code of the piece of z with the smallest largest error (its own, if there is none).
+
+        minimise d  subject to  centre - rate d <= a_last <= centre + rate d,  the signs, the box
+        """
+        piece = self.piece(z)
+        last = piece.layer == self.network.depth
+        half = (piece.upper - piece.lower) / 2
+        unit = self.noise if self.noise > 0 else 1.0
+        rate = np.where(last, np.where(np.isfinite(half) & (half > 0), half / unit, 1.0), 0.0)
+        shift = rate * self.noise
+        parts = (piece.lower + shift, rate, piece.upper - shift, rate)
+        lower, lower_rate, upper, upper_rate = (part[None] for part in parts)
+        slab = Slab(lower, np.where(np.isfinite(lower), lower_rate, 0.0), upper,
+                    np.where(np.isfinite(upper), upper_rate, 0.0))  # fmt: skip
+        nothing = np.zeros((1, piece.weight.shape[1]))
+        found = lp.solve(LayerProgram(piece.weight, slab, "shared", nothing, piece.domain)).z[0]
+        return found if np.isfinite(found).all() else z
+
+    def extremes(self, z: Array) -> Array:
+        """Codes of the piece of z that are extreme in each coordinate, (up to 2 k, k)."""
+        piece = self.piece(z)
+        targets = output_targets(piece, range(self.network.sizes[0]))
+        found = lp.kernel.minimise(piece.program(np.stack([t.objective for t in targets])))
+        return found.z[np.isfinite(found.z).all(axis=1)]
+
+    def find_witness(self, z: Array) -> Array | None:
+        """A code in S near z, if one is found; remembered."""
+        best = np.clip(z, self.low, self.high)
+        candidates = [best]
+        for _ in range(3):
+            best = self.middle(best)
+            candidates.append(best)
+        if self.noise <= self.rounding:
+            candidates += [np.round(best * 2.0**m) / 2.0**m for m in _GRIDS]
+        for candidate in candidates:
+            if self.explains(candidate):
+                self.witnesses.append(candidate)
+                return candidate
+        return None
+
+    def find_pair(self, z: Array) -> bool:
+        """Whether two codes that are apart are found from z, a witness; they become the first."""
+        points = self.extremes(z)
+        if len(points) >= 2 and np.ptp(points, axis=0).max() > self.resolution:
+            j = int(np.ptp(points, axis=0).argmax())
+            ends = points[points[:, j].argmin()], points[points[:, j].argmax()]
+            for part in _SHRINK:
+                one, other = (end + part * (z - end) for end in ends)
+                if self._apart(one, other):
+                    return True
+            return any(self._apart(z, end + p * (z - end)) for end in ends for p in _SHRINK)
+        return False
+
+    def _apart(self, one: Array, other: Array) -> bool:
+        if np.abs(one - other).max() <= self.resolution:
+            return False
+        if not (self.explains(one) and self.explains(other)):
+            return False
+        self.witnesses[:] = [one, other]
+        return True
+
+
+def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[Array, Array]:
+    """Pre-activations whose outputs are within noise of x, rounded outward, (n,) each."""
+    low, high = np.nextafter(x - noise, -np.inf), np.nextafter(x + noise, np.inf)
+    if noise == 0:
+        low = high = x
+    bottom, top = activation.range
+    if np.isfinite(top):
+        return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+    if bottom == 0.0:
+        return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
+    ends = activation.inverse(low), activation.inverse(high)
+    return np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
+
+
+def _smooth_ends(activation: Activation, value: Array, sign: float) -> Array:
+    """An a with ``sign * (activation(a) - value) >= 0`` for certain; infinite if none is found."""
+    a = activation.inverse(value)
+    pad = 2.0**-40 * (1.0 + np.abs(a))
+    for _ in range(12):
+        margin = sign * (activation(a + sign * pad) - value)
+        pad = np.where(margin > 16 * UNIT, pad, 4 * pad)
+    proven = sign * (activation(a + sign * pad) - value) > 16 * UNIT
+    return np.where(proven, a + sign * pad, sign * np.inf)
+
+
+def rounding_error(network: Network, x: Array, z: Array) -> float:
+    """A bound on the error of a forward pass in floats at z, and of adding noise to it."""
+    if not np.isfinite(z).all():
+        return 0.0
+    error = np.zeros_like(z)
+    for i in range(1, network.depth + 1):
+        weight, magnitude = network.weights[i], network.magnitudes[i]
+        size = magnitude @ np.abs(z) + np.abs(network.biases[i])
+        error = rounding(weight.shape[1] + 3) * size + magnitude @ error
+        a = weight @ z + network.biases[i]
+        z = np.where(a >= 0, a, network.slopes[i] * a)
+    return float(2 * error.max(initial=0.0) + 2 * UNIT * np.abs(x).max(initial=0.0))
