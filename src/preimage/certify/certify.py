@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from preimage.activation import Sigmoid, Tanh, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Certificate, Claim, box_record
+from preimage.certify.equations import find_free_pair
 from preimage.certify.problem import Problem, observed_interval, rounding_error
 from preimage.certify.proof import Node, hexed
 from preimage.certify.search import Budget, enclose, settle, spread
@@ -100,6 +101,8 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
     """What is proven of one sample."""
     witness = problem.find_witness(start) if np.isfinite(start).all() else None
     apart = witness is not None and problem.find_pair(witness)
+    if witness is not None and not apart and (problem.noise <= problem.rounding or not problem.has_box):
+        apart = find_free_pair(problem, witness)
     root = enclose(problem, budget, rounds)
     tree, stopped = Node.of(root), ""
     if not apart and not root.empty:
@@ -109,7 +112,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
             stopped = "the codes may be unbounded: pass `box`"
     elif root.empty:
         tree.end = "empty"
-    low, high = tree.hull()
+    low, high = tree.hull(problem.witnesses[0] if problem.witnesses else None)
     verdict, distance, reason = _verdict(problem, low, high, stopped)
     box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
     noise = hexed(problem.noise)
@@ -130,6 +133,8 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
 def _verdict(
     problem: Problem, low: Array, high: Array, stopped: str
 ) -> tuple[str, float, str]:
+    if problem.ray is not None:
+        return "ambiguous", np.inf, ""
     if len(problem.witnesses) > 1:
         apart = float(np.abs(problem.witnesses[0] - problem.witnesses[1]).max())
         return "ambiguous", float(np.nextafter(apart * (1 - 2.0**-50), 0.0)), ""

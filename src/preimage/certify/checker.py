@@ -192,8 +192,10 @@ class State:
         )
         for unit, side, multipliers in proofs:
             total, g = self.backward(start, multipliers, {})
-            total += sum(least(v, v, ranges[j]) for j, v in enumerate(g) if j not in loose)
-            rate = sum(-abs(g[j]) for j in loose - {unit}) + (g[unit] if side else -g[unit])
+            rate = g[unit] if side else -g[unit]
+            for v, pair in zip(g[:unit] + g[unit + 1 :], ranges[:unit] + ranges[unit + 1 :]):
+                end = pair[v < 0]
+                total, rate = (total, rate - abs(v)) if math.isinf(end) else (total + v * end, rate)
             require(rate >= 0 and total + rate * value > 0, "a radius is not proven")
         for j in loose:
             c = self.slopes[start][j]

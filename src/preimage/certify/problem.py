@@ -154,12 +154,13 @@ class Problem:
             ends = points[points[:, j].argmin()], points[points[:, j].argmax()]
             for part in _SHRINK:
                 one, other = (end + part * (z - end) for end in ends)
-                if self._apart(one, other):
+                if self.are_apart(one, other):
                     return True
-            return any(self._apart(z, end + p * (z - end)) for end in ends for p in _SHRINK)
+            return any(self.are_apart(z, end + p * (z - end)) for end in ends for p in _SHRINK)
         return False
 
-    def _apart(self, one: Array, other: Array) -> bool:
+    def are_apart(self, one: Array, other: Array) -> bool:
+        """Whether two codes are farther apart than the resolution, and both in S; remembered."""
         if np.abs(one - other).max() <= self.resolution:
             return False
         if not (self.explains(one) and self.explains(other)):

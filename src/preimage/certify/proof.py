@@ -40,12 +40,14 @@ class Node:
         """A leaf, whose steps and bounds follow those of the deduction."""
         return Node(deduction.bounds, deduction.steps)
 
-    def hull(self) -> tuple[Array, Array]:
+    def hull(self, witness: Array | None) -> tuple[Array, Array]:
         """The smallest box around the codes that may be left; crossed where there are none."""
         if self.split is not None:
-            lows, highs = zip(*(child.hull() for child in self.children), strict=True)
+            lows, highs = zip(*(child.hull(witness) for child in self.children), strict=True)
             return np.min(lows, axis=0), np.max(highs, axis=0)
         low, high = self.bounds.lower[0].copy(), self.bounds.upper[0].copy()
+        if self.end == "point" and witness is not None:
+            return witness, witness
         if self.end == "empty":
             low[:], high[:] = np.inf, -np.inf
         return low, high

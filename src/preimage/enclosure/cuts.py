@@ -106,7 +106,7 @@ def find_cuts(
     """
     sums, g, g_error = _backward(network, bounds, slopes, start, mu, targets)
     c, error = network.slopes[start], g_error + 4 * UNIT * np.abs(g)
-    kinked = _outward(c * g, g, (c + 4 * UNIT) * error, error)
+    kinked = _outward(c * g, g, np.where(c > 0, (c + 4 * UNIT) * error, 0.0), error)
     sums.add_terms(kinked, start, bounds, targets)
     rest, own = sums.rest(), sums.own
     ends = np.empty(len(rest))
@@ -144,15 +144,21 @@ def find_radius(
     low, high = bounds.outputs(network, start)
     loose = np.isinf(low) | np.isinf(high)
     error = g_error + 4 * UNIT * np.abs(g)
-    bounded = _outward(g, g, error, error)
-    size = np.where(loose, 0.0, 1.0)
-    ends = np.where(loose, 0.0, low), np.where(loose, 0.0, high)
-    sums.add(size * bounded.least(*ends))
+    least, most = g - error, g + error  # of the exact g
+    bounded = np.minimum(_Kinked(least, least).least(low, high), _Kinked(most, most).least(low, high))
+    # Where an end is infinite, t stands for it, and the other end for itself.
+    reach = np.where(np.isinf(high), np.maximum(-least, 0.0), 0.0)
+    reach = reach + np.where(np.isinf(low), np.maximum(most, 0.0), 0.0)
+    with np.errstate(invalid="ignore"):
+        fixed = np.minimum(least * low, most * low), np.minimum(least * high, most * high)
+    fixed_low = np.where((most > 0) & np.isfinite(low), np.minimum(fixed[0], 0.0), 0.0)
+    fixed_high = np.where((least < 0) & np.isfinite(high), np.minimum(fixed[1], 0.0), 0.0)
+    terms = np.where(loose, fixed_low + fixed_high, bounded)
     every = np.arange(len(g))
-    own = np.where(targets.upper, 1.0, -1.0) * g[every, targets.unit]
-    others = np.where(loose, np.abs(g) + error, 0.0)
-    others[every, targets.unit] = 0.0
-    rate = own - error[every, targets.unit] - others.sum(axis=1) * (1 + 1e-9)
+    own = np.where(targets.upper, least[every, targets.unit], -most[every, targets.unit])
+    terms[every, targets.unit], reach[every, targets.unit] = 0.0, 0.0
+    sums.add(terms)
+    rate = own - np.where(loose, reach, 0.0).sum(axis=1) * (1 + 1e-9)
     if not (rate > 0).all():
         return float("inf")
     finite = np.concatenate([end[loose & np.isfinite(end)] for end in (low, high)])
@@ -215,8 +221,8 @@ def _backward(
             rounded = 4 * UNIT * (np.abs(g) + np.abs(mu[i]))
             rho_error = np.where(known, g_error + rounded, 0.0) * np.maximum(share, UNIT)
             rho_error = rho_error + np.where(known, rounded, 0.0)
-            open_ = _outward(c * g - mu[i], g - mu[i], (c + 4 * UNIT) * g_error
-                             + (1 + c) * rounded, g_error + rounded)  # fmt: skip
+            m_error = np.where(c > 0, (c + 4 * UNIT) * g_error + (1 + c) * rounded, 0.0)
+            open_ = _outward(c * g - mu[i], g - mu[i], m_error, g_error + rounded)
             # Where the slope is known, it cancels: the term is -mu a.
             kinked = _Kinked(np.where(known, -mu[i], open_.m), np.where(known, -mu[i], open_.p))
         sums.add_terms(kinked, i, bounds, targets)
@@ -251,9 +257,9 @@ def _reach(line: _Kinked, low: Array, high: Array, rest: Array) -> Array:
 
     Infinite where t is the whole interval.
     """
-    need = -rest
+    need = np.where(rest == 0, _TINY, -rest)
     with np.errstate(invalid="ignore", divide="ignore"):
-        started = (line.at(low) > need) & ~((need == 0) & (low <= 0))
+        started = line.at(low) > need
         # Below 0 a falling line meets a positive need at need / m; all others go on to 0.
         stop = np.where(need > 0, np.where(line.m < 0, need / line.m, low), np.inf)
         # From there, or from a positive low, it must fall to fail.

@@ -13,11 +13,12 @@ backward pass of one layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage import lp
 from preimage.activation import Slab
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.layer_program import LayerProgram
@@ -65,6 +66,23 @@ class Relaxation:
             np.broadcast_to(self.lower, shape), zero, np.broadcast_to(self.upper, shape), zero
         )
         return LayerProgram(self.weight, slab, "none", objective, self.domain)
+
+    def loosened(self) -> Relaxation:
+        """With rows as much wider, and a little more, as it takes to have a point.
+
+        minimise d  subject to  lower - rate d <= weight v <= upper + rate d,  low <= v <= high
+        """
+        rate = np.abs(self.weight).max(axis=1, initial=0.0)
+        rate = np.where(rate > 0, rate, 1.0)
+        nothing = np.zeros((1, self.weight.shape[1]))
+        program = self.program(nothing)
+        rates = (np.where(np.isfinite(end), rate, 0.0)[None] for end in (self.lower, self.upper))
+        lower_rate, upper_rate = rates
+        slab = program.slab._replace(lower_rate=lower_rate, upper_rate=upper_rate)
+        slack = lp.solve(replace(program, slab=slab, slack="shared")).slack[0]
+        if not slack > 0:
+            return self
+        return replace(self, lower=self.lower - 2 * slack * rate, upper=self.upper + 2 * slack * rate)
 
     def undecided(self) -> list[tuple[int, int]]:
         """Layer and number of the undecided units above `start`."""

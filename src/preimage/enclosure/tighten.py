@@ -12,9 +12,12 @@ from preimage import lp
 from preimage.enclosure.cuts import Cut, Targets, find_cuts
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.relaxation import Relaxation
+from preimage.lp import Outcome
 
 # A cut is kept if it takes this part of the interval away, or decides a sign.
 _WORTH = 0.01
+# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
+_SMALL = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +161,22 @@ def sign_targets(network: Network, relaxation: Relaxation) -> list[Target]:
     return found
 
 
-def solve(relaxation: Relaxation, objective: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Signed row multipliers of each objective, (targets, rows), and which were found."""
-    found = lp.kernel.minimise(relaxation.program(objective))
+def solve(
+    relaxation: Relaxation, objective: Array
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Signed row multipliers of each objective, (targets, rows).
+
+    Returns:
+        The multipliers, which of them are an optimum's, and which prove that there is no point.
+    """
+    program = relaxation.program(objective)
+    small = relaxation.weight.size <= _SMALL
+    found = lp.solve(program) if small else lp.kernel.minimise(program)
     dual = found.dual_lower - found.dual_upper
-    return dual, np.isfinite(dual).all(axis=1)
+    known = np.isfinite(dual).all(axis=1)
+    return dual, known & (found.outcome == Outcome.OPTIMAL), known & (
+        found.outcome == Outcome.INFEASIBLE
+    )  # fmt: skip
 
 
 def pull(
@@ -171,13 +185,16 @@ def pull(
     """Solve one linear program for each wanted end and cut there; the largest part cut off."""
     if not wanted or deduction.empty:
         return 0.0
-    dual, good = solve(relaxation, np.stack([target.objective for target in wanted]))
-    wanted = [target for target, found in zip(wanted, good, strict=True) if found]
-    if not wanted:
+    dual, optimal, empty = solve(relaxation, np.stack([target.objective for target in wanted]))
+    good = np.flatnonzero(optimal | empty)
+    if empty.any():
+        good = np.flatnonzero(empty)[:1]  # one proof that there is no code is enough
+    if not len(good):
         return 0.0
+    wanted = [wanted[index] for index in good]
     mu = relaxation.multipliers(network, dual[good])
     for row, target in enumerate(wanted):
-        if target.layer > relaxation.start:
+        if target.layer > relaxation.start and optimal[good[row]]:
             mu[target.layer][row, target.unit] += target.share
     targets = Targets(
         np.array([target.layer for target in wanted]),
