@@ -2,6 +2,7 @@
 
 from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from preimage.certify import Certificate, certify
 from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
@@ -25,6 +26,7 @@ __all__ = [
     "Activation",
     "Adam",
     "Auto",
+    "Certificate",
     "Exact",
     "FormatError",
     "GaussNewton",
@@ -45,6 +47,7 @@ __all__ = [
     "Stage",
     "Status",
     "Tanh",
+    "certify",
     "from_arrays",
     "from_torch",
     "invert",

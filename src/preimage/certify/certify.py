@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from preimage.activation import Sigmoid, Tanh, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Certificate, Claim, box_record
-from preimage.certify.equations import find_free_pair
+from preimage.certify.equations import exact_solutions, find_free_pair
 from preimage.certify.problem import Problem, observed_interval, rounding_error
 from preimage.certify.proof import Node, hexed
 from preimage.certify.search import Budget, enclose, settle, spread
@@ -100,6 +100,8 @@ def certify(
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: str) -> Claim:
     """What is proven of one sample."""
     witness = problem.find_witness(start) if np.isfinite(start).all() else None
+    if witness is None and problem.noise <= problem.rounding and np.isfinite(start).all():
+        witness = problem.first(exact_solutions(problem, problem.middle(start)))
     apart = witness is not None and problem.find_pair(witness)
     if witness is not None and not apart and (problem.noise <= problem.rounding or not problem.has_box):
         apart = find_free_pair(problem, witness)

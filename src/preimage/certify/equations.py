@@ -36,40 +36,58 @@ def independent_rows(problem: Problem, z: Array) -> list[int]:
     return rows[order[: int((pivots > _RANK * pivots[0]).sum())]].tolist()
 
 
-def free_directions(problem: Problem, z: Array) -> list[list[int]]:
-    """A basis, in integers, of the directions in which no equation of z's piece changes."""
+def _equations(problem: Problem, z: Array) -> tuple[list[list[Fraction]], list[int]]:
+    """``J z = x - c`` of the independent rows on z's piece, as reduced rows (J, x - c); pivots."""
     signs = problem.preactivations(z)
-    matrix = []
+    rows = []
     for row in independent_rows(problem, z):
-        g = [Fraction(int(j == row)) for j in range(len(problem.x))]
+        rho = [Fraction(int(j == row)) for j in range(len(problem.x))]
+        rest = Fraction(float(problem.x[row]))
         for i in range(problem.network.depth, 0, -1):
-            g = problem.layers[i - 1].adjoint(g)
+            layer = problem.layers[i - 1]
+            rest -= sum(r * b for r, b in zip(rho, layer.bias, strict=True) if r)
+            g = layer.adjoint(rho)
             if i > 1:
                 slopes = problem.layers[i - 2].slopes
-                g = [v if a > 0 else c * v for v, a, c in zip(g, signs[i - 1], slopes, strict=True)]
-        matrix.append(g)
-    return _null_space(matrix, len(z))
-
-
-def _null_space(matrix: list[list[Fraction]], size: int) -> list[list[int]]:
-    """By Gauss-Jordan elimination."""
+                known = zip(g, signs[i - 1].tolist(), slopes, strict=True)
+                rho = [v if a > 0 else c * v for v, a, c in known]
+        rows.append([*g, rest])
     pivots: list[int] = []
-    for column in range(size):
+    for column in range(len(z)):
         done = len(pivots)
-        row = next((r for r in range(done, len(matrix)) if matrix[r][column]), None)
-        if row is None:
+        pivot = next((r for r in range(done, len(rows)) if rows[r][column]), None)
+        if pivot is None:
             continue
-        matrix[done], matrix[row] = matrix[row], matrix[done]
-        matrix[done] = top = [v / matrix[done][column] for v in matrix[done]]
-        for r, other in enumerate(matrix):
+        rows[done], rows[pivot] = rows[pivot], rows[done]
+        rows[done] = top = [v / rows[done][column] for v in rows[done]]
+        for r, other in enumerate(rows):
             if r != done and other[column]:
-                matrix[r] = [v - other[column] * t for v, t in zip(other, top, strict=True)]
+                rows[r] = [v - other[column] * t for v, t in zip(other, top, strict=True)]
         pivots.append(column)
+    return rows, pivots
+
+
+def exact_solutions(problem: Problem, z: Array) -> list[Array]:
+    """Solutions of the equations of z's piece near z: what they leave free is rounded."""
+    rows, pivots = _equations(problem, z)
+    found = []
+    for grid in (1.0, 2.0**10, 2.0**30):
+        code = list(map(Fraction, (np.round(z * grid) / grid).tolist()))
+        free = [column for column in range(len(z)) if column not in pivots]
+        for row, pivot in zip(rows, pivots, strict=False):
+            code[pivot] = row[-1] - sum(row[column] * code[column] for column in free)
+        found.append(np.array([float(v) for v in code]))
+    return found
+
+
+def free_directions(problem: Problem, z: Array) -> list[list[int]]:
+    """A basis, in integers, of the directions in which no equation of z's piece changes."""
+    rows, pivots = _equations(problem, z)
     basis = []
-    for column in sorted(set(range(size)) - set(pivots)):
-        direction = [Fraction(int(j == column)) for j in range(size)]
-        for row, pivot in enumerate(pivots):
-            direction[pivot] = -matrix[row][column]
+    for column in sorted(set(range(len(z))) - set(pivots)):
+        direction = [Fraction(int(j == column)) for j in range(len(z))]
+        for row, pivot in zip(rows, pivots, strict=False):
+            direction[pivot] = -row[column]
         scale = math.lcm(*(v.denominator for v in direction))
         basis.append([int(v * scale) for v in direction])
     return basis

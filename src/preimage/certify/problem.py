@@ -16,8 +16,6 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import output_targets
 from preimage.layer_program import LayerProgram
 
-# Powers of two whose multiples a code may be where the noise is 0.
-_GRIDS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 30)
 # How far extreme points are moved towards the middle, so that rounding cannot push them out.
 _SHRINK = (1e-9, 1e-6, 1e-4, 1e-2)
 
@@ -113,8 +111,9 @@ class Problem:
         piece = self.piece(z)
         last = piece.layer == self.network.depth
         half = (piece.upper - piece.lower) / 2
-        unit = self.noise if self.noise > 0 else 1.0
-        rate = np.where(last, np.where(np.isfinite(half) & (half > 0), half / unit, 1.0), 0.0)
+        # Half the width of a two-sided row is its noise in units of the pre-activation.
+        rate = np.where(last & np.isfinite(half), half / self.noise if self.noise else 1.0, last)
+        rate = np.where(last, np.clip(rate, 1e-6, 1e6), 0.0)
         shift = rate * self.noise
         parts = (piece.lower + shift, rate, piece.upper - shift, rate)
         lower, lower_rate, upper, upper_rate = (part[None] for part in parts)
@@ -138,8 +137,10 @@ class Problem:
         for _ in range(3):
             best = self.middle(best)
             candidates.append(best)
-        if self.noise <= self.rounding:
-            candidates += [np.round(best * 2.0**m) / 2.0**m for m in _GRIDS]
+        return self.first(candidates)
+
+    def first(self, candidates: list[Array]) -> Array | None:
+        """The first code in S; remembered."""
         for candidate in candidates:
             if self.explains(candidate):
                 self.witnesses.append(candidate)
