@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -64,7 +65,7 @@ Family = Callable[[np.random.Generator], Plan]
 def _network(
     rng: np.random.Generator, sizes: list[int], scale: float = 1.0, **kind: object
 ) -> preimage.Generator:
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     weights = [scale * rng.normal(size=(n, k)) / np.sqrt(k) for k, n in pairs]
     return preimage.from_arrays(weights, **kind)
 
@@ -314,6 +315,108 @@ def write(folder: Path, plan: Plan, certificate: preimage.Certificate) -> list[s
     return [str(path) for path in paths]
 
 
+def _cuts(node: dict) -> list[list]:
+    """All cuts of a tree."""
+    found = [cut for step in node["steps"] if step[0] == "cuts" for cut in step[1:]]
+    return found + [cut for child in node.get("children", []) for cut in _cuts(child)]
+
+
+def _turn(cut: list) -> None:
+    """Change the sign of the multipliers of a cut's lowest layer."""
+    cut[5][0][1] = [(-float.fromhex(value)).hex() for value in cut[5][0][1]]
+
+
+def _move(sample: dict, key: str, factor: float) -> None:
+    sample[key] = (float.fromhex(sample[key]) * factor).hex()
+
+
+def mutate(kind: str, content: dict, rng: np.random.Generator) -> bool:
+    """Change one sample of a certificate in place; False where this kind does not apply."""
+    sample = content["samples"][int(rng.integers(len(content["samples"])))]
+    verdict, tree = sample["verdict"], sample["proof"]
+    cuts = [cut for cut in _cuts(tree) if cut[5] and cut[5][0][1]]
+    match kind:
+        case "turned multipliers":
+            if not cuts:
+                return False
+            _turn(cuts[int(rng.integers(len(cuts)))])
+        case "truncated tree":
+            # Without a cut of the code itself, the steps prove nothing that is claimed.
+            if verdict == "undecided" or not any(cut[0] == 0 for cut in _cuts(tree)):
+                return False
+            tree.clear()
+            tree.update(steps=[], end="empty" if verdict == "infeasible" else "box", rows=[])
+        case "lost child":
+            if "split" not in tree:
+                return False
+            tree["children"].pop()
+        case "other noise":
+            _move(sample, "noise", 0.5)
+            return sample["noise"] != "0x0.0p+0"
+        case "other box":
+            if sample["box"] is None:
+                return False
+            sample["box"][1][0] = (float.fromhex(sample["box"][1][0]) / 2).hex()
+        case "other verdict":
+            others = {"unique", "ambiguous", "infeasible"} - {verdict}
+            sample["verdict"] = sorted(others)[int(rng.integers(len(others)))]
+        case "smaller box":
+            if verdict == "infeasible":
+                return False
+            low, high = (float.fromhex(sample[end][0]) for end in ("lower", "upper"))
+            if not low < high < np.inf or low == -np.inf:
+                return False
+            sample["lower"][0] = (low + 0.25 * (high - low)).hex()
+        case "moved witness":
+            if not sample["witnesses"]:
+                return False
+            place = sample["witnesses"][0]
+            place[0] = (float.fromhex(place[0]) + 1e3).hex()
+    return True
+
+
+KINDS = ("bit flip", "swapped observation", "turned multipliers", "truncated tree", "lost child",
+         "other noise", "other box", "other verdict", "smaller box", "moved witness")  # fmt: skip
+
+
+def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], list[str]]:
+    """Mutants of one certificate; all but the bit flips carry a new, fitting seal."""
+    rng = np.random.default_rng([seed, list(FAMILIES).index(name)])
+    plan = FAMILIES[name](rng)
+    plan.x, plan.codes = plan.x[:4], plan.codes[:4]
+    certificate = preimage.certify(plan.generator, plan.x, noise=plan.noise, box=plan.box)
+    tried: Counter[str] = Counter()
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(Path(folder), plan, certificate)
+        data = Path(paths[0]).read_bytes()
+        checker.check(*paths)
+        while tried.total() < count:
+            kind = KINDS[int(rng.integers(len(KINDS)))]
+            mutant, x = bytearray(data), plan.x
+            if kind == "bit flip":
+                mutant[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+            elif kind == "swapped observation":
+                x = np.roll(plan.x, 1, axis=0)
+                if np.array_equal(x, plan.x):
+                    continue
+            else:
+                content = json.loads(data)
+                del content["digest"]
+                if not mutate(kind, content, rng):
+                    continue
+                mutant[:] = json.dumps(content | {"digest": checker.seal(content)}).encode()
+            Path(paths[0]).write_bytes(mutant)
+            np.save(paths[2], x)
+            tried[kind] += 1
+            try:
+                checker.check(*paths)
+            except Exception:
+                continue
+            wrong.append(f"{name}, seed {seed}: a mutant passed: {kind}")
+    return name, tried, wrong
+
+
 def main() -> int:
     """Run all families."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -339,9 +442,22 @@ def main() -> int:
         print(f"{name:<28}" + "".join(f"{counts[column]:>12}" for column in columns))
     posed, open_ = (sum(counts[c] for counts in totals.values()) for c in ("well-posed", "open"))
     claims = PER_NETWORK * len(jobs)
+    tried: Counter[str] = Counter()
+    passed: list[str] = []
+    part = -(-options.mutants // len(names))
+    with ProcessPoolExecutor(options.jobs) as pool:
+        arguments = names, [1] * len(names), [part] * len(names)
+        for _, counts, found in pool.map(run_mutants, *arguments):
+            tried += counts
+            passed += found
+    for text in passed:
+        print("PASSED", text, flush=True)
+    for kind in KINDS:
+        print(f"{kind:<28}{tried[kind]:>12} mutants")
     decided = 1 - open_ / max(posed, 1)
     print(f"{claims} claims, {len(wrong)} false; {decided:.2%} of {posed} well-posed ones decided")
-    return 0 if not wrong and decided >= 0.99 else 1
+    print(f"{tried.total()} mutants, {len(passed)} passed")
+    return 0 if not wrong and not passed and decided >= 0.99 else 1
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class Certificate:
             return np.array(rows, dtype=np.float64).reshape(len(claims), k)
 
         nothing = np.full(k, np.nan)
-        parts: list[Any] = [
+        parts = [
             np.array([claim.verdict for claim in claims], dtype=object),
             np.array([claim.reason for claim in claims], dtype=object),
             stack([claim.lower for claim in claims]),
@@ -129,7 +129,11 @@ class Certificate:
             np.array([claim.distance for claim in claims]),
             np.array([claim.resolution for claim in claims]),
         ]
-        return Certificate(*((part[0] for part in parts) if single else parts), tuple(claims))
+        shown: list[Any] = [part[0] if single else part for part in parts]
+        verdict, reason, lower, upper, witness, other, distance, resolution = shown
+        return Certificate(
+            verdict, reason, lower, upper, witness, other, distance, resolution, tuple(claims)
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""

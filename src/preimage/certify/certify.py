@@ -103,7 +103,11 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
     if witness is None and problem.noise <= problem.rounding and np.isfinite(start).all():
         witness = problem.first(exact_solutions(problem, problem.middle(start)))
     apart = witness is not None and problem.find_pair(witness)
-    if witness is not None and not apart and (problem.noise <= problem.rounding or not problem.has_box):
+    if (
+        witness is not None
+        and not apart
+        and (problem.noise <= problem.rounding or not problem.has_box)
+    ):
         apart = find_free_pair(problem, witness)
     root = enclose(problem, budget, rounds)
     tree, stopped = Node.of(root), ""
@@ -132,9 +136,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
     )  # fmt: skip
 
 
-def _verdict(
-    problem: Problem, low: Array, high: Array, stopped: str
-) -> tuple[str, float, str]:
+def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[str, float, str]:
     if problem.ray is not None:
         return "ambiguous", np.inf, ""
     if len(problem.witnesses) > 1:

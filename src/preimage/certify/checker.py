@@ -6,7 +6,7 @@ OBSERVATION an npy file. Exit code 0: every verdict is proven. 1: not so, or one
 
 With ``a_i = W_i z_{i-1} + b_i``, ``z_i = s_i(a_i)`` and any multipliers rho_i, every code gives
 
-   0 = sum_i rho_i b_i + sum_ij (g_ij s_i(a_ij) - rho_ij a_ij) + sum_j g_0j z_0j, g_{i-1} = W_i' rho_i
+    0 = sum_i rho_i b_i + sum_ij (g_ij s_i(a_ij) - rho_ij a_ij) + sum_j g_0j z_j, g_i-1 = W_i'rho_i
 
 Each term has a least value over an interval. Where these sum to more than 0, there is no code.
 """
@@ -23,8 +23,7 @@ from fractions import Fraction
 from pathlib import Path
 
 INF, PRIME, TINY = math.inf, 2**61 - 1, Fraction(1, 10**70)
-FORMATS = {"F64": "d", "F32": "f", "I64": "q", "I32": "i"}
-FORMATS |= {"<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|u1": "B"}
+FORMATS = {"F64": "d", "F32": "f", "<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|u1": "B"}
 
 
 def require(condition, message):
@@ -70,7 +69,6 @@ class Layer:
         return [Fraction(t, scale * self.scale) for t in total]
 
     def output(self, j, a):
-        """Bounds on the output of unit j."""
         if not self.smooth:
             return (bend(a, self.slopes[j]),) * 2
         t = (2 if self.smooth == "tanh" else 1) * a
@@ -127,9 +125,12 @@ def escapes(layers, z, ray):
 
 def least(below, above, ends):
     """The least value over an interval of the function with these slopes below and above 0."""
-    slopes = [(above if end >= 0 else below, end) for end in ends]
-    inner = [Fraction(0)] if ends[0] <= 0 <= ends[1] else []
-    return min(inner + [slope * end if slope else Fraction(0) for slope, end in slopes])
+    values = [Fraction(0)] if ends[0] <= 0 <= ends[1] else []
+    for end in ends:
+        slope = above if end >= 0 else below
+        infinite = INF if (slope > 0) == (end > 0) else -INF
+        values.append((infinite if math.isinf(end) else slope * end) if slope else Fraction(0))
+    return min(values)
 
 
 class State:
@@ -148,6 +149,7 @@ class State:
 
         ``rho_ij`` is the given multiplier, plus ``g_ij`` times the slope of a unit of known sign.
         """
+        require(0 <= start < len(self.layers), "a step starts nowhere")
         total, g = Fraction(0), None
         for i in range(start + len(multipliers), start, -1):
             layer, mu = self.layers[i - 1], dict(zip(*multipliers[i - start - 1], strict=True))
@@ -187,9 +189,8 @@ class State:
         loose = {j for j, pair in enumerate(ranges) if any(map(math.isinf, pair))}
         wanted = {(j, side) for j in loose for side in (0, 1) if math.isinf(ranges[j][side])}
         require(wanted <= {(unit, side) for unit, side, _ in proofs}, "a radius has gaps")
-        require(
-            all(abs(v) in (INF, min(abs(v), value)) for j in loose for v in ranges[j]), "radius"
-        )
+        finite = [v for j in loose for v in ranges[j] if not math.isinf(v)]
+        require(all(abs(v) <= value for v in finite), "a radius is too small")
         for unit, side, multipliers in proofs:
             total, g = self.backward(start, multipliers, {})
             rate = g[unit] if side else -g[unit]
@@ -203,7 +204,7 @@ class State:
 
 
 def check_only(state, rows, at, x, noise):
-    """Prove that equations leave no code but ``at[0]`` within the bounds of the state."""
+    """Prove that equations leave no code but ``at[0]`` within the bounds."""
     for row, ends in zip(at, state.intervals, strict=True):
         require(all(p[0] <= v <= p[1] for v, p in zip(row, ends, strict=True)), "point: elsewhere")
     last = state.layers[-1]
@@ -256,10 +257,8 @@ def check_sample(layers, x, sample):
     noise, resolution = number(sample["noise"]), number(sample["resolution"])
     wider = noise + number(sample["rounding"])
     require(0 <= noise <= wider < INF, "noise: expected finite numbers of at least 0")
-    size, ends = (
-        layers[0].columns,
-        sample["box"] or [["-inf"] * layers[0].columns, ["inf"] * layers[0].columns],
-    )
+    size = layers[0].columns
+    ends = sample["box"] or [["-inf"] * size, ["inf"] * size]
     box = [list(map(number, pair)) for pair in zip(*ends, strict=True)]
     codes = [list(map(number, z)) for z in sample["witnesses"]]
     require(len(box) == size and all(len(z) == size for z in codes), "sizes do not fit")
@@ -322,7 +321,6 @@ def pack(values):
 
 
 def read_observation(path, size):
-    """The rows of an npy file."""
     data = Path(path).read_bytes()
     width = 2 if data[6] == 1 else 4
     start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
@@ -334,7 +332,6 @@ def read_observation(path, size):
 
 
 def seal(content):
-    """The digest of a part of the certificate."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -347,10 +344,8 @@ def check(certificate, network, observation):
     verdicts = []
     for row, sample in zip(rows, content["samples"], strict=True):
         seen = hashlib.sha256(pack(row)).hexdigest()
-        require(
-            sample["bound_to"] == seal([digest, seen, sample["noise"], sample["box"]]),
-            "it is about another network, observation, noise or box",
-        )
+        bound = seal([digest, seen, sample["noise"], sample["box"]])
+        require(sample["bound_to"] == bound, "it is about another network, observation or noise")
         verdicts.append(check_sample(layers, list(map(Fraction, row)), sample))
     return verdicts
 

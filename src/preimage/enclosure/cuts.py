@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
 
 _TINY = 2.0**-1000
+# Stands for 0 where a proof would just fail at 0 itself.
+_ALMOST_ZERO = 2.0**-300
 # Cuts stop this far, relatively, before the place where the proof would just fail.
 _MARGIN = 2.0**-40
 
@@ -145,7 +147,9 @@ def find_radius(
     loose = np.isinf(low) | np.isinf(high)
     error = g_error + 4 * UNIT * np.abs(g)
     least, most = g - error, g + error  # of the exact g
-    bounded = np.minimum(_Kinked(least, least).least(low, high), _Kinked(most, most).least(low, high))
+    bounded = np.minimum(
+        _Kinked(least, least).least(low, high), _Kinked(most, most).least(low, high)
+    )
     # Where an end is infinite, t stands for it, and the other end for itself.
     reach = np.where(np.isinf(high), np.maximum(-least, 0.0), 0.0)
     reach = reach + np.where(np.isinf(low), np.maximum(most, 0.0), 0.0)
@@ -163,7 +167,7 @@ def find_radius(
         return float("inf")
     finite = np.concatenate([end[loose & np.isfinite(end)] for end in (low, high)])
     radius = max((-sums.rest() / rate).max(initial=0.0), np.abs(finite).max(initial=0.0))
-    return float(radius * (1 + _MARGIN) + _TINY)
+    return float(radius * (1 + _MARGIN) + _ALMOST_ZERO)
 
 
 class _Sums:
@@ -257,7 +261,7 @@ def _reach(line: _Kinked, low: Array, high: Array, rest: Array) -> Array:
 
     Infinite where t is the whole interval.
     """
-    need = np.where(rest == 0, _TINY, -rest)
+    need = np.where(rest == 0, _ALMOST_ZERO, -rest)
     with np.errstate(invalid="ignore", divide="ignore"):
         started = line.at(low) > need
         # Below 0 a falling line meets a positive need at need / m; all others go on to 0.

@@ -22,6 +22,7 @@ from preimage import lp
 from preimage.activation import Slab
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.layer_program import LayerProgram
+from preimage.lp import duality
 
 Index = NDArray[np.intp]
 
@@ -67,22 +68,21 @@ class Relaxation:
         )
         return LayerProgram(self.weight, slab, "none", objective, self.domain)
 
-    def loosened(self) -> Relaxation:
-        """With rows as much wider, and a little more, as it takes to have a point.
+    def elastic(self) -> lp.Solution:
+        """The least d by which every row, in units of its largest entry, must be widened.
 
         minimise d  subject to  lower - rate d <= weight v <= upper + rate d,  low <= v <= high
         """
+        return lp.solve(duality.elastic(self.program(np.zeros((1, self.weight.shape[1])))))
+
+    def loosened(self) -> Relaxation:
+        """With rows widened by that, and a little more, so that there is a point."""
+        slack = self.elastic().slack[0]
         rate = np.abs(self.weight).max(axis=1, initial=0.0)
-        rate = np.where(rate > 0, rate, 1.0)
-        nothing = np.zeros((1, self.weight.shape[1]))
-        program = self.program(nothing)
-        rates = (np.where(np.isfinite(end), rate, 0.0)[None] for end in (self.lower, self.upper))
-        lower_rate, upper_rate = rates
-        slab = program.slab._replace(lower_rate=lower_rate, upper_rate=upper_rate)
-        slack = lp.solve(replace(program, slab=slab, slack="shared")).slack[0]
-        if not slack > 0:
-            return self
-        return replace(self, lower=self.lower - 2 * slack * rate, upper=self.upper + 2 * slack * rate)
+        more = 2 * slack * np.where(rate > 0, rate, 1.0)
+        return (
+            replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
+        )
 
     def undecided(self) -> list[tuple[int, int]]:
         """Layer and number of the undecided units above `start`."""

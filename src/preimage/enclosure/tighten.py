@@ -173,6 +173,11 @@ def solve(
     small = relaxation.weight.size <= _SMALL
     found = lp.solve(program) if small else lp.kernel.minimise(program)
     dual = found.dual_lower - found.dual_upper
+    if len(dual) and not (found.outcome == Outcome.OPTIMAL).any():
+        # The bounds may hold no code by a margin that the solver does not trust; cuts can tell.
+        slack = relaxation.elastic()
+        dual[:1] = slack.dual_lower - slack.dual_upper
+        found.outcome[0] = Outcome.INFEASIBLE
     known = np.isfinite(dual).all(axis=1)
     return dual, known & (found.outcome == Outcome.OPTIMAL), known & (
         found.outcome == Outcome.INFEASIBLE
