@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from fractions import Fraction
@@ -160,6 +161,7 @@ def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[s
     return "undecided", np.nan, stopped or "the margin is below rounding error"
 
 
+@functools.lru_cache(maxsize=4)
 def exact_layers(generator: Generator) -> tuple[list[checker.Layer], str]:
     """The generator for the checker's arithmetic, and the digest that the checker will compute."""
     sha, layers = hashlib.sha256(), []

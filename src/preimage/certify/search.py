@@ -53,7 +53,7 @@ class Budget:
 def enclose(problem: Problem, budget: Budget, rounds: int) -> Deduction:
     """Bounds on the code and on all units, from the last layer down, then all layers at once."""
     network = problem.network
-    root = Deduction(problem.bounds(problem.noise + problem.rounding))
+    root = Deduction.start(problem.bounds(problem.noise + problem.rounding))
     if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
         root.propagate(network)
     for start in range(network.depth - 1, -1, -1):
@@ -123,7 +123,7 @@ def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int)
             return
         best = 0.0
         for targets in (end_targets, sign_targets):
-            relaxation = relax(network, deduction.bounds)
+            relaxation = relax(network, deduction.bounds, outputs=deduction.binding)
             wanted = targets(network, relaxation)
             for first in range(0, len(wanted), _CHUNK):
                 if not budget.spent:

@@ -107,8 +107,20 @@ class Relaxation:
         return found
 
 
-def relax(network: Network, bounds: Bounds, start: int = 0) -> Relaxation:
-    """Build the relaxation over the given bounds."""
+def relax(
+    network: Network,
+    bounds: Bounds,
+    start: int = 0,
+    outputs: NDArray[np.bool_] | None = None,
+) -> Relaxation:
+    """Build the relaxation over the given bounds.
+
+    Args:
+        network: The network.
+        bounds: What is known.
+        start: See the module's text.
+        outputs: (n,) the rows of the last layer to take; None for all.
+    """
     low, high = bounds.outputs(network, start)
     hidden = range(start + 1, network.depth)
     slopes = {i: bounds.decided(network, i) for i in hidden}
@@ -130,8 +142,11 @@ def relax(network: Network, bounds: Bounds, start: int = 0) -> Relaxation:
         image[i] = network.weights[i] @ inner
         offset[i] = network.weights[i] @ constant + network.biases[i]
         a_low, a_high = bounds.lower[i], bounds.upper[i]
-        every = np.arange(network.sizes[i])
-        rows.add(i, every, image[i], a_low - offset[i], a_high - offset[i], np.ones(len(every)))
+        some = np.arange(network.sizes[i])
+        if outputs is not None and i == network.depth:
+            some = np.flatnonzero(outputs)
+        lower, upper = a_low - offset[i], a_high - offset[i]
+        rows.add(i, some, image[i][some], lower[some], upper[some], np.ones(len(some)))
         if i == network.depth:
             break
         slope = np.nan_to_num(slopes[i])

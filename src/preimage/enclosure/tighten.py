@@ -18,6 +18,8 @@ from preimage.lp import Outcome
 _WORTH = 0.01
 # Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
 _SMALL = 5000
+# Multipliers below this part of the largest are left out; cuts hold for any multipliers.
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +48,18 @@ class Deduction:
     Attributes:
         bounds: What holds after the steps.
         steps: In order.
+        binding: (n,) the outputs that some program needed so far.
     """
 
     bounds: Bounds
+    binding: NDArray[np.bool_]
     steps: list[Step] = field(default_factory=list)
+
+    @staticmethod
+    def start(bounds: Bounds) -> Deduction:
+        """Nothing is deduced yet; outputs that are bounded from both sides often bind."""
+        low, high = bounds.lower[-1], bounds.upper[-1]
+        return Deduction(bounds, np.isfinite(low) & np.isfinite(high))
 
     @property
     def empty(self) -> bool:
@@ -58,7 +68,7 @@ class Deduction:
 
     def branch(self) -> Deduction:
         """The same bounds, with no steps yet."""
-        return Deduction(self.bounds.copy())
+        return Deduction(self.bounds.copy(), self.binding.copy())
 
     def propagate(self, network: Network) -> None:
         """Interval arithmetic from the code through the hidden layers."""
@@ -196,8 +206,10 @@ def pull(
         good = np.flatnonzero(empty)[:1]  # one proof that there is no code is enough
     if not len(good):
         return 0.0
+    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
     wanted = [wanted[index] for index in good]
     mu = relaxation.multipliers(network, dual[good])
+    deduction.binding |= (mu[network.depth] != 0).any(axis=0)
     for row, target in enumerate(wanted):
         if target.layer > relaxation.start and optimal[good[row]]:
             mu[target.layer][row, target.unit] += target.share
