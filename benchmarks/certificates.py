@@ -17,9 +17,9 @@ import time
 import numpy as np
 
 import preimage
-from preimage.certify.problem import Problem, rounding_error
-from preimage.certify.search import Budget, enclose
+from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Bounds, as_network
+from preimage.enclosure.observed import rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Deduction, output_targets, pull
 
@@ -45,8 +45,8 @@ def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: flo
     network, k = as_network(generator), generator.latent_size
     activation = generator.layers[-1].activation
     box = np.full(k, 5.0)
-    problem = Problem(network, [], activation, x, noise, 0.0, -box, box, None)
-    bounds = enclose(problem, Budget(time.perf_counter() + 60, 1), rounds=0).bounds
+    bounds = starting_bounds(network, activation, x, noise, -box, box)
+    bounds = enclose(network, bounds, Budget(time.perf_counter() + 60, 1), rounds=0).bounds
     # The first layer alone, within the intervals of its units.
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
@@ -83,8 +83,8 @@ def trained(draws: int) -> list[bool]:
         held.append(row(f"{claim}: truth in the box, decided", verdicts, "100 %; >= 95 %",
                         bool(inside.all()) and decided.mean() >= 0.95))  # fmt: skip
         text = (
-            f"half-width {np.median(half) / noise:.2f} a, error of auto {np.nanmedian(error) / noise:.2f} a; "
-            f"{np.median(ratio):.1f} x smaller"
+            f"half-width {np.median(half) / noise:.2f} a, error of auto "
+            f"{np.nanmedian(error) / noise:.2f} a; {np.median(ratio):.1f} x smaller"
         )
         held.append(row(f"{claim}: box", text, ">= 3 x than one pass, from 1e-2",
                         noise < 1e-2 or np.median(ratio) >= 3))  # fmt: skip
@@ -103,9 +103,9 @@ def gaussian(draws: int) -> list[bool]:
         noise = 10.0 ** rng.uniform(-4, -1)
         x = generator(z) + noise * rng.choice([-1.0, 1.0], size=784)
         network, box = as_network(generator), np.full(20, 5.0)
-        problem = Problem(network, [], generator.layers[-1].activation, x, noise,
-                          rounding_error(network, x, z), -box, box, None)  # fmt: skip
-        bounds = enclose(problem, Budget(time.perf_counter() + 60, 1), rounds=1).bounds
+        wide = noise + rounding_error(network, x, z)
+        bounds = starting_bounds(network, generator.layers[-1].activation, x, wide, -box, box)
+        bounds = enclose(network, bounds, Budget(time.perf_counter() + 60, 1), rounds=1).bounds
         inside += bool(((bounds.lower[0] <= z) & (z <= bounds.upper[0])).all())
     text = f"{inside}/{draws} inside"
     claim = "Gaussian 20-60-784, noise at its bound"

@@ -14,10 +14,12 @@ from preimage.activation import Sigmoid, Tanh, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Certificate, Claim, box_record
 from preimage.certify.equations import exact_solutions, find_free_pair
-from preimage.certify.problem import Problem, observed_interval, rounding_error
+from preimage.certify.problem import Problem
 from preimage.certify.proof import Node, hexed
-from preimage.certify.search import Budget, enclose, settle, spread
+from preimage.certify.search import settle, spread
+from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.observed import observed_interval, rounding_error
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.methods.gauss_newton import GaussNewton
@@ -110,7 +112,8 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
         and (problem.noise <= problem.rounding or not problem.has_box)
     ):
         apart = find_free_pair(problem, witness)
-    root = enclose(problem, budget, rounds)
+    bounds = problem.bounds(problem.noise + problem.rounding)
+    root = enclose(problem.network, bounds, budget, rounds)
     tree, stopped = Node.of(root), ""
     if not apart and not root.empty:
         if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():

@@ -11,7 +11,8 @@ import numpy as np
 from preimage import lp
 from preimage.activation import Activation, Slab
 from preimage.certify import checker
-from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
+from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import output_targets
 from preimage.layer_program import LayerProgram
@@ -67,12 +68,7 @@ class Problem:
 
     def bounds(self, noise: float) -> Bounds:
         """The box, and what the observation says of the last layer, rounded outward."""
-        hidden = self.network.sizes[1:-1]
-        low, high = observed_interval(self.activation, self.x, noise)
-        return Bounds(
-            [self.low.copy(), *(np.full(n, -np.inf) for n in hidden), low],
-            [self.high.copy(), *(np.full(n, np.inf) for n in hidden), high],
-        )
+        return starting_bounds(self.network, self.activation, self.x, noise, self.low, self.high)
 
     def explains(self, z: Array) -> bool:
         """Whether z is in S, in exact arithmetic."""
@@ -168,42 +164,3 @@ class Problem:
             return False
         self.witnesses[:] = [one, other]
         return True
-
-
-def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[Array, Array]:
-    """Pre-activations whose outputs are within noise of x, rounded outward, (n,) each."""
-    low, high = np.nextafter(x - noise, -np.inf), np.nextafter(x + noise, np.inf)
-    if noise == 0:
-        low = high = x
-    bottom, top = activation.range
-    if np.isfinite(top):
-        return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
-    if bottom == 0.0:
-        return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
-    ends = activation.inverse(low), activation.inverse(high)
-    return np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
-
-
-def _smooth_ends(activation: Activation, value: Array, sign: float) -> Array:
-    """An a with ``sign * (activation(a) - value) >= 0`` for certain; infinite if none is found."""
-    a = activation.inverse(value)
-    pad = 2.0**-40 * (1.0 + np.abs(a))
-    for _ in range(12):
-        margin = sign * (activation(a + sign * pad) - value)
-        pad = np.where(margin > 16 * UNIT, pad, 4 * pad)
-    proven = sign * (activation(a + sign * pad) - value) > 16 * UNIT
-    return np.where(proven, a + sign * pad, sign * np.inf)
-
-
-def rounding_error(network: Network, x: Array, z: Array) -> float:
-    """A bound on the error of a forward pass in floats at z, and of adding noise to it."""
-    if not np.isfinite(z).all():
-        return 0.0
-    error = np.zeros_like(z)
-    for i in range(1, network.depth + 1):
-        weight, magnitude = network.weights[i], network.magnitudes[i]
-        size = magnitude @ np.abs(z) + np.abs(network.biases[i])
-        error = rounding(weight.shape[1] + 3) * size + magnitude @ error
-        a = weight @ z + network.biases[i]
-        z = np.where(a >= 0, a, network.slopes[i] * a)
-    return float(2 * error.max(initial=0.0) + 2 * UNIT * np.abs(x).max(initial=0.0))

@@ -198,7 +198,7 @@ def pull(
     network: Network, deduction: Deduction, relaxation: Relaxation, wanted: list[Target]
 ) -> float:
     """Solve one linear program for each wanted end and cut there; the largest part cut off."""
-    if not wanted or deduction.empty:
+    if not wanted or deduction.empty or not len(relaxation.weight):
         return 0.0
     dual, optimal, empty = solve(relaxation, np.stack([target.objective for target in wanted]))
     good = np.flatnonzero(optimal | empty)
