@@ -22,6 +22,7 @@ types: .venv/installed-test
 
 claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/joint.py
 
 clean:
 	rm -rf .venv demo-output

@@ -102,9 +102,10 @@ def test_a_wrong_point_is_never_called_solved():
 
 
 def test_solved_means_within_the_noise_on_average_and_twice_that_at_worst():
-    constant = from_arrays([np.zeros((4, 1))], [[1.0, 1.0, 1.0, 1.0]])
+    weight = np.eye(4, 1)
+    generator = from_arrays([weight], [[1.0, 1.0, 1.0, 1.0]])
     errors = [[0.1] * 4, [0.19, 0.0, 0.0, 0.0], [0.21, 0.0, 0.0, 0.0], [0.11] * 4]
-    inversion = invert(constant, 1 + np.array(errors), Answer((0, 0, 0, 0)), noise=0.1)
+    inversion = invert(generator, 1 + np.array(errors), Answer((0, 0, 0, 0)), noise=0.1)
     assert list(inversion.status) == ["solved", "solved", "above_noise", "above_noise"]
 
 

@@ -14,8 +14,8 @@ import torch
 from preimage.activation import LeakyReLU, ReLU, Sigmoid
 from preimage.errors import FormatError, InputError, MissingExtraError
 from preimage.generator import from_arrays
-from preimage.io import load
-from preimage.train import RECIPES, Recipe, save_network, train, train_recipe
+from preimage.io import from_torch, load
+from preimage.train import RECIPES, Recipe, _chain, read_digits, save_network, train, train_recipe
 from preimage.zoo.quality import frechet_distance, latent_influence
 
 TINY = {
@@ -24,8 +24,16 @@ TINY = {
     "gaussian": Recipe(
         "tiny", (3, 8, 64), "leaky_relu(0.1)", "leaky_relu(0.1)", True, "vae", 2, pixel_noise=0.3
     ),
+    "images": Recipe("tiny", (3, (2, 4, 4), (1, 8, 8)), "relu", "sigmoid", True, "vae", 2),
+    "gan of images": Recipe("tiny", (3, (2, 4, 4), (1, 8, 8)), "relu", "relu", False, "gan", 2),
 }
-HEADS = {"gan": ReLU(), "bernoulli": Sigmoid(), "gaussian": LeakyReLU(0.1)}
+HEADS = {
+    "gan": ReLU(),
+    "bernoulli": Sigmoid(),
+    "gaussian": LeakyReLU(0.1),
+    "images": Sigmoid(),
+    "gan of images": ReLU(),
+}
 
 
 def write_idx(path, array):
@@ -60,7 +68,13 @@ def test_train(data, kind):
     before = torch.random.get_rng_state()
     generator, card = train_recipe(TINY[kind], data, seed=3, progress=False)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert generator.sizes == (3, 8, 64)
+    assert generator.sizes == tuple(card["sizes"]) == TINY[kind].units
+    images = TINY[kind].sizes[1] != 8
+    assert [layer.storage for layer in generator.layers] == [
+        "dense",
+        "operator" if images else "dense",
+    ]
+    assert ("convolutions" in card["activation"]) == images
     assert generator.layers[-1].activation == HEADS[kind]
     assert card["command"] == "preimage train tiny --data DIR --seed 3"
     quality = card["quality"]
@@ -75,18 +89,24 @@ def test_train(data, kind):
     assert finished["quality"] == quality
 
 
-def test_seeds(data):
+@pytest.mark.parametrize("kind", ["gan", "images"])
+def test_seeds(data, kind):
     first, again, other = (
-        train_recipe(TINY["gan"], data, seed=seed, progress=False)[0] for seed in (1, 1, 2)
+        train_recipe(TINY[kind], data, seed=seed, progress=False)[0] for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
 
 
-def test_training_brings_samples_closer(data):
-    recipe = replace(TINY["bernoulli"], learning_rate=1e-2)
+@pytest.mark.parametrize("kind", ["bernoulli", "images"])
+def test_training_brings_samples_closer(data, kind):
+    recipe = replace(TINY[kind], learning_rate=1e-2)
+    latent = np.random.default_rng(0).standard_normal((1000, 3))
+    images = read_digits(data, "t10k")[0]
     distances = [
-        train_recipe(recipe, data, epochs=epochs, progress=False)[1]["quality"]["frechet_distance"]
+        frechet_distance(
+            train_recipe(recipe, data, epochs=epochs, progress=False)[0](latent), images
+        )
         for epochs in (1, 60)
     ]
     assert distances[1] < distances[0] / 2
@@ -116,6 +136,13 @@ def test_torch_is_an_extra(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"preimage\[torch\]"):
         train("mnist-20-60-784", data)
+
+
+def test_layers_between_vectors_and_images():
+    recipe = replace(TINY["images"], sizes=(3, (2, 4, 4), 5, (3, 2, 2), (2, 4, 4), 7))
+    assert recipe.units == (3, 32, 5, 12, 32, 7)
+    generator = from_torch(_chain(recipe.sizes, "relu").eval(), max_matrix_bytes=0)
+    assert generator.sizes == recipe.units
 
 
 def test_recipes_have_their_names():

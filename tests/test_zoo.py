@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from preimage import zoo
+from preimage import GaussNewton, invert, zoo
 from preimage.activation import LeakyReLU, ReLU, Sigmoid
 from preimage.errors import FormatError, InputError
 
@@ -18,7 +18,9 @@ EXPECTED = {
     "mnist-20-60-784-vae": [ReLU()] * 2,
     "mnist-20-200-500-784": [LeakyReLU(0.1)] * 3,
     "mnist-32-256-512-784": [ReLU(), ReLU(), Sigmoid()],
+    "mnist-conv-20": [ReLU(), ReLU(), Sigmoid()],
 }
+SIZES = {"mnist-conv-20": (20, 1568, 3136, 784)}
 
 
 def test_names():
@@ -28,7 +30,8 @@ def test_names():
 @pytest.mark.parametrize("name", EXPECTED)
 def test_networks(name):
     generator, card = zoo.load(name), zoo.card(name)
-    assert generator.sizes == card.sizes == tuple(map(int, name.split("-vae")[0].split("-")[1:]))
+    sizes = SIZES.get(name) or tuple(map(int, name.split("-vae")[0].split("-")[1:]))
+    assert generator.sizes == card.sizes == sizes
     assert [layer.activation for layer in generator.layers] == EXPECTED[name]
     assert (card.name, card.file) == (name, f"{name}.safetensors")
     assert (zoo._DATA / card.file).stat().st_size <= 3 * 2**20
@@ -52,6 +55,25 @@ def test_quality_is_measured(name):
 
 def test_the_gan_of_the_paper_can_be_inverted_layer_by_layer():
     assert zoo.card("mnist-20-60-784").quality["draws_with_enough_positive"][0] > 0.9
+
+
+def test_the_convolutional_network_contracts_and_can_be_inverted():
+    generator = zoo.load("mnist-conv-20")
+    assert [layer.storage for layer in generator.layers] == ["dense", "operator", "operator"]
+    assert generator.layers[-1].output_size < generator.layers[-1].input_size
+    latent = np.random.default_rng(0).standard_normal((10, 20))
+    found = invert(generator, generator(latent), GaussNewton(restarts=8, hops=0)).latent
+    error = np.linalg.norm(found - latent, axis=1) / np.linalg.norm(latent, axis=1)
+    assert error.max() < 1e-6
+
+
+def test_networks_load_without_torch_and_onnx():
+    code = (
+        "import sys; sys.modules.update(torch=None, onnx=None)\n"
+        "from preimage import zoo\n"
+        "for name in zoo.names(): zoo.load(name)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_digits():

@@ -25,7 +25,11 @@ _BLOCK = 16
 
 @runtime_checkable
 class Operator(Protocol):
-    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one."""
+    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one.
+
+    One whose attribute ``rounds_columns_alone`` is True is given many columns at a time. Any other
+    gets one, for its rounding of a column may depend on the others.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,6 +42,18 @@ class Operator(Protocol):
         """Apply the adjoint to each column, (outputs, columns) to (inputs, columns)."""
 
 
+def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
+    """``values`` as an array of any kind.
+
+    Raises:
+        InputError: They are ragged.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
+
+
 def as_float64(values: ArrayLike, argument: str) -> Array:
     """Copy ``values`` into a read-only, C-contiguous float64 array; the door for every array.
 
@@ -47,10 +63,7 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
         InputError: ``values`` is complex, an object or ragged array, text, wider than float64,
             or holds NaN or infinity (the message gives the first index).
     """
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
+    array = as_array(values, argument)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(
             f"{argument}: expected real numbers of at most 64 bits, got dtype {array.dtype}"
@@ -100,7 +113,7 @@ def multiply(weight: Weight, z: Array) -> Array:
     if sparse.issparse(weight):
         return np.ascontiguousarray((weight @ z.T).T)
     if not isinstance(weight, np.ndarray):
-        return np.ascontiguousarray(np.asarray(weight.matmat(z.T), dtype=np.float64).T)
+        return _operate(weight, weight.matmat, z, weight.shape[0])
     (batch, inputs), outputs = z.shape, weight.shape[0]
     blocks = -(-batch // _BLOCK)
     padded = np.zeros((blocks * _BLOCK, inputs))
@@ -113,7 +126,17 @@ def multiply_adjoint(weight: Weight, v: Array) -> Array:
     """``v @ weight``, (batch, outputs) to (batch, inputs); each row is rounded as if alone."""
     if isinstance(weight, np.ndarray) or sparse.issparse(weight):
         return multiply(weight.T, v)
-    return np.ascontiguousarray(np.asarray(weight.rmatmat(v.T), dtype=np.float64).T)
+    return _operate(weight, weight.rmatmat, v, weight.shape[1])
+
+
+def _operate(operator: Operator, product: Any, rows: Array, size: int) -> Array:
+    """``product`` of each row, (batch, ...) to (batch, size)."""
+    if getattr(operator, "rounds_columns_alone", False):
+        return np.ascontiguousarray(product(rows.T).T)
+    found = np.empty((len(rows), size))
+    for own, row in zip(found, rows, strict=True):
+        own[:] = np.asarray(product(row[:, None]), dtype=np.float64).reshape(size)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,8 +393,8 @@ class Generator:
                 image = np.matmul(layer.weight, product)
             else:
                 image = np.empty((*d.shape, k))
-                for sample, columns in enumerate(product):
-                    image[sample] = layer.weight @ columns
+                for own, columns in zip(image, product, strict=True):
+                    own[:] = multiply(layer.weight, columns.T).T
             image *= d[:, :, None]
             product = image
         return product

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
 
@@ -152,7 +151,7 @@ class Inversion:
 
     def reconstruct(self, generator: Generator) -> Array:
         """``G(latent)``, (batch, n) or (n,); NaN where there is no latent."""
-        return _outputs(generator, self.latent)
+        return outputs_of(generator, self.latent)
 
     @staticmethod
     def concatenate(parts: Sequence[Inversion]) -> Inversion:
@@ -190,42 +189,11 @@ class Inversion:
         return f"Inversion({len(self)} samples: {summary or 'none'})"
 
 
-def _outputs(generator: Generator, latent: Array) -> Array:
+def outputs_of(generator: Generator, latent: Array) -> Array:
+    """``G(latent)`` of one code or a batch; NaN where the code is NaN."""
     codes = np.atleast_2d(latent)
     finite = np.isfinite(codes).all(axis=1)
     outputs = np.full((len(codes), generator.observation_size), np.nan)
     if finite.any():
         outputs[finite] = generator(codes[finite])
     return outputs[0] if latent.ndim == 1 else outputs
-
-
-def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
-    """Recompute the residuals and settle the status: a solver's own word counts for nothing.
-
-    ``SOLVED`` stays only where the code explains the observation, up to rounding: the residual's
-    root mean square is at most the noise, as that of the true code is, and no entry is off by
-    more than twice the noise, the most by which x and an output within the noise of the true one
-    can differ. (A least-squares fit of bounded noise exceeds the bound itself in a few entries.)
-    A method that ended for another reason is solved all the same if its code is that good, unless
-    it is known to be one of many. Codes that are not finite become NaN and ``FAILED``.
-    """
-    latent = np.array(estimate.latent, dtype=np.float64)
-    finite = np.isfinite(latent).all(axis=1)
-    error = observation.error(_outputs(observation.measured(generator), latent))
-    largest = np.max(np.abs(error), axis=1, initial=0.0)
-    noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
-    mean_square = np.einsum("ij,ij->i", error, error) / np.maximum(observation.count, 1.0)
-    within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
-    status = np.array(estimate.status, dtype=object)
-    status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
-    status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
-        Status.SOLVED
-    )
-    no_latent = np.array([not s.has_latent for s in status], dtype=bool)
-    status[~finite & ~no_latent] = Status.FAILED
-    latent[~finite | no_latent] = np.nan
-    residual = np.linalg.norm(error, axis=1)
-    residual[~finite | no_latent] = largest[~finite | no_latent] = np.nan
-    unknown = np.full(len(latent), -1)
-    rank = unknown if estimate.rank is None else np.where(finite & ~no_latent, estimate.rank, -1)
-    return Inversion(latent, residual, largest, status, rank, estimate.layers, estimate.stages)

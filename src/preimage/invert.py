@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
 from preimage.generator import Generator
-from preimage.inversion import Inversion, assess
+from preimage.inversion import Inversion
 from preimage.methods import Method, as_method
+from preimage.methods.assess import assess
 from preimage.observation import check_observation
 
 

@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from preimage.activation import Identity
 from preimage.errors import InputError
-from preimage.generator import Generator, Layer, Operator, Weight, as_float64, as_weight
+from preimage.generator import (
+    Generator,
+    Layer,
+    Operator,
+    Weight,
+    as_array,
+    as_float64,
+    as_weight,
+)
 
 Array = NDArray[np.float64]
 
@@ -140,8 +149,8 @@ def _as_sensing(
         return None, None
     n = generator.observation_size
     is_operator = isinstance(sensing, Operator) or hasattr(sensing, "tocsr")
-    if not is_operator and np.asarray(sensing).dtype == np.bool_:
-        mask = np.asarray(sensing)
+    mask = None if is_operator else as_array(sensing, "sensing")
+    if mask is not None and mask.dtype == np.bool_:
         if mask.ndim not in (1, 2) or mask.shape[-1] != n:
             raise InputError(
                 f"sensing: expected a boolean mask of shape ({n},) or (batch, {n}), True where "
@@ -158,12 +167,19 @@ def _as_sensing(
             f"sensing: expected a boolean mask, or a linear map of shape (m, {n}) with m >= 1, "
             f"which takes the generator's outputs, got shape {tuple(operator.shape)}"
         )
+    if not isinstance(operator, np.ndarray) and not sparse.issparse(operator):
+        try:
+            operator.rmatmat(np.zeros((operator.shape[0], 1)))
+        except Exception as error:
+            raise InputError(
+                f"sensing: expected an operator with an adjoint, but its rmatmat raised {error!r}"
+            ) from error
     return None, operator
 
 
 def _without_unobserved(values: ArrayLike, mask: NDArray[np.bool_]) -> Any:
     """``values`` with 0 where the mask is False: what is there may be anything, NaN included."""
-    array = np.asarray(values)
+    array = as_array(values, "observation")
     if array.shape[-1:] != mask.shape[-1:] or (mask.ndim == 2 and array.shape != mask.shape):
         raise InputError(
             f"sensing: a mask of shape {mask.shape} does not fit an observation of shape "

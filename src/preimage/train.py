@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -34,13 +35,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Size = int | tuple[int, int, int]
+
+
+def _units(size: Size) -> int:
+    return size if isinstance(size, int) else math.prod(size)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
 
     Attributes:
         name: Of the network.
-        sizes: Latent size, then the output size of each layer.
+        sizes: Latent size, then the output size of each layer: a number of units, or (channels,
+            height, width). A layer from an image to another, twice as high and wide, is a
+            transposed convolution, any other is dense. Hidden images are normalised over the
+            batch.
         activation: Of the hidden layers, as ``preimage.activation.as_activation`` reads it.
         head: Activation of the last layer.
         bias: Whether layers have biases.
@@ -56,7 +67,7 @@ class Recipe:
     """
 
     name: str
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     activation: str
     head: str
     bias: bool
@@ -66,6 +77,11 @@ class Recipe:
     pixel_noise: float | None = None
     averaging: float = 0.999
     penalty: float = 5.0
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """As ``sizes``, all as numbers."""
+        return tuple(map(_units, self.sizes))
 
 
 RECIPES = {
@@ -82,6 +98,10 @@ RECIPES = {
         Recipe(
             "mnist-32-256-512-784", (32, 256, 512, 784), "relu", "sigmoid", True, "gan", 25, 3e-4,
             penalty=5.0,
+        ),
+        Recipe(
+            "mnist-conv-20", (20, (32, 7, 7), (16, 14, 14), (1, 28, 28)), "relu", "sigmoid",
+            True, "gan", 25, 5e-4, penalty=5.0,
         ),
     )
 }  # fmt: skip
@@ -133,9 +153,9 @@ def train_recipe(
         raise InputError(f"epochs: expected at least 1, got {epochs}")
     images, labels = read_digits(data_dir, "train")
     test_images, _ = read_digits(data_dir, "t10k")
-    if images.shape[1] != recipe.sizes[-1]:
+    if images.shape[1] != recipe.units[-1]:
         raise InputError(
-            f"data: {recipe.name} draws {recipe.sizes[-1]} pixels, got images of {images.shape[1]}"
+            f"data: {recipe.name} draws {recipe.units[-1]} pixels, got images of {images.shape[1]}"
         )
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
@@ -143,8 +163,10 @@ def train_recipe(
         fit = _fit_gan if recipe.objective == "gan" else _fit_vae
         decoder = fit(recipe, torch.from_numpy(images), epochs, progress)
         seconds = time.perf_counter() - start
-        generator = from_torch(decoder)
+        # A convolution stays one, for its matrix would be 50 times as large.
+        generator = from_torch(decoder.eval(), max_matrix_bytes=0)
         quality = measure(generator, images, labels, test_images, seed=seed)
+    convolves = any(not isinstance(size, int) for size in recipe.sizes)
     command = f"preimage train {recipe.name} --data DIR --seed {seed}"
     if epochs != recipe.epochs:
         command += f" --epochs {epochs}"
@@ -152,7 +174,8 @@ def train_recipe(
         "name": recipe.name,
         "sizes": list(generator.sizes),
         "activation": f"{recipe.activation}; head {recipe.head}; "
-        + ("biases" if recipe.bias else "no biases"),
+        + ("biases" if recipe.bias else "no biases")
+        + ("; transposed convolutions, batch normalisation folded in" if convolves else ""),
         "data": f"{len(images)} training images in IDX form, pixels scaled to [0, 1]",
         "command": command,
         "seed": seed,
@@ -218,14 +241,28 @@ def _activation(name: str) -> nn.Module:
     ]()
 
 
-def _perceptron(sizes: tuple[int, ...], activation: str, *, bias: bool = True) -> nn.Sequential:
-    """Linear layers with the activation between them, but not after the last."""
+def _chain(sizes: tuple[Size, ...], activation: str, *, bias: bool = True) -> nn.Sequential:
+    """Layers of ``Recipe.sizes``, the activation between them, but not after the last."""
     from torch import nn
 
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        modules += [nn.Linear(inputs, outputs, bias=bias), _activation(activation)]
-    return nn.Sequential(*modules[:-1])
+        if modules:
+            if not isinstance(inputs, int):
+                modules.append(nn.BatchNorm2d(inputs[0]))
+            modules.append(_activation(activation))
+        modules += _affine(inputs, outputs, bias)
+    return nn.Sequential(*modules, nn.Flatten())
+
+
+def _affine(inputs: Size, outputs: Size, bias: bool) -> list[nn.Module]:
+    from torch import nn
+
+    if isinstance(outputs, int):
+        return [nn.Flatten(), nn.Linear(_units(inputs), outputs, bias=bias)]
+    if isinstance(inputs, int):
+        return [nn.Linear(inputs, _units(outputs), bias=bias), nn.Unflatten(1, outputs)]
+    return [nn.ConvTranspose2d(inputs[0], outputs[0], 4, 2, 1, bias=bias)]
 
 
 def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) -> nn.Sequential:
@@ -235,18 +272,20 @@ def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
     from torch.nn.functional import softplus
 
     decoder = nn.Sequential(
-        *_perceptron(recipe.sizes, recipe.activation, bias=recipe.bias), _activation(recipe.head)
+        *_chain(recipe.sizes, recipe.activation, bias=recipe.bias), _activation(recipe.head)
     )
-    critic = _perceptron((recipe.sizes[-1], 512, 256, 1), "leaky_relu(0.2)")
+    critic = _chain((recipe.units[-1], 512, 256, 1), "leaky_relu(0.2)")
     options: dict[str, Any] = {"lr": recipe.learning_rate, "betas": (0.5, 0.999)}
     decoder_step = torch.optim.Adam(decoder.parameters(), **options)
     critic_step = torch.optim.Adam(critic.parameters(), **options)
     mean = torch.optim.swa_utils.AveragedModel(
-        decoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
+        decoder,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging),
+        use_buffers=True,
     )
     interval = 8  # the penalty is costly, so it is added every few steps, times as many
     for step, real in enumerate(batches(images, 128, epochs, progress, recipe.name)):
-        latent = torch.randn(2, len(real), recipe.sizes[0])
+        latent = torch.randn(2, len(real), recipe.units[0])
         with torch.no_grad():
             fake = decoder(latent[0])
         # -log D(x) - log(1 - D(G(z))), with D = sigmoid(critic).
@@ -277,10 +316,10 @@ def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
     from torch import nn
     from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-    latent_size, pixels = recipe.sizes[0], recipe.sizes[-1]
-    body = _perceptron(recipe.sizes, recipe.activation, bias=recipe.bias)
+    latent_size, pixels = recipe.units[0], recipe.units[-1]
+    body = _chain(recipe.sizes, recipe.activation, bias=recipe.bias)
     head = _activation(recipe.head)
-    encoder = _perceptron((pixels, 512, 256, 2 * latent_size), "relu")
+    encoder = _chain((pixels, 512, 256, 2 * latent_size), "relu")
     parameters = [*encoder.parameters(), *body.parameters()]
     step = torch.optim.Adam(parameters, lr=recipe.learning_rate)
     total = epochs * (len(images) // min(128, len(images)))

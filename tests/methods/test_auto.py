@@ -49,10 +49,22 @@ def test_no_worse_than_the_true_code_and_than_any_stage(noise):
     assert sum(stage.answered.astype(int) for stage in inversion.stages).tolist() == [1] * 12
 
 
-def test_out_of_range_uses_every_stage_and_is_not_called_solved():
+def test_out_of_range_is_not_called_solved_and_costs_no_layer_programs():
+    """Claim: where the last layer alone cannot come near, no code can, and less is tried."""
     rng = np.random.default_rng(3)
     generator = gaussian_generator((3, 12, 30), rng)
     inversion = invert(generator, rng.normal(size=(2, 30)), "auto", noise=0.01)
+    assert (inversion.status == "above_noise").all()
+    tried = {s.name for s in inversion.stages if np.isfinite(s.residual).all()}
+    assert tried == {"joint", "restarts"}
+
+
+def test_what_the_last_layer_can_reach_is_tried_by_every_stage():
+    """Claim: an image of the last layer that no code of the first explains is no easy case."""
+    rng = np.random.default_rng(3)
+    generator = gaussian_generator((3, 12, 30), rng)
+    x = generator.layers[1](np.abs(rng.normal(size=(2, 12))))
+    inversion = invert(generator, x, "auto", noise=0.01)
     assert (inversion.status == "above_noise").all()
     tried = {s.name for s in inversion.stages if np.isfinite(s.residual).all()}
     assert tried == {"joint", "layerwise", "restarts"}

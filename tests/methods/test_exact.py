@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planted import gaussian_generator, relative_error
 
 from preimage import Exact, from_arrays, invert
-from preimage.methods.exact import _least_squares
+from preimage.methods.equations import least_squares, rank_of_rows
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -79,12 +81,37 @@ def test_out_of_range_is_not_solved():
 
 
 def test_least_squares_tells_units_from_rank():
+    """Claim: columns of very different size are full rank, dependent ones are not; many at once."""
     rng = np.random.default_rng(3)
-    matrix = rng.normal(size=(30, 4))
-    z = rng.normal(size=4)
+    matrix, z = rng.normal(size=(30, 4)), rng.normal(size=4)
     units = np.array([1e-12, 1.0, 1e12, 1e3])
-    np.testing.assert_allclose(_least_squares(matrix * units, matrix @ z), z / units, rtol=1e-9)
-    matrix[:, 3] = matrix[:, 0] + matrix[:, 1]
-    assert _least_squares(matrix, matrix @ z) is None
-    matrix[:, 3] = 0
-    assert _least_squares(matrix, matrix @ z) is None
+    scale = np.ones((3, 30))
+    scale[1, 3:] = 0  # three rows for four columns
+    scale[2, ::2] = 0
+    found, full = least_squares(matrix * units, scale, np.tile(matrix @ z, (3, 1)))
+    np.testing.assert_allclose(found[full], np.tile(z / units, (2, 1)), rtol=1e-9)
+    assert full.tolist() == [True, False, True]
+    assert rank_of_rows(matrix, scale > 0).tolist() == [4, 3, 4]
+    for column in (matrix[:, 0] + matrix[:, 1], 0):
+        matrix[:, 3] = column
+        assert not least_squares(matrix, scale, np.tile(matrix @ z, (3, 1)))[1].any()
+        assert rank_of_rows(matrix, scale > 0).tolist() == [3, 3, 3]
+
+
+@given(seed=st.integers(0, 10**6), decades=st.floats(0, 9))
+def test_least_squares_is_numpys(seed, decades):
+    """Claim: weighted least squares on chosen rows, as ``lstsq`` has it, however conditioned."""
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(6, 40)), int(rng.integers(1, 6))
+    matrix = rng.normal(size=(n, k)) @ np.diag(10.0 ** -np.linspace(0, decades, k))
+    matrix = matrix @ np.linalg.qr(rng.normal(size=(k, k)))[0]
+    scale = rng.uniform(0.5, 2, size=(5, n)) * (rng.random((5, n)) < 0.8)
+    z = rng.normal(size=(5, k))
+    noise = rng.normal(size=(5, n)) * 1e-6
+    found, full = least_squares(matrix, scale, z @ matrix.T + noise)
+    for i in np.flatnonzero(full):
+        rows = scale[i][:, None] * matrix
+        expected = np.linalg.lstsq(rows, scale[i] * (matrix @ z[i] + noise[i]), rcond=None)[0]
+        error = np.abs(rows @ (found[i] - expected)).max()
+        assert error <= 1e-12 * np.abs(rows).max() * max(1, np.abs(expected).max())
+    assert full[(scale > 0).sum(axis=1) >= k].all()

@@ -58,11 +58,6 @@ def test_planted_codes_come_back_from_a_gaussian_matrix(form):
     assert (inversion.status == "solved").all()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="settled when a step moves the code by less than 1e-9: with linear convergence that is "
-    "before the residual is rounding, and the status says that the method has finished above it",
-)
 def test_a_slow_run_is_not_said_to_be_finished():
     """Claim: what still converges is ``step_limit`` or goes on until it is solved."""
     A = np.random.default_rng(3).normal(size=(45, 60)) / np.sqrt(45)
@@ -210,7 +205,6 @@ def test_bad_parameters_are_named(arguments, message):
         ProjectedGradient(**arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="a class has a solve, too; as_method asks for an object")
 @pytest.mark.parametrize("name", ["projection", "start"])
 def test_a_class_is_no_method(name):
     with pytest.raises(InputError, match=f"{name}: expected a method"):

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,7 @@ class Convolution:
     dilation: Sizes
     groups: int = 1
     transposed: bool = False
+    rounds_columns_alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         kernel = as_float64(self.kernel, "kernel")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -41,6 +41,7 @@ class Chain:
     """
 
     parts: tuple[Part, ...]
+    rounds_columns_alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         parts = tuple(as_weight(part, f"parts[{i}]") for i, part in enumerate(self.parts))
@@ -89,6 +90,7 @@ class Sum:
     """
 
     terms: tuple[Chain, ...]
+    rounds_columns_alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         shapes = {term.shape for term in self.terms}

@@ -12,6 +12,7 @@ from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.gradient import Adam, GradientDescent
 from preimage.methods.layerwise import LayerwiseLP
+from preimage.methods.parameters import is_method
 from preimage.methods.projected_gradient import ProjectedGradient
 from preimage.observation import Observation
 
@@ -45,8 +46,8 @@ def as_method(method: Method | str) -> Method:
     """
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]
-    if not isinstance(method, (str, type)) and hasattr(method, "solve"):
-        return method
+    if is_method(method):
+        return method  # type: ignore[return-value]
     raise InputError(
         f"method: expected one of {', '.join(METHODS)}, or an object such as "
         f"LayerwiseLP(norm='l1'), got {method!r}"

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator
-from preimage.inversion import Estimate, Stage, Status, assess
+from preimage.inversion import Estimate, Stage, Status
+from preimage.layer_program import layer_program
+from preimage.methods.assess import assess
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import check_positive
-from preimage.observation import Observation
+from preimage.observation import ROUNDING, Observation
+
+if TYPE_CHECKING:
+    from preimage.methods import Method
+
+Array = NDArray[np.float64]
+
+
+# Beyond so many times the noise no entry of Gaussian noise is to be expected.
+_REACH = 4.0
 
 
 @dataclass(frozen=True)
@@ -29,21 +40,27 @@ class Auto:
             |                                 | no
             +---------------> joint ----- explained? --yes--> done
                                               | no
-                           every layer expands? --no--+
-                                              | yes    |
-                          layerwise ----- explained? --|--yes--> done
-                                              | no     |
-                          restarts <-----------+-------+      then the best of all
+                         last layer in reach? --no----+
+                                              | yes   |
+                          every layer expands? --no-+ |
+                                              | yes | |
+                          layerwise ----- explained? ---yes--> done
+                                              | no  | |
+                          restarts <----------+-----+ |
+                          few restarts <--------------+        then the best of all
 
     ``joint`` is ``GaussNewton`` from few starts, ``layerwise`` the same from the code of
-    ``LayerwiseLP``, ``restarts`` the same from many. *Explained* means that the residual's root
-    mean square is at most the noise (or rounding error), which the true code's always is where
-    ``noise`` bounds every entry, and nearly always where it is a Gaussian's standard deviation.
-    ``inversion.stages`` tells which stage answered each sample, and what each stage reached.
+    ``LayerwiseLP``, ``restarts`` the same from the best code so far and many others. *Explained*
+    means that the residual's root mean square is at most the noise (or rounding error), which the
+    true code's always is where ``noise`` bounds every entry, and nearly always where it is a
+    Gaussian's standard deviation. *In reach* means that the last layer alone, by Algorithm 1's
+    program, can come within four times the noise; where it cannot, no code at all can, and the
+    observation is not in the range. ``inversion.stages`` tells which stage answered each sample,
+    and what each stage reached.
 
     Args:
-        restarts: Starts of the last stage.
-        backend: For linear programs: ``"highs"`` or ``"piqp"``.
+        restarts: Starts of the last stage; a quarter of them for what is out of reach.
+        backend: Of the linear programs.
         seed: Of all draws.
 
     Raises:
@@ -51,7 +68,7 @@ class Auto:
     """
 
     restarts: int = 24
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,46 +77,94 @@ class Auto:
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        batch = len(observation)
-        # Three standard deviations above the root mean square, should the noise be Gaussian.
-        n = np.maximum(observation.count, 1.0)
-        enough = observation.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
-        latent = np.full((batch, generator.latent_size), np.nan)
-        status, residual = Status.FAILED.each(batch), np.full(batch, np.inf)
-        answered, rank = np.full(batch, -1), np.full(batch, -1)
-        stages = []
-        for index, (name, method, wanted) in enumerate(self._plan(generator, observation)):
-            samples = np.flatnonzero((residual > enough) & wanted)
-            part = observation.take(samples)
-            found = assess(generator, part, method.solve(generator, part))
-            reached = np.full(batch, np.nan)
-            reached[samples] = found.residual
-            better = found.residual < residual[samples]
-            improved = samples[better]
-            latent[improved], status[improved] = found.latent[better], found.status[better]
-            residual[improved], answered[improved] = found.residual[better], index
-            rank[improved] = found.rank[better]
-            stages.append((name, reached))
-        reports = (
-            Stage(name, reached, answered == index) for index, (name, reached) in enumerate(stages)
-        )
-        return Estimate(latent, status, stages=tuple(reports), rank=rank)
-
-    def _plan(
-        self, generator: Generator, observation: Observation
-    ) -> Iterator[tuple[str, Exact | GaussNewton, NDArray[np.bool_]]]:
-        """Stages in order, each with the samples that it is meant for."""
-        noiseless = observation.noise < observation.tolerance
+        run = _Run(generator, observation)
         layers = observation.measured(generator).layers
         expands = all(layer.output_size >= layer.input_size for layer in layers)
         expands &= all(layer.storage != "operator" for layer in layers)
-        layerwise = LayerwiseLP(backend=self.backend)
-        yield "exact", Exact(self.backend), noiseless & expands
-        yield "joint", GaussNewton(restarts=4, hops=4, seed=self.seed), np.ones_like(noiseless)
-        yield (
-            "layerwise",
-            GaussNewton(restarts=1, hops=4, start=layerwise, seed=self.seed),
-            np.full_like(noiseless, expands),
-        )
-        many = GaussNewton(restarts=self.restarts, hops=8, seed=self.seed + 1)
-        yield "restarts", many, np.ones_like(noiseless)
+        everyone = np.ones(len(observation), dtype=bool)
+        noiseless = observation.noise < observation.tolerance
+        run.stage("exact", Exact(self.backend), noiseless & expands)
+        run.stage("joint", GaussNewton(restarts=4, hops=4, seed=self.seed), everyone)
+        near = self._in_reach(generator, observation, run.open())
+        start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
+        run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
+        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 3, ~near)):
+            start = _Known(run.latent)
+            many = GaussNewton(
+                restarts=max(restarts, 1), hops=hops, start=start, seed=self.seed + 1
+            )
+            run.stage("restarts", many, wanted)
+        return run.estimate()
+
+    def _in_reach(
+        self, generator: Generator, observation: Observation, open_: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Whether the last layer has inputs that come within a few times the noise."""
+        near, samples = np.ones(len(observation), dtype=bool), np.flatnonzero(open_)
+        measured = observation.measured(generator)
+        layer, domain = measured.layers[-1], measured.domain(len(measured.layers) - 1)
+        if not len(samples) or layer.storage == "operator":
+            return near
+        part = observation.take(samples)
+        reach = _REACH * part.tolerance
+        program = layer_program(layer, part.values, reach, "linf", domain, part.mask)
+        solution = lp.solve(program, self.backend)
+        out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
+        near[samples[out]] = False
+        return near
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Codes that are known already, as a start."""
+
+    latent: Array
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Hand them out."""
+        return Estimate(self.latent, Status.SOLVED.each(len(observation)))
+
+
+class _Run:
+    """The stages of one call: keeps the best code of each sample."""
+
+    def __init__(self, generator: Generator, observation: Observation) -> None:
+        self.generator, self.observation = generator, observation
+        batch = len(observation)
+        # Three standard deviations above the root mean square, should the noise be Gaussian.
+        n = np.maximum(observation.count, 1.0)
+        self.enough = observation.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
+        self.latent = np.full((batch, generator.latent_size), np.nan)
+        self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
+        self.rank = np.full(batch, -1)
+        self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
+
+    def open(self) -> NDArray[np.bool_]:
+        """Samples that nothing explains yet."""
+        return self.residual > self.enough
+
+    def stage(self, name: str, method: Method, wanted: NDArray[np.bool_]) -> None:
+        """Try a method on those samples that are wanted and open."""
+        nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)
+        reached, answered = self.stages.setdefault(name, nothing)
+        samples = np.flatnonzero(self.open() & wanted)
+        if not len(samples):
+            # A stage that nobody needs may be one that cannot run at all.
+            return
+        part = self.observation.take(samples)
+        if isinstance(method, GaussNewton) and isinstance(method.start, _Known):
+            method = replace(method, start=_Known(method.start.latent[samples]))
+        found = assess(self.generator, part, method.solve(self.generator, part))
+        reached[samples] = found.residual
+        better = found.residual < self.residual[samples]
+        improved = samples[better]
+        self.latent[improved], self.status[improved] = found.latent[better], found.status[better]
+        self.residual[improved], self.rank[improved] = found.residual[better], found.rank[better]
+        for _, others in self.stages.values():
+            others[improved] = False
+        answered[improved] = True
+
+    def estimate(self) -> Estimate:
+        """The best of all."""
+        stages = tuple(Stage(name, *parts) for name, parts in self.stages.items())
+        return Estimate(self.latent, self.status, stages=stages, rank=self.rank)

@@ -11,13 +11,11 @@ from preimage import lp
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LayerProgram, layer_program
+from preimage.methods.equations import least_squares
 from preimage.methods.layerwise import layer_report
 from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
-
-# Relative to the largest singular value (as R's diagonal shows it): below, a column is dependent.
-_RANK = 1e-11
 
 # Relative to the largest entry of a layer's output: backends tell apart what differs by this.
 _RESOLVED = 1e-8
@@ -36,13 +34,13 @@ class Exact:
     If not, the sample is ``ambiguous``.
 
     Args:
-        backend: For those linear programs: ``"highs"`` or ``"piqp"``.
+        backend: Of those linear programs; see ``lp.solve``.
 
     Raises:
         InputError: Unknown backend.
     """
 
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
 
     def __post_init__(self) -> None:
         lp.check_backend(self.backend)
@@ -70,7 +68,9 @@ class Exact:
             slack = layer_program(layer, x, tolerance, "linf", domain, observed).slack_at(z)
             reports.append(layer_report(layer, x, slack, tolerance, programs, observed))
             x, observed = z, None
-        return Estimate(x, status, tuple(reversed(reports)))
+        # What the layers determine is unique, whatever the Jacobian at a kink may say.
+        rank = np.where(status == Status.SOLVED, generator.latent_size, -1)
+        return Estimate(x, status, tuple(reversed(reports)), rank=rank)
 
     def _polytope(
         self, program: LayerProgram, x: Array, tolerance: Array
@@ -109,38 +109,5 @@ def _equations(
     active = np.isfinite(target) & np.isfinite(layer.activation.slab(x, tolerance[:, None]).lower)
     active = active if observed is None else active & observed
     trust = layer.activation.derivative(np.where(active, target, 0.0))
-    z = np.full((len(x), layer.input_size), np.nan)
-    determined = np.zeros(len(x), dtype=bool)
-    weight = layer.dense_weight
-    for sample, rows in enumerate(active):
-        if rows.sum() < layer.input_size:
-            continue
-        scale = trust[sample, rows]
-        matrix = scale[:, None] * weight[rows]
-        rhs = scale * (target[sample, rows] - layer.bias[rows])
-        solution = _least_squares(matrix, rhs)
-        if solution is not None:
-            z[sample], determined[sample] = solution, True
-    return z, determined
-
-
-def _least_squares(matrix: Array, rhs: Array) -> Array | None:
-    """Column-pivoted QR with one step of refinement; None if the columns are dependent."""
-    from scipy import linalg  # a tenth of a second, which `import preimage` need not pay
-
-    if matrix.shape[1] == 0:
-        return np.zeros(0)
-    # Columns of very different size are a matter of units, not of rank.
-    size = np.linalg.norm(matrix, axis=0)
-    if not (size > 0).all():
-        return None
-    scaled = matrix / size
-    q, r, order = linalg.qr(scaled, mode="economic", pivoting=True, check_finite=False)
-    diagonal = np.abs(np.diag(r))
-    if diagonal[-1] <= _RANK * diagonal[0]:
-        return None
-    y = np.zeros(matrix.shape[1])
-    for _ in range(2):
-        residual = rhs - scaled @ y
-        y[order] += linalg.solve_triangular(r, q.T @ residual, check_finite=False)
-    return y / size
+    rhs = np.where(active, target, 0.0) - layer.bias
+    return least_squares(layer.dense_weight, np.where(active, trust, 0.0), rhs)

@@ -23,7 +23,7 @@ from preimage.generator import Generator
 Array = NDArray[np.float64]
 
 # Units a layer whose flips are worked out: those nearest to their kinks.
-_NEAREST = 64
+NEAREST = 64
 
 
 class Flips(NamedTuple):
@@ -91,7 +91,7 @@ def _nearest(values: Array, gradients: Array, gram: Array) -> NDArray[np.intp]:
     metric = gram + 1e-8 * max(np.trace(gram) / max(k, 1), 1e-300) * np.eye(k)
     spread = (gradients * np.linalg.solve(metric, gradients.T).T).sum(axis=1)
     distance = np.abs(values) / np.sqrt(np.maximum(spread, 1e-300))
-    return np.argsort(distance, kind="stable")[:_NEAREST]
+    return np.argsort(distance, kind="stable")[:NEAREST]
 
 
 def _minimise(

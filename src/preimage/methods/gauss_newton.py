@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from preimage import lp
 from preimage.errors import InputError
 from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
-from preimage.methods.flips import flips
+from preimage.methods import dense
+from preimage.methods.flips import NEAREST, flips
 from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
-from preimage.methods.parameters import check_positive
+from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.methods.sequential_lp import linear_descend
 from preimage.observation import ROUNDING, Observation
@@ -25,15 +26,33 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 JointNorm = Literal["l2", "l1", "linf"]
 
-# Steps of every run of a search, on the easier function and on the true one: runs that lead to the
-# answer are there by then. Only the best goes on.
+# Steps on an easier function before those on the true one.
 _RELAXED_STEPS = 12
-_SCREENING_STEPS = 25
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
 _TRIMMINGS = 4
 _TRIMMED = 0.9
+
+
+class Race(NamedTuple):
+    """How runs from several starts compete: most end early, and only the best goes on to its end.
+
+    Attributes:
+        first: Steps of every run.
+        kept: Runs of a sample that go on.
+        then: Steps of these.
+    """
+
+    first: int
+    kept: int
+    then: int
+
+
+_ALL = Race(first=25, kept=1, then=0)
+_DRAWS = Race(first=6, kept=2, then=15)
+# Neighbours start so near to their minimum that three steps tell which of them lead anywhere.
+_NEIGHBOURS = Race(first=3, kept=1, then=8)
 
 
 @dataclass(frozen=True)
@@ -52,20 +71,20 @@ class GaussNewton:
     expand: ``rank J = k`` is enough, and where it is not so at the answer, the sample is
     ``ambiguous`` (``inversion.rank`` tells how many directions of z are seen).
 
-    The starts are the code of ``start`` if one is given, then a short PLUGIn run
-    (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too), then
-    Gaussian draws, the same for every sample; a sample needs no more starts once it is explained
-    up to rounding. The best answer often has a better neighbour, a linear piece in which one hidden
-    unit has the other sign; ``hops`` go through these, most promising first.
+    The first start is the code of ``start``, or where there is none, that of a short PLUGIn run
+    (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too); the others
+    are Gaussian draws, the same for every sample. A sample needs no more starts once it is
+    explained up to rounding. The best answer often has a better neighbour, a linear piece in which
+    one hidden unit has the other sign; ``hops`` go through these, most promising first.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
             few entries.
-        restarts: Number of starts, besides that of ``start``.
+        restarts: Number of starts.
         hops: Rounds of eight such neighbours of the best answer; 0 for none.
         steps: Most steps from each start.
         damping: Initial damping, positive.
-        start: A method whose codes are a start as well, such as ``LayerwiseLP()``.
+        start: A method whose codes are the first start, such as ``LayerwiseLP()``.
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
         ball: Only codes with ``||z||_2 <= ball`` (l2 norm only).
         prior: Adds ``0.5 * prior * ||z||_2^2`` to ``0.5 ||y - A G(z)||_2^2``: for noise of
@@ -86,7 +105,7 @@ class GaussNewton:
     box: Box = None
     ball: float | None = None
     prior: float = 0.0
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,7 +121,7 @@ class GaussNewton:
             raise InputError("box, ball: expected one of them, got both")
         if self.norm != "l2" and (self.prior or self.ball is not None):
             raise InputError(f"prior, ball: they need norm='l2', got norm={self.norm!r}")
-        if self.start is not None and not hasattr(self.start, "solve"):
+        if self.start is not None and not is_method(self.start):
             raise InputError(f"start: expected a method such as LayerwiseLP(), got {self.start!r}")
         lp.check_backend(self.backend)
 
@@ -119,12 +138,9 @@ class GaussNewton:
             best = best._replace(z=self._trimmed(misfit, best.z))
         if self.norm != "l2":
             best = self._linear_finish(misfit, best.z, given)
-        everyone = np.arange(len(observation))
-        rank = misfit.rank(best.z, everyone)
         status = Status.STEP_LIMIT.each(len(observation))
         status[best.stationary] = Status.SOLVED
-        status[rank < k] = Status.AMBIGUOUS
-        return Estimate(best.z, status, rank=rank)
+        return Estimate(best.z, status)
 
     def _trimmed(self, misfit: Misfit, z: Array) -> Array:
         """Least squares without the entries that fit worst, from ``z``, a few times over.
@@ -135,7 +151,9 @@ class GaussNewton:
         everyone = np.arange(len(z))
         for _ in range(_TRIMMINGS):
             error = np.abs(misfit.error(z, everyone))
-            kept = error <= np.quantile(error, _TRIMMED, axis=1, keepdims=True)
+            if misfit.observation.mask is not None:
+                error[~misfit.observation.mask] = np.nan
+            kept = error <= np.nanquantile(error, _TRIMMED, axis=1, keepdims=True)
             observation = misfit.observation.also_masked(kept)
             z = _Search(self, replace(misfit, observation=observation)).run(z).z
         return z
@@ -171,58 +189,80 @@ class _Search:
         """From all starts, then around the answers."""
         method, k = self.method, self.misfit.generator.latent_size
         open_ = self._open()
-        first = [plug_in(self.misfit, open_)]
-        if given is not None:
-            # A start without a code is no start: it repeats another.
-            found = np.isfinite(given[open_]).all(axis=1, keepdims=True)
-            first.insert(0, np.where(found, given[open_], first[0]))
-        self._improve(open_, np.stack(first, axis=1), relax=False)
+        first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
+        without = np.flatnonzero(~np.isfinite(first).all(axis=1))
+        first[without] = plug_in(self.misfit, open_[without])
+        self._improve(open_, first[:, None], _ALL)
         draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))
         for i in range(0, len(draws), _WAVE):
             open_ = self._open()
-            self._improve(open_, np.tile(draws[i : i + _WAVE], (len(open_), 1, 1)), relax=True)
+            starts = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
+            self._improve(open_, self._relaxed(open_, starts), _DRAWS)
+        self._polish()
         tried = np.zeros(len(self.best.z), dtype=np.int64)
         for _ in range(method.hops):
             open_ = self._open()
             before = self.best.loss[open_].copy()
-            self._improve(open_, self._flipped(open_, tried[open_]), relax=False)
+            self._improve(open_, self._flipped(open_, tried[open_]), _NEIGHBOURS)
             better = self.best.loss[open_] < before
             tried[open_] = np.where(better, 0, tried[open_] + _WAVE)
+        self._polish()
         return self.best
+
+    def _polish(self) -> None:
+        """Go on from the best codes where they are not stationary."""
+        going = np.flatnonzero(~self.best.stationary)
+        z, damping = self.best.z[going], self.best.damping[going]
+        self._keep(going, self._descend(going, z, damping, self.method.steps))
 
     def _open(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.best.loss > self.enough)
 
-    def _improve(self, open_: NDArray[np.intp], starts: Array, *, relax: bool) -> None:
+    def _relaxed(self, open_: NDArray[np.intp], starts: Array) -> Array:
+        """Every other start moved on the easier function: the two kinds fail on other samples."""
+        odd = starts[:, 1::2]
+        samples = np.repeat(open_, odd.shape[1])
+        z = odd.reshape(len(samples), starts.shape[2])
+        ends = descend(
+            self.misfit.relaxed, z, samples, steps=_RELAXED_STEPS, damping=self.method.damping
+        )
+        starts[:, 1::2] = ends.z.reshape(odd.shape)
+        return starts
+
+    def _improve(self, open_: NDArray[np.intp], starts: Array, race: Race) -> None:
         """Descend from ``starts``, (samples, runs, k), and keep what is better."""
         runs, k = starts.shape[1:]
-        if not len(open_):
+        if not len(open_) or not runs:
             return
+        most = self.method.steps
         samples, z = np.repeat(open_, runs), starts.reshape(len(open_) * runs, k)
-        damping, steps = self.method.damping, self.method.steps
-        if relax:
-            # Every other run, for the two kinds of start fail on different samples.
-            odd = np.tile(np.arange(runs) % 2 == 1, len(open_))
-            relaxed = self.misfit.relaxed()
-            z[odd] = descend(relaxed, z[odd], samples[odd], steps=_RELAXED_STEPS, damping=damping).z
-        ends = descend(
-            self.misfit, z, samples,
-            steps=min(_SCREENING_STEPS, steps), damping=damping, enough=self.enough,
-        )  # fmt: skip
-        best = np.argmin(ends.loss.reshape(len(open_), runs), axis=1) + runs * np.arange(len(open_))
-        ends = Ends(*(part[best] for part in ends))
-        going = np.flatnonzero(~ends.stationary)
-        rest = descend(
-            self.misfit, ends.z[going], open_[going], steps=steps, damping=ends.damping[going]
-        )
-        for part, new in zip(ends, rest, strict=True):
-            part[going] = new
-        better = ends.loss < self.best.loss[open_]
+        damping = np.full(len(z), self.method.damping)
+        ends = self._descend(samples, z, damping, min(race.first, most))
+        if race.then and most > race.first:
+            kept = min(race.kept, runs)
+            order = np.argsort(ends.loss.reshape(-1, runs), axis=1, kind="stable")[:, :kept]
+            best = (order + runs * np.arange(len(open_))[:, None]).ravel()
+            samples, runs = samples[best], kept
+            z, damping, steps = ends.z[best], ends.damping[best], min(race.then, most - race.first)
+            ends = self._descend(samples, z, damping, steps)
+        best = np.argmin(ends.loss.reshape(-1, runs), axis=1) + runs * np.arange(len(open_))
+        self._keep(open_, Ends(*(part[best] for part in ends)))
+
+    def _descend(self, samples: NDArray[np.intp], z: Array, damping: Array, steps: int) -> Ends:
+        return descend(self.misfit, z, samples, steps=steps, damping=damping, enough=self.enough)
+
+    def _keep(self, samples: NDArray[np.intp], ends: Ends) -> None:
+        """Take over the ends, one a sample, that are better than what is known."""
+        better = ends.loss <= self.best.loss[samples]
         for kept, new in zip(self.best, ends, strict=True):
-            kept[open_[better]] = new[better]
+            kept[samples[better]] = new[better]
 
     def _flipped(self, open_: NDArray[np.intp], tried: NDArray[np.int64]) -> Array:
         """The next neighbours of each answer, (samples, starts, k); see ``flips``."""
+        misfit = self.misfit
+        if misfit.network is not None:
+            codes = self.best.z[open_]
+            return dense.flips(misfit.network, misfit.fit(), open_, codes, tried, NEAREST, _WAVE)
         starts = np.repeat(self.best.z[open_, None], _WAVE, axis=1)
         for own, sample, first in zip(starts, open_, tried, strict=True):
             one = np.array([sample])

@@ -14,6 +14,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, LayerProgram, Norm, layer_program
+from preimage.methods.equations import rank_of_rows
 from preimage.methods.region import Box, box_ends, check_box
 from preimage.observation import ROUNDING, Observation, scale_of
 
@@ -46,7 +47,7 @@ class LayerwiseLP:
     Args:
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         growth: Factor by which eps grows, above 1 (the paper's alpha; 1.2 there).
-        backend: ``"highs"``, or ``"piqp"`` (extra ``piqp``, several times quicker).
+        backend: Of the programs: ``"kernel"``, ``"highs"`` or ``"piqp"`` (extra ``piqp``).
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
 
     Raises:
@@ -55,7 +56,7 @@ class LayerwiseLP:
 
     norm: Norm = "linf"
     growth: float = 1.2
-    backend: lp.Backend = "highs"
+    backend: lp.Backend = "kernel"
     box: Box = None
 
     def __post_init__(self) -> None:
@@ -233,9 +234,7 @@ def layer_report(
     outside = ((x < low - eps) | (x > high + eps)) & counted
     known = np.isfinite(x).all(axis=1)
     rank = np.full(len(x), -1, dtype=np.int64)
-    for sample in np.flatnonzero(known):
-        rows = layer.dense_weight[equations[sample]]
-        rank[sample] = np.linalg.matrix_rank(rows) if rows.size else 0
+    rank[known] = rank_of_rows(layer.dense_weight, equations[known])
     return LayerReport(
         slack,
         np.where(known, tolerance, np.nan),

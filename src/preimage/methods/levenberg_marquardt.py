@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.activation import Activation, LeakyReLU, ReLU
 from preimage.generator import Generator
+from preimage.methods import dense
 from preimage.methods.region import Region
 from preimage.observation import Observation
 
@@ -19,10 +20,13 @@ Indices = NDArray[np.intp]
 
 # Entries of the Jacobians that are held at a time: about what a core's cache takes.
 _JACOBIAN_ENTRIES = 2**18
-# A run is stationary when no step promises to lower its loss by more than this, relatively, or
-# when the damping has grown by this much without a single step that lowers it (a kink).
+# A run is stationary when no step promises to lower its loss by more than this, relatively; when
+# the damping has grown to this without a step that lowers it; or when so many that do, together,
+# have lowered it by no more than that (the last two at a kink).
 _STATIONARY = 1e-14
 _LARGEST_DAMPING = 1e12
+_IDLE_STEPS = 4
+_IDLE = 1e-8
 # Relative to the Jacobian's largest singular value: below, a direction of z is not observed. Its
 # Gram matrix squares the ratio, so that it can vouch for full rank only well above its rounding.
 _RANK = 1e-9
@@ -51,6 +55,7 @@ class Misfit:
     region: Region
     linear: NDArray[np.bool_] | None = None
 
+    @cached_property
     def relaxed(self) -> Misfit:
         """An easier function with the same zeros, for a search to start on.
 
@@ -66,11 +71,13 @@ class Misfit:
         return replace(self, generator=Generator((*layers, last)), linear=linear)
 
     @cached_property
-    def weights(self) -> Array | None:
-        """All matrices, row by row, one after the other, if all are dense."""
-        if all(layer.storage == "dense" for layer in self.generator.layers):
-            return np.concatenate([layer.weight.ravel() for layer in self.generator.layers])
-        return None
+    def network(self) -> Any:
+        """The network for compiled code, if all its layers are dense; else None."""
+        return dense.as_network(self.generator)
+
+    def fit(self, enough: Array | None = None) -> Any:
+        """What is fitted, for compiled code."""
+        return dense.as_fit(self.observation, self.linear, self.prior, self.rounding, enough)
 
     @cached_property
     def rounding(self) -> Array:
@@ -109,22 +116,23 @@ class Misfit:
 
     def normal_equations(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
         """``J^T J + prior I`` and ``J^T error - prior z``: curvature and negative gradient."""
-        runs, k = z.shape
-        if self.weights is not None:
-            from preimage.methods import active_rows  # numba takes a moment to load
-
-            derivatives = np.concatenate(self.derivatives(z, samples), axis=1)
-            sizes = np.array(self.generator.sizes)
-            gram, slope = active_rows.normal_equations(self.weights, sizes, derivatives, error)
-        else:
-            gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
-            for part in self.parts(runs):
-                jacobian = self.jacobian(z[part], samples[part])
-                np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
-                slope[part] = np.matmul(error[part, None], jacobian)[:, 0]
+        gram, slope = self._curvature(z, samples, error)
         if self.prior:
-            gram += self.prior * np.eye(k)
+            gram += self.prior * np.eye(z.shape[1])
             slope -= self.prior * z
+        return gram, slope
+
+    def _curvature(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
+        """``J^T J`` and ``J^T error``."""
+        runs, k = z.shape
+        if self.network is not None:
+            derivatives = np.concatenate(self.derivatives(z, samples), axis=1)
+            return dense.normal_equations(self.network, derivatives, error)
+        gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
+        for part in self.parts(runs):
+            jacobian = self.jacobian(z[part], samples[part])
+            np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
+            slope[part] = np.matmul(error[part, None], jacobian)[:, 0]
         return gram, slope
 
     def rank(self, z: Array, samples: Indices) -> NDArray[np.int64]:
@@ -132,10 +140,12 @@ class Misfit:
         runs, k = z.shape
         rank = np.full(runs, k)
         for part in self.parts(runs) if k else []:
-            jacobian = self.jacobian(z[part], samples[part])
-            values = np.linalg.eigvalsh(np.matmul(np.swapaxes(jacobian, 1, 2), jacobian))
-            unsure = np.flatnonzero(~(values[:, 0] > _SURE_RANK * values[:, -1]))
-            rank[part.start + unsure] = np.linalg.matrix_rank(jacobian[unsure], rtol=_RANK)
+            nothing = np.zeros((len(z[part]), self.generator.observation_size))
+            gram = self._curvature(z[part], samples[part], nothing)[0]
+            values = np.linalg.eigvalsh(gram)
+            unsure = part.start + np.flatnonzero(~(values[:, 0] > _SURE_RANK * values[:, -1]))
+            jacobian = self.jacobian(z[unsure], samples[unsure])
+            rank[unsure] = np.linalg.matrix_rank(jacobian, rtol=_RANK)
         return rank
 
 
@@ -167,15 +177,24 @@ def descend(
 ) -> Ends:
     """Levenberg-Marquardt from each row of ``z``; no loss ever rises.
 
+    Dense networks without a region go to compiled code, which does the same.
+
     Args:
         misfit: What to minimise.
         z: (runs, k) starts.
         samples: (runs,) the sample of each.
         steps: Most steps of a run.
         damping: Initial; a number, or one a run.
-        enough: (samples,) once a run's loss is at most this, the sample's other runs end.
+        enough: (samples,) once a run's loss is at most this, the sample's other runs end (or are
+            not begun: their loss is then infinite).
     """
     count, k = z.shape
+    if misfit.network is not None and not misfit.region.is_bounded:
+        found = dense.descend(
+            misfit.network, misfit.fit(enough), samples, z, np.zeros(count) + damping,
+            (steps, _STATIONARY, _LARGEST_DAMPING, _IDLE_STEPS, _IDLE),
+        )  # fmt: skip
+        return Ends(*found)
     z = misfit.region.project(z).copy()
     error = misfit.error(z, samples)
     weight, growth = np.zeros(count) + damping, np.full(count, 2.0)
@@ -183,6 +202,7 @@ def descend(
     rounding = misfit.rounding[samples]
     gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
     open_ = moved = np.arange(count)
+    before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
     for _ in range(steps):
         gram[moved], slope[moved] = misfit.normal_equations(
             run.z[moved], samples[moved], error[moved]
@@ -191,6 +211,9 @@ def descend(
                                 weight[open_])  # fmt: skip
         flat = ~(predicted > _STATIONARY * run.loss[open_])
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
+        due = taken[open_] == _IDLE_STEPS
+        flat |= due & (run.loss[open_] >= (1 - _IDLE) * before[open_])
+        before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0
         run.stationary[open_[flat]] = True
         going = ~flat if enough is None else ~flat & ~_surpassed(run, samples, enough)[open_]
         open_, step = open_[going], step[going]
@@ -209,6 +232,7 @@ def descend(
         weight[moved] *= np.where(ratio > 0.9, 0.01, np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3))
         weight[left] = np.maximum(weight[left], 1e-12) * growth[left]
         growth[moved], growth[left] = 2.0, 2.0 * growth[left]
+        taken[moved] += 1
     return run
 
 

@@ -12,7 +12,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, Weight, multiply, multiply_adjoint
 from preimage.inversion import Estimate, Status
 from preimage.methods.gauss_newton import GaussNewton
-from preimage.methods.parameters import check_positive
+from preimage.methods.parameters import check_positive, is_method
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ Array = NDArray[np.float64]
 
 # An estimate of ||A|| by this many steps of the power method is at most a few percent too small.
 _POWER_STEPS = 30
+# A code that moves by less than this, relatively, has settled. Convergence is linear, so that a
+# step much larger than rounding may have many more like it to come.
+_STILL = 1e-14
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ProjectedGradient:
 
     def __post_init__(self) -> None:
         check_positive({"rate": self.rate}, {"steps": self.steps})
-        if not hasattr(self.projection, "solve"):
+        if not is_method(self.projection):
             raise InputError(
                 f"projection: expected a method such as GaussNewton(), got {self.projection!r}"
             )
@@ -77,7 +80,7 @@ class ProjectedGradient:
             better = loss < lowest[open_]
             best[open_[better]], lowest[open_[better]] = latent[better], loss[better]
             moved = np.abs(latent - before[open_]).max(axis=1, initial=0.0)
-            still = moved <= ROUNDING * np.abs(latent).max(axis=1, initial=0.0)
+            still = moved <= _STILL * np.abs(latent).max(axis=1, initial=0.0)
             settled = still | (loss <= ROUNDING * np.linalg.norm(y[open_], axis=1))
             status[open_] = Status.STEP_LIMIT
             status[open_[settled]] = Status.SOLVED

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.generator import as_float64
+from preimage.generator import as_array, as_float64
 from preimage.methods.parameters import check_positive
 
 Array = NDArray[np.float64]
 
-# A number c for |z_i| <= c, or two ends, each a number or an array of shape (k,).
+# A number c for |z_i| <= c, or two ends, each a number or an array of shape (k,); may be infinite.
 Box = Any
 
 
@@ -29,12 +29,21 @@ def check_box(box: Box) -> None:
         low, high = box
     except (TypeError, ValueError) as error:
         raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
-    low, high = as_float64(low, "box, low"), as_float64(high, "box, high")
+    low, high = (_as_end(end, name) for end, name in ((low, "box, low"), (high, "box, high")))
     if low.ndim > 1 or high.ndim > 1 or not np.all(low < high):
         raise InputError(
             "box: expected low < high, each a number or an array of shape (latent_size,), got "
             f"{box!r}"
         )
+
+
+def _as_end(end: Any, argument: str) -> Array:
+    """As ``as_float64``, but an end may be infinite."""
+    array = as_array(end, argument)
+    if array.dtype.kind == "f":
+        as_float64(np.where(np.isinf(array), 0.0, array), argument)
+        return array.astype(np.float64)
+    return as_float64(array, argument)
 
 
 def box_ends(box: Box, latent_size: int) -> tuple[Array, Array]:
@@ -73,6 +82,11 @@ class Region:
     def has_box(self) -> bool:
         """Whether any end is finite."""
         return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a box or a ball."""
+        return self.has_box or bool(np.isfinite(self.radius))
 
     def project(self, z: Array) -> Array:
         """The nearest point of the region to each row."""

@@ -35,7 +35,7 @@ class Card:
         file: Name of the file with the weights.
         sha256: Of that file.
         sizes: Latent size, then the output size of each layer.
-        activation: Activations and biases, in words.
+        activation: Activations, biases and convolutions, in words.
         data: What it was trained on.
         command: Trains it again.
         seed: Of the training.

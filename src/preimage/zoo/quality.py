@@ -44,10 +44,14 @@ def measure(
     """
     features = _judge(images, labels)
     codes = np.random.default_rng(seed).standard_normal((_SAMPLES, generator.latent_size))
-    *hidden, last = generator.preactivations(codes)
-    samples = np.clip(generator.layers[-1].activation(last), 0, 1).astype(np.float32)
+    head = generator.layers[-1].activation
+    parts, counts = [], []
+    for part in np.split(codes, _SAMPLES // 500):  # not to hold every unit of every sample at once
+        preactivations = generator.preactivations(part)
+        parts.append(np.clip(head(preactivations[-1]), 0, 1).astype(np.float32))
+        counts.append(np.stack([(a > 0).sum(axis=1) for a in preactivations], axis=1))
+    samples, active = np.concatenate(parts), np.concatenate(counts)
     reference = features(test_images)
-    active = np.stack([(a > 0).sum(axis=1) for a in (*hidden, last)], axis=1)
     inputs = np.array([layer.input_size for layer in generator.layers])
     return {
         "frechet_distance": round(frechet_distance(features(samples), reference), 2),

@@ -1,0 +1,65 @@
+"""What an estimate is worth: recomputed from the generator, for every method alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.generator import Generator
+from preimage.inversion import Estimate, Inversion, Status, outputs_of
+from preimage.methods.levenberg_marquardt import Misfit
+from preimage.methods.region import Region
+from preimage.observation import ROUNDING, Observation, scale_of
+
+Array = NDArray[np.float64]
+
+
+def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
+    """Recompute the residuals and settle the status: a solver's own word counts for nothing.
+
+    ``SOLVED`` stays only where the code explains the observation, up to rounding: the residual's
+    root mean square is at most the noise, as that of the true code is, and no entry is off by
+    more than twice the noise, the most by which x and an output within the noise of the true one
+    can differ. (A least-squares fit of bounded noise exceeds the bound itself in a few entries.)
+    A method that ended for another reason is solved all the same if its code is that good. Codes
+    that are not finite become NaN and ``FAILED``.
+
+    Where the observed Jacobian at the code has dependent columns, other codes explain as much, and
+    the sample is ``AMBIGUOUS``; a method that has a better proof of uniqueness says so by its rank.
+    """
+    latent = np.array(estimate.latent, dtype=np.float64)
+    finite = np.isfinite(latent).all(axis=1)
+    error = observation.error(outputs_of(observation.measured(generator), latent))
+    largest = np.max(np.abs(error), axis=1, initial=0.0)
+    noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
+    mean_square = np.einsum("ij,ij->i", error, error) / np.maximum(observation.count, 1.0)
+    within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
+    status = np.array(estimate.status, dtype=object)
+    no_latent = np.array([not s.has_latent for s in status], dtype=bool)
+    status[~finite & ~no_latent] = Status.FAILED
+    latent[~finite | no_latent] = np.nan
+    finite &= ~no_latent
+    rank = np.full(len(latent), -1)
+    rank[finite] = (
+        _rank(generator, observation, latent, np.flatnonzero(finite))
+        if estimate.rank is None
+        else estimate.rank[finite]
+    )
+    done = (status == Status.SOLVED) | (within & (status == Status.STEP_LIMIT))
+    status[done & (rank >= 0) & (rank < generator.latent_size)] = Status.AMBIGUOUS
+    status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
+    status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
+        Status.SOLVED
+    )
+    residual = np.linalg.norm(error, axis=1)
+    residual[~finite] = largest[~finite] = np.nan
+    return Inversion(latent, residual, largest, status, rank, estimate.layers, estimate.stages)
+
+
+def _rank(
+    generator: Generator, observation: Observation, latent: Array, samples: NDArray[np.intp]
+) -> NDArray[np.int64]:
+    infinite = np.full(generator.latent_size, np.inf)
+    everywhere = Region(-infinite, infinite, np.inf)
+    misfit = Misfit(observation.measured(generator), observation, 0.0, everywhere)
+    return misfit.rank(latent[samples], samples)
