@@ -33,7 +33,12 @@ def from_cnf(path: str | os.PathLike[str]) -> tuple[Generator, Array]:
         outputs  (sum_c u_c,  sum_i min(t_i, 1 - t_i))
 
     in three ReLU layers, and the observation is (0, 0): every clause is satisfied, and every
-    variable is 0 or 1. Deciding whether a code explains it up to ``NOISE`` decides the formula.
+    variable is 0 or 1. Codes outside [0, 1] do nothing more, so that the box (0, 1) loses none.
+    Deciding whether a code explains it up to ``NOISE`` decides the formula:
+
+        method = BranchAndBound(decide=True, box=(0.0, 1.0), rounds=0)
+        inversion = preimage.invert(generator, observation, method, noise=hardness.NOISE)
+        satisfiable = inversion.residual_max <= hardness.NOISE     # else bound > hardness.NOISE
 
     Args:
         path: A DIMACS CNF file; clauses of any length.

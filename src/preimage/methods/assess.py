@@ -54,7 +54,9 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     residual = np.linalg.norm(error, axis=1)
     residual[~finite] = largest[~finite] = np.nan
     bound, gap = (
-        np.full(len(latent), np.nan) if part is None else np.where(finite & ~no_latent, part, np.nan)
+        np.full(len(latent), np.nan)
+        if part is None
+        else np.where(finite & ~no_latent, part, np.nan)
         for part in (estimate.bound, estimate.gap)
     )
     return Inversion(

@@ -26,8 +26,6 @@ from preimage.observation import Observation
 
 Array = NDArray[np.float64]
 
-# Rounds of tightening: what they decide, HiGHS need not branch on.
-_ROUNDS = 16
 # Programs a sample, each with integers for the outputs that the one before got wrong.
 _REPAIRS = 4
 # Outputs above this part of the misfit U get theirs at once: the minimum is hardly below it.
@@ -61,6 +59,8 @@ class BranchAndBound:
         time_limit: Seconds a sample.
         decide: Only decide whether some code has an l-infinity misfit of at most ``noise``, and
             stop as soon as that is known.
+        rounds: Most rounds of tightening: what they decide, HiGHS need not branch on. With 0 the
+            program keeps the network's own numbers, which helps where those are small integers.
         seed: Of the joint method.
 
     Raises:
@@ -72,6 +72,7 @@ class BranchAndBound:
     gap: float = 1e-6
     time_limit: float = 60.0
     decide: bool = False
+    rounds: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +80,8 @@ class BranchAndBound:
             raise InputError(f"norm: expected linf or l1, got {self.norm!r}")
         if self.decide and self.norm != "linf":
             raise InputError("decide: `noise` bounds the largest error, so that it needs linf")
-        check_positive({"gap": self.gap, "time_limit": self.time_limit}, {})
+        counts = {"rounds": self.rounds} if self.rounds else {}
+        check_positive({"gap": self.gap, "time_limit": self.time_limit}, counts)
         check_box(self.box)
 
     def solve(self, generator: Generator, observation: Observation) -> Estimate:
@@ -167,7 +169,7 @@ class _Search:
         activation = self.generator.layers[-1].activation
         bounds = starting_bounds(self.network, activation, self.x, reach, self.low, self.high)
         budget = Budget(self.deadline, 1)
-        return enclose(self.network, bounds, budget, _ROUNDS).bounds
+        return enclose(self.network, bounds, budget, self.method.rounds).bounds
 
     def polished(self, z: Array) -> Array:
         """The best code near z, by linear programs on its pieces."""
@@ -254,9 +256,7 @@ class _Model:
                 lower, upper = (open_end, edge) if c < 1 else (edge, open_end)
                 self.add((own - slope * image)[None], 0.0, lower, upper, rate)
 
-    def outputs(
-        self, relaxation: Relaxation, bounds: Bounds, uncertain: NDArray[np.bool_]
-    ) -> None:
+    def outputs(self, relaxation: Relaxation, bounds: Bounds, uncertain: NDArray[np.bool_]) -> None:
         """``|s(a) - x| <= d`` for every output."""
         x, c = self.x, self.slopes
         image, offset = relaxation.image[self.depth], relaxation.offset[self.depth]
@@ -333,4 +333,6 @@ class _Model:
 
     def broken(self, outputs: Array, bound: float) -> NDArray[np.bool_]:
         """Outputs that a ReLU leaves too small, and that the program did not see."""
-        return (self.slopes == 0) & (self.x - outputs > bound) & (self.x > bound) & ~np.isnan(outputs)
+        return (
+            (self.slopes == 0) & (self.x - outputs > bound) & (self.x > bound) & ~np.isnan(outputs)
+        )
