@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims clean
+.PHONY: demo test lint types claims soundness clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -23,6 +23,9 @@ types: .venv/installed-test
 claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/joint.py
+
+soundness: .venv/installed-test
+	$(BIN)/python benchmarks/soundness.py
 
 clean:
 	rm -rf .venv demo-output

@@ -96,7 +96,9 @@ def certify(
             network, layers, activation, x, level, rounding, low, high, resolution
         )  # fmt: skip
         budget = Budget(time.perf_counter() + time_limit, nodes)
-        claims.append(_claim(problem, start, budget, rounds, digest))
+        # Programs without a box may meet infinite numbers on the way; what they end with is checked.
+        with np.errstate(all="ignore"):
+            claims.append(_claim(problem, start, budget, rounds, digest))
     return Certificate.of(claims, k, single)
 
 
