@@ -22,6 +22,7 @@ FLOORS = [
     "invert",
     "io",
     "certify",
+    "hardness",
     "zoo",
     "train",
     "plot",

@@ -1,6 +1,6 @@
 """Invert deep generative models with ReLU-like activations."""
 
-from preimage import zoo
+from preimage import hardness, zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.certify import Certificate, certify
 from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
@@ -52,6 +52,7 @@ __all__ = [
     "certify",
     "from_arrays",
     "from_torch",
+    "hardness",
     "invert",
     "load",
     "save",
