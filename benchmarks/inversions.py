@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from claims import row
 from joint import errors, peak_gigabytes
+from rows import Row, finish, row
 
 import preimage
 
@@ -91,7 +91,7 @@ def authors(generator: preimage.Generator, x: np.ndarray, noise: float) -> np.nd
     return x
 
 
-def layerwise(name: str, generator: preimage.Generator, repeats: int) -> bool:
+def layerwise(name: str, generator: preimage.Generator, repeats: int) -> Row:
     """``linf`` at noise 1e-3 against the authors' procedure, which gets a few samples a turn."""
     noise, few = 1e-3, 4
     rng = np.random.default_rng(1)
@@ -144,7 +144,7 @@ def floor(generator: preimage.Generator, z: np.ndarray) -> Callable[[], None]:
     return work
 
 
-def exact(name: str, generator: preimage.Generator, repeats: int) -> bool:
+def exact(name: str, generator: preimage.Generator, repeats: int) -> Row:
     """Noiseless exact inversion against the floor."""
     z = np.random.default_rng(2).normal(size=(BATCH, 20))
     x = generator(z)
@@ -196,7 +196,7 @@ def torch_adam(
     return time.perf_counter() - start, there.numpy()
 
 
-def joint(steps: int) -> list[bool]:
+def joint(steps: int) -> list[Row]:
     """``auto`` against Adam until it is as good (up to 0.1 %), on noisy outputs."""
     generator, noise = preimage.zoo.load("mnist-20-60-784"), 0.05
     rng = np.random.default_rng(3)
@@ -215,7 +215,7 @@ def joint(steps: int) -> list[bool]:
     ]
 
 
-def all_digits(folder: Path) -> list[bool]:
+def all_digits(folder: Path) -> list[Row]:
     """All 10,000 test digits of MNIST by ``auto``."""
     from preimage.io import load_observations
 
@@ -241,6 +241,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10_000, help="most steps of Adam")
     parser.add_argument("--data", type=Path, help="folder with the MNIST test images")
+    parser.add_argument("--out", type=Path, help="page to write")
     options = parser.parse_args()
     preimage.lp.kernel.compile()
     held = [*all_digits(options.data)] if options.data else []
@@ -248,7 +249,7 @@ def main() -> int:
         held.append(exact(name, generator, options.repeats))
         held.append(layerwise(name, generator, options.repeats))
     held += joint(options.steps)
-    return 0 if all(held) else 1
+    return finish(held, "Whole inversions and their peers", "make bench", options.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.batch import Store, invert_dataset, open_store
+from preimage.certify import Certificate, certify
 from preimage.errors import (
     FormatError,
     InputError,
@@ -19,6 +20,7 @@ from preimage.methods import (
     METHODS,
     Adam,
     Auto,
+    BranchAndBound,
     Exact,
     GaussNewton,
     GradientDescent,
@@ -33,6 +35,8 @@ __all__ = [
     "Activation",
     "Adam",
     "Auto",
+    "BranchAndBound",
+    "Certificate",
     "Exact",
     "FormatError",
     "GaussNewton",
@@ -57,6 +61,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Tanh",
+    "certify",
     "from_arrays",
     "from_torch",
     "invert",

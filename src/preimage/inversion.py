@@ -114,6 +114,8 @@ class Estimate(NamedTuple):
         layers: First layer first; empty for methods that do not work layer by layer.
         stages: In order; empty for methods that try one thing only.
         rank: (batch,) of the observed Jacobian at the code; None if the method does not compute it.
+        bound: (batch,) lower bound on the misfit of any code; None if the method proves none.
+        gap: (batch,) distance of the misfit reached from that bound; None likewise.
     """
 
     latent: Array
@@ -121,6 +123,8 @@ class Estimate(NamedTuple):
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
     rank: NDArray[np.int64] | None = None
+    bound: Array | None = None
+    gap: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +140,9 @@ class Inversion:
             some directions of z are not seen; -1 where the method does not compute it.
         layers: One ``LayerReport`` a layer, first layer first; empty if the method has none.
         stages: One ``Stage`` a step that was tried, in order; empty if the method has none.
+        bound: (batch,) lower bound on the misfit of any code, in the norm of the method that found
+            it (``BranchAndBound``); NaN where the method proves none.
+        gap: (batch,) distance of the misfit reached from that bound; NaN likewise.
     """
 
     latent: Array
@@ -145,6 +152,8 @@ class Inversion:
     rank: Any
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
+    bound: Any = np.nan
+    gap: Any = np.nan
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
@@ -172,6 +181,8 @@ class Inversion:
                 )
                 for s in zip(*(part.stages for part in parts), strict=True)
             ),
+            np.concatenate([np.broadcast_to(part.bound, len(part)) for part in parts]),
+            np.concatenate([np.broadcast_to(part.gap, len(part)) for part in parts]),
         )
 
     def squeeze(self) -> Inversion:
@@ -180,7 +191,7 @@ class Inversion:
         stages = tuple(Stage(s.name, s.residual[0], s.answered[0]) for s in self.stages)
         return Inversion(
             self.latent[0], self.residual[0], self.residual_max[0], self.status[0], self.rank[0],
-            layers, stages,
+            layers, stages, np.atleast_1d(self.bound)[0], np.atleast_1d(self.gap)[0],
         )  # fmt: skip
 
     def __repr__(self) -> str:

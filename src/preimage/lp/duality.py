@@ -211,6 +211,7 @@ def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, pric
     open_ = np.isinf(end) & (reduced != 0)
     box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
     bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
-    wrong = open_ & (np.abs(reduced) > _ROUNDING * _sizes(program)[1] * price[:, None])
+    column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing can be rounded
+    wrong = open_ & (np.abs(reduced) > _ROUNDING * column * price[:, None])
     bound[wrong.any(axis=1)] = -np.inf
     return bound

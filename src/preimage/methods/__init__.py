@@ -8,6 +8,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate
 from preimage.methods.auto import Auto
+from preimage.methods.branch_and_bound import BranchAndBound as BranchAndBound
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.gradient import Adam, GradientDescent

@@ -53,7 +53,15 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     )
     residual = np.linalg.norm(error, axis=1)
     residual[~finite] = largest[~finite] = np.nan
-    return Inversion(latent, residual, largest, status, rank, estimate.layers, estimate.stages)
+    bound, gap = (
+        np.full(len(latent), np.nan)
+        if part is None
+        else np.where(finite & ~no_latent, part, np.nan)
+        for part in (estimate.bound, estimate.gap)
+    )
+    return Inversion(
+        latent, residual, largest, status, rank, estimate.layers, estimate.stages, bound, gap
+    )
 
 
 def _rank(

@@ -84,11 +84,11 @@ class Auto:
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", Exact(self.backend), noiseless & expands)
-        run.stage("joint", GaussNewton(restarts=4, hops=4, seed=self.seed), everyone)
+        run.stage("joint", GaussNewton(restarts=4, hops=5, seed=self.seed), everyone)
         near = self._in_reach(generator, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
         run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
-        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 3, ~near)):
+        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 2, ~near)):
             start = _Known(run.latent)
             many = GaussNewton(
                 restarts=max(restarts, 1), hops=hops, start=start, seed=self.seed + 1

@@ -91,7 +91,7 @@ def cell_descend(
         backend: Of the programs.
     """
     z = misfit.region.project(z).copy()
-    hidden = _hidden(misfit.generator, misfit.generator.preactivations(z)[:-1], z)
+    hidden = _side_by_side(misfit.generator.preactivations(z)[:-1], z)
     count = len(z)
     nothing = np.full((count, hidden.shape[1] + 1), -1)
     runs = _Runs(z, fit_size(misfit.error(z, samples), norm), hidden > 0, nothing,
@@ -106,8 +106,8 @@ def cell_descend(
     return Ends(runs.z, runs.loss, runs.done, np.zeros(count))
 
 
-def _hidden(generator: Generator, parts: list[Array], like: Array) -> Array:
-    """The hidden layers' entries side by side, (runs, units)."""
+def _side_by_side(parts: list[Array], like: Array) -> Array:
+    """(runs, units) of the hidden layers, of which there may be none."""
     return np.concatenate([np.zeros((len(like), 0)), *parts], axis=1)
 
 
@@ -155,7 +155,7 @@ def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: st
         slope = np.where(own, 1.0, layer.activation.derivative(np.full_like(a, -1.0)))
         product, value = slope[:, :, None] * gradient, slope * a
         first += layer.output_size
-    hidden = _hidden(generator, offsets[:-1], z)
+    hidden = _side_by_side(offsets[:-1], z)
     slab = _output_slab(misfit, offsets[-1], observation.values, norm)
     slab = slab if observation.mask is None else slab.where(observation.mask)
     bent = np.concatenate(

@@ -54,8 +54,8 @@ class Race(NamedTuple):
 
 _ALL = Race(first=25, kept=1, then=0)
 _DRAWS = Race(first=6, kept=2, then=15)
-# Neighbours start so near to their minimum that three steps tell which of them lead anywhere.
-_NEIGHBOURS = Race(first=3, kept=1, then=8)
+# Neighbours start so near to their minimum that four steps tell which of them lead anywhere.
+_NEIGHBOURS = Race(first=4, kept=1, then=8)
 
 
 @dataclass(frozen=True)

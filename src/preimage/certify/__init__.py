@@ -1,0 +1,6 @@
+"""Verdicts with proofs: ``certify`` finds them, ``checker`` believes none of them."""
+
+from preimage.certify.certificate import Certificate
+from preimage.certify.certify import certify
+
+__all__ = ["Certificate", "certify"]

@@ -1,0 +1,166 @@
+"""One sample's question, and its witnesses: codes that explain it, verified exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from preimage import lp
+from preimage.activation import Activation, Slab
+from preimage.certify import checker
+from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.observed import starting_bounds
+from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.tighten import output_targets
+from preimage.layer_program import LayerProgram
+
+# How far extreme points are moved towards the middle, so that rounding cannot push them out.
+_SHRINK = (1e-9, 1e-6, 1e-4, 1e-2)
+
+
+@dataclass(eq=False)
+class Problem:
+    """Everything about one sample.
+
+    Attributes:
+        network: The numbers of the generator.
+        layers: The same as exact numbers.
+        activation: Of the last layer.
+        x: (n,) the observation.
+        noise: Its bound.
+        rounding: What is added to the noise where codes are excluded.
+        low: (k,) the box, maybe infinite.
+        high: (k,).
+        resolution: Distance up to which codes count as one; None for 1 % of the scale.
+        witnesses: Verified, first the one that the verdict is about.
+        ray: A direction in which the first witness may go on for ever.
+    """
+
+    network: Network
+    layers: list[Any]
+    activation: Activation
+    x: Array
+    noise: float
+    rounding: float
+    low: Array
+    high: Array
+    given_resolution: float | None
+    witnesses: list[Array] = field(default_factory=list)
+    ray: list[int] | None = None
+
+    @property
+    def resolution(self) -> float:
+        """1 % of the box's half-width, or of max(1, |witness|) without a box, unless given."""
+        if self.given_resolution is not None:
+            return self.given_resolution
+        if self.has_box:
+            return 0.005 * float(np.min(self.high - self.low))
+        size = max((float(np.abs(w).max(initial=0.0)) for w in self.witnesses[:1]), default=1.0)
+        return 0.01 * max(1.0, size)
+
+    @property
+    def has_box(self) -> bool:
+        """Whether all ends are finite."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    def bounds(self, noise: float) -> Bounds:
+        """The box, and what the observation says of the last layer, rounded outward."""
+        return starting_bounds(self.network, self.activation, self.x, noise, self.low, self.high)
+
+    def explains(self, z: Array) -> bool:
+        """Whether z is in S, in exact arithmetic."""
+        if not np.isfinite(z).all() or (z < self.low).any() or (z > self.high).any():
+            return False
+        if np.abs(self.outputs(z) - self.x).max(initial=0.0) > self.noise + 2 * self.rounding:
+            return False
+        box = list(zip(self.low.tolist(), self.high.tolist(), strict=True))
+        exact = [list(map(Fraction, values.tolist())) for values in (self.x, z)]
+        return bool(checker.explains(self.layers, exact[0], Fraction(self.noise), box, exact[1]))
+
+    def outputs(self, z: Array) -> Array:
+        """G(z), in floats."""
+        return self.activation(self.preactivations(z)[-1])
+
+    def preactivations(self, z: Array) -> list[Array]:
+        """Of every layer, in floats; the code first."""
+        found = [z]
+        for i in range(1, self.network.depth + 1):
+            found.append(self.network.weights[i] @ z + self.network.biases[i])
+            z = np.where(found[-1] >= 0, found[-1], self.network.slopes[i] * found[-1])
+        return found
+
+    def piece(self, z: Array) -> Relaxation:
+        """S within the linear piece of z: no unit changes its sign."""
+        bounds = self.bounds(self.noise)
+        for i, a in enumerate(self.preactivations(z)[1:-1], 1):
+            bounds.lower[i][a > 0], bounds.upper[i][a <= 0] = 0.0, 0.0
+        return relax(self.network, bounds)
+
+    def middle(self, z: Array) -> Array:
+        """The code of the piece of z with the smallest largest error (its own, if there is none).
+
+        minimise d  subject to  centre - rate d <= a_last <= centre + rate d,  the signs, the box
+        """
+        piece = self.piece(z)
+        last = piece.layer == self.network.depth
+        half = (piece.upper - piece.lower) / 2
+        # Half the width of a two-sided row is its noise in units of the pre-activation.
+        rate = np.where(last & np.isfinite(half), half / self.noise if self.noise else 1.0, last)
+        rate = np.where(last, np.clip(rate, 1e-6, 1e6), 0.0)
+        shift = rate * self.noise
+        parts = (piece.lower + shift, rate, piece.upper - shift, rate)
+        lower, lower_rate, upper, upper_rate = (part[None] for part in parts)
+        slab = Slab(lower, np.where(np.isfinite(lower), lower_rate, 0.0), upper,
+                    np.where(np.isfinite(upper), upper_rate, 0.0))  # fmt: skip
+        nothing = np.zeros((1, piece.weight.shape[1]))
+        found = lp.solve(LayerProgram(piece.weight, slab, "shared", nothing, piece.domain)).z[0]
+        return found if np.isfinite(found).all() else z
+
+    def extremes(self, z: Array) -> Array:
+        """Codes of the piece of z that are extreme in each coordinate, (up to 2 k, k)."""
+        piece = self.piece(z)
+        targets = output_targets(piece, range(self.network.sizes[0]))
+        found = lp.kernel.minimise(piece.program(np.stack([t.objective for t in targets])))
+        return found.z[np.isfinite(found.z).all(axis=1)]
+
+    def find_witness(self, z: Array) -> Array | None:
+        """A code in S near z, if one is found; remembered."""
+        best = np.clip(z, self.low, self.high)
+        candidates = [best]
+        for _ in range(3):
+            best = self.middle(best)
+            candidates.append(best)
+        return self.first(candidates)
+
+    def first(self, candidates: list[Array]) -> Array | None:
+        """The first code in S; remembered."""
+        for candidate in candidates:
+            if self.explains(candidate):
+                self.witnesses.append(candidate)
+                return candidate
+        return None
+
+    def find_pair(self, z: Array) -> bool:
+        """Whether two codes that are apart are found from z, a witness; they become the first."""
+        points = self.extremes(z)
+        if len(points) >= 2 and np.ptp(points, axis=0).max() > self.resolution:
+            j = int(np.ptp(points, axis=0).argmax())
+            ends = points[points[:, j].argmin()], points[points[:, j].argmax()]
+            for part in _SHRINK:
+                one, other = (end + part * (z - end) for end in ends)
+                if self.are_apart(one, other):
+                    return True
+            return any(self.are_apart(z, end + p * (z - end)) for end in ends for p in _SHRINK)
+        return False
+
+    def are_apart(self, one: Array, other: Array) -> bool:
+        """Whether two codes are farther apart than the resolution, and both in S; remembered."""
+        if np.abs(one - other).max() <= self.resolution:
+            return False
+        if not (self.explains(one) and self.explains(other)):
+            return False
+        self.witnesses[:] = [one, other]
+        return True

@@ -1,0 +1,91 @@
+"""Proof trees, and how they are written down for the checker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from preimage.enclosure.cuts import Cut
+from preimage.enclosure.network import Array, Bounds
+from preimage.enclosure.tighten import Deduction, Radius, Step
+
+End = Literal["box", "empty", "point"]
+
+
+@dataclass
+class Node:
+    """Steps, then an end or a split into ``a <= value`` and ``a >= value`` (layer 0: of z).
+
+    Attributes:
+        steps: See ``enclosure.tighten``.
+        split: Layer, unit, value; None at a leaf.
+        children: The two sides of a split.
+        end: How a leaf ends: its box may hold codes, it is empty, or it holds the witness only.
+        rows: For a point, the outputs that fix it.
+        bounds: What holds here after the steps.
+    """
+
+    bounds: Bounds
+    steps: list[Step] = field(default_factory=list)
+    split: tuple[int, int, float] | None = None
+    children: list[Node] = field(default_factory=list)
+    end: End = "box"
+    rows: list[int] = field(default_factory=list)
+
+    @staticmethod
+    def of(deduction: Deduction) -> Node:
+        """A leaf, whose steps and bounds follow those of the deduction."""
+        return Node(deduction.bounds, deduction.steps)
+
+    def hull(self, witness: Array | None) -> tuple[Array, Array]:
+        """The smallest box around the codes that may be left; crossed where there are none."""
+        if self.split is not None:
+            lows, highs = zip(*(child.hull(witness) for child in self.children), strict=True)
+            return np.min(lows, axis=0), np.max(highs, axis=0)
+        low, high = self.bounds.lower[0].copy(), self.bounds.upper[0].copy()
+        if self.end == "point" and witness is not None:
+            return witness, witness
+        if self.end == "empty":
+            low[:], high[:] = np.inf, -np.inf
+        return low, high
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON; floats as hexadecimal text."""
+        steps = [_step_record(step) for step in self.steps]
+        if self.split is not None:
+            layer, unit, value = self.split
+            children = [child.record() for child in self.children]
+            return {"steps": steps, "split": [layer, unit, hexed(value)], "children": children}
+        return {"steps": steps, "end": self.end, "rows": self.rows}
+
+
+def hexed(value: float) -> str:
+    """A float, exactly."""
+    return float(value).hex()
+
+
+def hexed_all(values: Array | Sequence[float]) -> list[str]:
+    """Floats, exactly."""
+    return [float(value).hex() for value in values]
+
+
+def _step_record(step: Step) -> list[Any]:
+    if isinstance(step, Radius):
+        proofs = [
+            [unit, int(upper), _multiplier_record(multipliers)]
+            for unit, upper, multipliers in step.proofs
+        ]
+        return ["radius", step.start, hexed(step.value), proofs]
+    return ["cuts", *(_cut_record(cut) for cut in step)]
+
+
+def _cut_record(cut: Cut) -> list[Any]:
+    multipliers = _multiplier_record(cut.multipliers)
+    return [cut.layer, cut.unit, int(cut.upper), hexed(cut.value), cut.start, multipliers]
+
+
+def _multiplier_record(multipliers: list[Any]) -> list[Any]:
+    return [[np.asarray(units).tolist(), hexed_all(values)] for units, values in multipliers]

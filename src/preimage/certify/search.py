@@ -1,0 +1,114 @@
+"""From enclosures to verdicts: look for witnesses, split on signs that stay open."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage.certify.equations import only_point
+from preimage.certify.problem import Problem
+from preimage.certify.proof import Node
+from preimage.enclosure.descent import Budget, tighten
+from preimage.enclosure.network import Array
+from preimage.enclosure.relaxation import relax
+from preimage.enclosure.tighten import Deduction
+
+# Open signs that are split although the part is near the witness.
+_FEW = 4
+
+
+def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tuple[Node, str]:
+    """Split until every part is empty or near the witness.
+
+    Returns:
+        The proof, and what stopped the search (empty if nothing did).
+    """
+    tree = Node.of(root)
+    stack, stopped = [(tree, root)], ""
+    network = problem.network
+    while stack:
+        node, deduction = stack.pop()
+        budget.nodes -= 1
+        if node is not tree and not deduction.empty:
+            tighten(network, deduction, budget, rounds)
+        if deduction.empty:
+            node.end = "empty"
+            continue
+        open_ = relax(network, deduction.bounds).undecided()
+        if _is_point(problem, node, open_):
+            continue
+        # At noise 0 a few signs more may show that the code is the only one.
+        exact = problem.noise == 0 and bool(problem.witnesses) and 0 < len(open_) <= _FEW
+        if _near(problem, deduction) and not (exact and not budget.spent):
+            continue
+        if budget.spent:
+            stopped = stopped or "the node or time limit was reached"
+            continue
+        if not _look(problem, deduction):
+            return tree, ""
+        if _near(problem, deduction) and not exact:
+            continue
+        if not open_:
+            stopped = stopped or "a part is neither empty nor near, by less than rounding"
+            continue
+        node.split = _widest(deduction, open_)
+        for side in (1, 0):
+            child = deduction.branch()
+            layer, unit, value = node.split
+            (child.bounds.lower if side else child.bounds.upper)[layer][unit] = value
+            node.children.insert(0, Node.of(child))
+            stack.append((node.children[0], child))
+    return tree, stopped
+
+
+def _is_point(problem: Problem, node: Node, open_: list[tuple[int, int]]) -> bool:
+    """Whether the witness is the only code of this part; then the node says so."""
+    if problem.noise == 0 and problem.witnesses and not open_:
+        node.rows = only_point(problem, node.bounds)
+        node.end = "point" if node.rows else "box"
+    return bool(node.rows)
+
+
+def _near(problem: Problem, deduction: Deduction) -> bool:
+    """Whether all codes of this part are near the witness."""
+    return bool(problem.witnesses) and (
+        spread(problem.witnesses[0], deduction.bounds.lower[0], deduction.bounds.upper[0])
+        <= problem.resolution
+    )
+
+
+def spread(witness: Array, low: Array, high: Array) -> float:
+    """The largest distance from the witness within a box, rounded up."""
+    far = np.maximum(np.abs(high - witness), np.abs(witness - low)).max(initial=0.0)
+    return float(far if far == 0 else np.nextafter(far * (1 + 2.0**-50), np.inf))
+
+
+def _look(problem: Problem, deduction: Deduction) -> bool:
+    """Look for codes in this part; False where two that are apart are found."""
+    low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
+    start = (low + high) / 2
+    if not np.isfinite(start).all():
+        return True
+    if not problem.witnesses:
+        found = problem.find_witness(start)
+        return found is None or not problem.find_pair(found)
+    first = problem.witnesses[0]
+    for point in [start, *problem.extremes(start)]:
+        other = np.clip(point, low, high)
+        if np.abs(other - first).max() > problem.resolution:
+            middle = problem.middle(other)
+            for candidate in (other, (1 - 1e-6) * other + 1e-6 * middle, middle):
+                if problem.are_apart(first, candidate):
+                    return False
+    return True
+
+
+def _widest(deduction: Deduction, open_: list[tuple[int, int]]) -> tuple[int, int, float]:
+    """The unit whose hull has the largest gap."""
+
+    def gap(place: tuple[int, int]) -> float:
+        layer, unit = place
+        low, high = deduction.bounds.lower[layer][unit], deduction.bounds.upper[layer][unit]
+        return float(min(-low, high)) if np.isinf(high - low) else float(-low * high / (high - low))
+
+    layer, unit = max(open_, key=gap)
+    return layer, unit, 0.0

@@ -1,0 +1,68 @@
+"""What an observation says of the last layer, and how exact a forward pass is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage.activation import Activation
+from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
+
+
+def starting_bounds(
+    network: Network, activation: Activation, x: Array, noise: float, low: Array, high: Array
+) -> Bounds:
+    """The box for the code, ``|G(z) - x| <= noise`` for the last layer, nothing in between.
+
+    Args:
+        network: The network.
+        activation: Of its last layer.
+        x: (n,) the observation.
+        noise: Its bound.
+        low: (k,) the box, maybe infinite.
+        high: (k,).
+    """
+    hidden = network.sizes[1:-1]
+    least, most = observed_interval(activation, x, noise)
+    return Bounds(
+        [low.copy(), *(np.full(n, -np.inf) for n in hidden), least],
+        [high.copy(), *(np.full(n, np.inf) for n in hidden), most],
+    )
+
+
+def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[Array, Array]:
+    """Pre-activations whose outputs are within noise of x, rounded outward, (n,) each."""
+    low, high = np.nextafter(x - noise, -np.inf), np.nextafter(x + noise, np.inf)
+    if noise == 0:
+        low = high = x
+    bottom, top = activation.range
+    if np.isfinite(top):
+        return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+    if bottom == 0.0:
+        return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
+    ends = activation.inverse(low), activation.inverse(high)
+    return np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
+
+
+def _smooth_ends(activation: Activation, value: Array, sign: float) -> Array:
+    """An a with ``sign * (activation(a) - value) >= 0`` for certain; infinite if none is found."""
+    a = activation.inverse(value)
+    pad = 2.0**-40 * (1.0 + np.abs(a))
+    for _ in range(12):
+        margin = sign * (activation(a + sign * pad) - value)
+        pad = np.where(margin > 16 * UNIT, pad, 4 * pad)
+    proven = sign * (activation(a + sign * pad) - value) > 16 * UNIT
+    return np.where(proven, a + sign * pad, sign * np.inf)
+
+
+def rounding_error(network: Network, x: Array, z: Array) -> float:
+    """A bound on the error of a forward pass in floats at z, and of adding noise to it."""
+    if not np.isfinite(z).all():
+        return 0.0
+    error = np.zeros_like(z)
+    for i in range(1, network.depth + 1):
+        weight, magnitude = network.weights[i], network.magnitudes[i]
+        size = magnitude @ np.abs(z) + np.abs(network.biases[i])
+        error = rounding(weight.shape[1] + 3) * size + magnitude @ error
+        a = weight @ z + network.biases[i]
+        z = np.where(a >= 0, a, network.slopes[i] * a)
+    return float(2 * error.max(initial=0.0) + 2 * UNIT * np.abs(x).max(initial=0.0))

@@ -1,0 +1,221 @@
+"""Steps of a proof: ends cut by interval arithmetic, and by linear programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage import lp
+from preimage.enclosure.cuts import Cut, Targets, find_cuts
+from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.relaxation import Relaxation
+from preimage.lp import Outcome
+
+# A cut is kept if it takes this part of the interval away, or decides a sign.
+_WORTH = 0.01
+# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
+_SMALL = 5000
+# Multipliers below this part of the largest are left out; cuts hold for any multipliers.
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Radius:
+    """No output of a layer with an infinite end is above ``value`` in size; see ``radius``.
+
+    Attributes:
+        start: The layer.
+        value: The radius.
+        proofs: For each infinite end: unit, whether upper, multipliers as in ``Cut``.
+    """
+
+    start: int
+    value: float
+    proofs: list[tuple[int, bool, list[tuple[NDArray[np.intp], Array]]]]
+
+
+# Cuts of one step are all proven from the bounds before the step.
+Step = list[Cut] | Radius
+
+
+@dataclass
+class Deduction:
+    """Bounds, and the steps that led there.
+
+    Attributes:
+        bounds: What holds after the steps.
+        steps: In order.
+        binding: (n,) the outputs that some program needed so far.
+    """
+
+    bounds: Bounds
+    binding: NDArray[np.bool_]
+    steps: list[Step] = field(default_factory=list)
+
+    @staticmethod
+    def start(bounds: Bounds) -> Deduction:
+        """Nothing is deduced yet; outputs that are bounded from both sides often bind."""
+        low, high = bounds.lower[-1], bounds.upper[-1]
+        return Deduction(bounds, np.isfinite(low) & np.isfinite(high))
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is proven that there is no code."""
+        return self.bounds.empty
+
+    def branch(self) -> Deduction:
+        """The same bounds, with no steps yet."""
+        return Deduction(self.bounds.copy(), self.binding.copy())
+
+    def propagate(self, network: Network) -> None:
+        """Interval arithmetic from the code through the hidden layers."""
+        for layer in range(1, network.depth):
+            count = network.sizes[layer]
+            unit, upper = np.tile(np.arange(count), 2), np.repeat([False, True], count)
+            mu = {layer: np.vstack([np.eye(count), -np.eye(count)])}
+            targets = Targets(np.full(2 * count, layer), unit, upper)
+            self.cut(network, {}, layer - 1, targets, mu)
+
+    def cut(
+        self,
+        network: Network,
+        slopes: dict[int, Array],
+        start: int,
+        targets: Targets,
+        mu: dict[int, Array],
+    ) -> float:
+        """Make the cuts that multipliers prove and that are worth it; the largest part cut off."""
+        bounds, best, made = self.bounds, 0.0, []
+        ends = find_cuts(network, bounds, slopes, start, mu, targets)
+        for row, (layer, unit, upper) in enumerate(
+            zip(*(part.tolist() for part in targets), strict=True)
+        ):
+            low, high, end = bounds.lower[layer][unit], bounds.upper[layer][unit], ends[row]
+            part = _part(low, high, end, upper)
+            decides = layer > 0 and (end <= 0 < high if upper else low < 0 <= end)
+            if part > _WORTH or decides:
+                made.append(Cut(layer, unit, upper, float(end), start, sparse_rows(mu, row)))
+                best = max(best, part)
+        for cut in made:
+            side = bounds.upper if cut.upper else bounds.lower
+            side[cut.layer][cut.unit] = cut.value
+        if made:
+            self.steps.append(made)
+        return best
+
+
+def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], Array]]:
+    """The nonzero multipliers of one target, lowest layer first."""
+    units = [np.flatnonzero(mu[layer][row]) for layer in sorted(mu)]
+    return [(u, mu[layer][row, u]) for u, layer in zip(units, sorted(mu), strict=True)]
+
+
+def _part(low: float, high: float, end: float, upper: bool) -> float:
+    """How much of [low, high] a new end takes away, 0 to 1."""
+    if (end >= high) if upper else (end <= low):
+        return 0.0
+    if np.isinf(low) or np.isinf(high) or high <= low:
+        return 1.0
+    return float(min((high - end if upper else end - low) / (high - low), 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One end to cut: minimise ``objective @ v``, in which its own a has the coefficient share."""
+
+    layer: int
+    unit: int
+    upper: bool
+    objective: Array
+    share: float
+
+
+def output_targets(relaxation: Relaxation, units: Iterable[int]) -> list[Target]:
+    """Both ends of outputs of the starting layer (the code, if that is 0)."""
+    found = []
+    for unit in units:
+        direction = np.zeros(relaxation.weight.shape[1])
+        direction[relaxation.column[relaxation.start][unit]] = 1.0
+        found.append(Target(relaxation.start, unit, False, direction, 0.0))
+        found.append(Target(relaxation.start, unit, True, -direction, 0.0))
+    return found
+
+
+def end_targets(_network: Network, relaxation: Relaxation) -> list[Target]:
+    """Both ends of the pre-activation of every undecided unit."""
+    found = []
+    for layer, unit in relaxation.undecided():
+        image = relaxation.image[layer][unit]
+        found.append(Target(layer, unit, False, image, 1.0))
+        found.append(Target(layer, unit, True, -image, -1.0))
+    return found
+
+
+def sign_targets(network: Network, relaxation: Relaxation) -> list[Target]:
+    """Whether either sign of an undecided unit is impossible.
+
+    ``a <= 0`` means ``z = c a``, so that a positive least value of ``z - c a`` proves a > 0; on the
+    hull this is a weaker thing to ask than a positive least value of a. Likewise ``z - a``.
+    """
+    found = []
+    for layer, unit in relaxation.undecided():
+        image, c = relaxation.image[layer][unit], float(network.slopes[layer][unit])
+        own = np.zeros(len(image))
+        own[relaxation.column[layer][unit]] = 1.0
+        turn = 1.0 if c < 1 else -1.0
+        found.append(Target(layer, unit, False, turn * (own - c * image), -turn * c))
+        found.append(Target(layer, unit, True, turn * (own - image), -turn))
+    return found
+
+
+def solve(
+    relaxation: Relaxation, objective: Array
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Signed row multipliers of each objective, (targets, rows).
+
+    Returns:
+        The multipliers, which of them are an optimum's, and which prove that there is no point.
+    """
+    program = relaxation.program(objective)
+    small = relaxation.weight.size <= _SMALL
+    found = lp.solve(program) if small else lp.kernel.minimise(program)
+    dual = found.dual_lower - found.dual_upper
+    if len(dual) and not (found.outcome == Outcome.OPTIMAL).any():
+        # The bounds may hold no code by a margin that the solver does not trust; cuts can tell.
+        slack = relaxation.elastic()
+        dual[:1] = slack.dual_lower - slack.dual_upper
+        found.outcome[0] = Outcome.INFEASIBLE
+    known = np.isfinite(dual).all(axis=1)
+    return dual, known & (found.outcome == Outcome.OPTIMAL), known & (
+        found.outcome == Outcome.INFEASIBLE
+    )  # fmt: skip
+
+
+def pull(
+    network: Network, deduction: Deduction, relaxation: Relaxation, wanted: list[Target]
+) -> float:
+    """Solve one linear program for each wanted end and cut there; the largest part cut off."""
+    if not wanted or deduction.empty or not len(relaxation.weight):
+        return 0.0
+    dual, optimal, empty = solve(relaxation, np.stack([target.objective for target in wanted]))
+    good = np.flatnonzero(optimal | empty)
+    if empty.any():
+        good = np.flatnonzero(empty)[:1]  # one proof that there is no code is enough
+    if not len(good):
+        return 0.0
+    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
+    wanted = [wanted[index] for index in good]
+    mu = relaxation.multipliers(network, dual[good])
+    deduction.binding |= (mu[network.depth] != 0).any(axis=0)
+    for row, target in enumerate(wanted):
+        if target.layer > relaxation.start and optimal[good[row]]:
+            mu[target.layer][row, target.unit] += target.share
+    targets = Targets(
+        np.array([target.layer for target in wanted]),
+        np.array([target.unit for target in wanted]),
+        np.array([target.upper for target in wanted]),
+    )
+    return deduction.cut(network, relaxation.slopes, relaxation.start, targets, mu)
