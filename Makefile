@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims bench faults fuzz clean
+.PHONY: demo test lint types claims bench soundness faults fuzz clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -33,6 +33,8 @@ faults: .venv/installed-test
 
 fuzz: .venv/installed-test
 	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
+soundness: .venv/installed-test
+	$(BIN)/python benchmarks/soundness.py
 
 clean:
 	rm -rf .venv demo-output

@@ -148,9 +148,9 @@ def dead_layer(rng: np.random.Generator) -> Plan:
     generator = preimage.from_arrays(
         [rng.normal(size=(6, 3)), rng.normal(size=(9, 6))], [np.full(6, -50.0), np.ones(9)]
     )
-    z = rng.normal(size=(PER_NETWORK, 3))
+    z = rng.uniform(-2.5, 2.5, size=(PER_NETWORK, 3))
     codes = np.stack([z, -z + 1.0], axis=1)
-    return Plan(generator, generator(z), 0.0, codes, 2.0**2, exact=True)
+    return Plan(generator, generator(z), 0.0, codes, 4.0, exact=True)
 
 
 def opposite_signs(rng: np.random.Generator) -> Plan:

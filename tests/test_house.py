@@ -23,6 +23,7 @@ FLOORS = [
     "io",
     "certify",
     "batch",
+    "hardness",
     "zoo",
     "train",
     "plot",

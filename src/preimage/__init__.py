@@ -1,6 +1,6 @@
 """Invert deep generative models with ReLU-like activations."""
 
-from preimage import zoo
+from preimage import hardness, zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.batch import Store, invert_dataset, open_store
 from preimage.certify import Certificate, certify
@@ -64,6 +64,7 @@ __all__ = [
     "certify",
     "from_arrays",
     "from_torch",
+    "hardness",
     "invert",
     "invert_dataset",
     "load",

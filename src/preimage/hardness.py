@@ -89,7 +89,8 @@ def satisfies(path: str | os.PathLike[str], values: NDArray[np.bool_]) -> bool:
 
 def _read_dimacs(path: Path) -> tuple[int, list[list[int]]]:
     """Number of variables, and the clauses."""
-    count, numbers = None, []
+    count: int | None = None
+    numbers: list[int] = []
     try:
         for line in path.read_text().splitlines():
             words = line.split()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.certify.checker import seal
 from preimage.certify.proof import Node, hexed, hexed_all
 from preimage.enclosure.network import Array
 from preimage.io.guard import write_bytes
@@ -137,6 +136,8 @@ class Certificate:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""
+        from preimage.certify.checker import seal
+
         content: dict[str, Any] = {
             "format": "preimage certificate 1",
             "samples": [claim.record() for claim in self.claims],

@@ -31,16 +31,26 @@ def starting_bounds(
 
 def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[Array, Array]:
     """Pre-activations whose outputs are within noise of x, rounded outward, (n,) each."""
-    low, high = np.nextafter(x - noise, -np.inf), np.nextafter(x + noise, np.inf)
-    if noise == 0:
-        low = high = x
+    low, high = _outward_sum(x, -noise), _outward_sum(x, noise)
     bottom, top = activation.range
     if np.isfinite(top):
         return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
     if bottom == 0.0:
         return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
-    ends = activation.inverse(low), activation.inverse(high)
-    return np.nextafter(ends[0], -np.inf), np.nextafter(ends[1], np.inf)
+    least, most = activation.inverse(low), activation.inverse(high)
+    # Where the slope is 1, nothing was rounded.
+    return (
+        np.where(least == low, low, np.nextafter(least, -np.inf)),
+        np.where(most == high, high, np.nextafter(most, np.inf)),
+    )
+
+
+def _outward_sum(x: Array, shift: float) -> Array:
+    """``x + shift``, rounded in the direction of the shift if it is not exact (Knuth's TwoSum)."""
+    total = x + shift
+    part = total - x
+    lost = (x - (total - part)) + (shift - part)
+    return np.where(lost == 0, total, np.nextafter(total, np.copysign(np.inf, shift)))
 
 
 def _smooth_ends(activation: Activation, value: Array, sign: float) -> Array:

@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 # Rows whose weight is below this fraction of the size-th largest weight do not enter the Gram
 # matrix: they change the Newton direction by less than the next step's own error.
-_NEGLIGIBLE = 2.0**-10
+NEGLIGIBLE = 2.0**-7
 
 # Rows that enter the Gram matrix at a time: two tiles' worth of them fit the first-level cache.
 PANEL = 128
@@ -179,7 +179,7 @@ def cutoff(weight: Array, n: int, size: int, histogram: NDArray[np.int64]) -> fl
     while seen < size and e > 0:
         e -= 1
         seen += histogram[e]
-    return float(_NEGLIGIBLE * 2.0 ** (e - 1023)) if e > 0 else 0.0
+    return float(NEGLIGIBLE * 2.0 ** (e - 1023)) if e > 0 else 0.0
 
 
 @compiled

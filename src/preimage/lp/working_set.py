@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled
 from preimage.lp.interior import set_weights
-from preimage.lp.normal import Rows, cutoff, times
+from preimage.lp.normal import NEGLIGIBLE, Rows, cutoff, times
 from preimage.lp.room import Point, Scratch, Sides, new_point, new_sides
 
 Array = NDArray[np.float64]
 
 # Rows whose weight at the start is below this fraction of the (k + 1)-th largest are left out.
-_FAR = 2.0**-11
+_FAR = 2.0**-4
 # Fewer rows than this share must be left, or picking them does not pay.
 _WORTH = 0.8
 # The tolerance of landing, with some room.
@@ -65,8 +65,8 @@ def _pick(rows: Rows, sides: Sides, at: Point, work: Scratch, index: NDArray[np.
     """List the rows that may bind; their number."""
     m, size = rows.m, rows.k + rows.shared
     set_weights(rows, sides, at, work)
-    # The cutoff is 2**-10 times the weight of that rank; here the weight itself is meant.
-    least = cutoff(work.weight, rows.sides, size, work.histogram) * 2.0**10 * _FAR
+    # The cutoff is a fraction of the weight of that rank; here the weight itself is meant.
+    least = cutoff(work.weight, rows.sides, size, work.histogram) / NEGLIGIBLE * _FAR
     kept = 0
     for j in range(m):
         index[kept] = j

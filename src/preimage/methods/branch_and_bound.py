@@ -43,7 +43,8 @@ class BranchAndBound:
         minimise d  (or sum_j e_j)   over z, z_ij >= 0, t_ij in {0, 1}
         subject to  |s(a_j) - x_j| <= d  (e_j)
                     the relaxation of ``enclosure``
-                    z_ij - a_ij <= (c - 1) low_ij (1 - t_ij),   z_ij - c a_ij <= (1 - c) high_ij t_ij
+                    z_ij - a_ij <= (c - 1) low_ij (1 - t_ij)
+                    z_ij - c a_ij <= (1 - c) high_ij t_ij
 
     which HiGHS solves (Lei et al. 2019, section 4, with integers where the paper guesses signs). In
     the l-infinity norm an output under a ReLU needs no integer, unless U is above x_j > d.

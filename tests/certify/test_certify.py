@@ -1,0 +1,175 @@
+"""Verdicts on problems with known answers, each proven again by the checker from files alone."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from planted import gaussian_generator
+
+import preimage
+from preimage import InputError, certify, from_arrays, hardness
+from preimage.certify import checker
+
+EYE = np.eye(3)
+TALL = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+def proven(folder, generator, x, certificate):
+    """What the checker makes of the three files."""
+    paths = [str(folder / name) for name in ("c.json", "net.safetensors", "x.npy")]
+    certificate.save(paths[0])
+    preimage.save(generator, paths[1])
+    np.save(paths[2], np.atleast_2d(np.asarray(x, dtype=float)))
+    return checker.check(*paths)
+
+
+CASES = {
+    "one-sided rows": (from_arrays([np.vstack([EYE, -EYE])]), np.zeros(6), 0.0, None, "unique"),
+    "equations": (from_arrays([TALL]), [1.0, 2.0, 3.0], 0.0, None, "unique"),
+    "equations, box": (from_arrays([TALL]), [1.0, 2.0, 3.0], 0.0, 8.0, "unique"),
+    "out of range": (from_arrays([TALL]), [1.0, 2.0, 4.0], 0.01, None, "infeasible"),
+    "outside the box": (from_arrays([TALL]), [1.0, 2.0, 3.0], 0.01, 1.0, "infeasible"),
+    "negative": (from_arrays([TALL]), [-1.0, 2.0, 3.0], 0.01, None, "infeasible"),
+    "unseen direction": (from_arrays([[[1.0, 2, 3], [0, 1, 1]]]), [1.0, 2.0], 0.0, None,
+                         "ambiguous"),
+    "unseen direction, box": (from_arrays([[[1.0, 2, 3], [0, 1, 1]]]), [1.0, 2.0], 0.0, 4.0,
+                              "ambiguous"),
+    "mirrored": (from_arrays([[[1.0], [-1.0]], [[1.0, 1.0]]]), [2.0], 1e-3, 5.0, "ambiguous"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_small_problems_have_the_verdict_that_pencil_and_paper_give(name, tmp_path):
+    """Claim: the four verdicts mean what they say; each is re-proved from files."""
+    generator, x, noise, box, verdict = CASES[name]
+    certificate = certify(generator, x, noise=noise, box=box)
+    assert certificate.verdict == verdict, certificate.reason
+    assert proven(tmp_path, generator, x, certificate) == [verdict]
+
+
+def test_zero_noise_and_equations_leave_one_point():
+    """Claim: at noise 0, distance 0 says that the witness is the only code at all."""
+    found = certify(from_arrays([TALL]), [1.0, 2.0, 3.0], noise=0.0)
+    assert found.distance == 0.0
+    assert found.witness.tolist() == found.lower.tolist() == found.upper.tolist() == [1.0, 2.0]
+
+
+def test_an_unbounded_preimage_has_a_ray():
+    """Claim: without a box, two codes that are infinitely far apart are shown by a ray."""
+    generator, x, *_ = CASES["unseen direction"]
+    found = certify(generator, x, noise=0.0)
+    assert found.distance == np.inf
+    ray = np.array(found.claims[0].ray, dtype=float)
+    assert np.array_equal(generator(found.witness + 1e6 * ray), np.array(x))
+
+
+@pytest.mark.parametrize("head", ["relu", "identity", "leaky_relu(0.2)", "tanh", "sigmoid"])
+@pytest.mark.parametrize("box", [None, 6.0])
+def test_the_true_code_is_enclosed_and_near_the_witness(head, box, tmp_path):
+    """Claim: unique verdicts enclose the planted code, whatever the head; the checker agrees."""
+    rng = np.random.default_rng(3)
+    generator = gaussian_generator((3, 12, 40), rng, "leaky_relu(0.3)", bias=True, head=head)
+    z = rng.normal(size=(3, 3))
+    x = generator(z)
+    x = x + rng.uniform(-1e-5, 1e-5, size=x.shape)
+    found = certify(generator, x, noise=1e-5, box=box)
+    assert ((found.lower <= z) & (z <= found.upper)).all()
+    near = np.abs(found.witness - z).max(axis=1) <= found.distance
+    assert near[found.verdict == "unique"].all()
+    assert (found.verdict == "unique").sum() >= (
+        3 if head in ("identity", "leaky_relu(0.2)") else 1
+    )
+    assert proven(tmp_path, generator, x, found) == found.verdict.tolist()
+
+
+def test_trained_decoder(tmp_path):
+    """Claim: the real network, at a noise that decides; box and verdict are proven."""
+    generator = preimage.zoo.load("mnist-20-60-784")
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=20)
+    x = generator(z) + rng.uniform(-1e-2, 1e-2, size=784)
+    found = certify(generator, x, noise=1e-2, box=5.0)
+    assert found.verdict in ("unique", "ambiguous")
+    assert ((found.lower <= z) & (z <= found.upper)).all()
+    assert np.median(found.upper - found.lower) < 0.2
+    assert proven(tmp_path, generator, x, found) == [found.verdict]
+
+
+def test_noise_below_rounding_is_named():
+    """Claim: an observation made in floats is not called out of range; the number is given."""
+    rng = np.random.default_rng(1)
+    generator = gaussian_generator((3, 12, 40), rng)
+    found = certify(generator, generator(rng.normal(size=3)), noise=0.0, box=5.0)
+    assert found.verdict == "undecided"
+    assert "rounding error" in found.reason
+
+
+def _unsatisfiable(folder):
+    """All eight clauses over three variables, as a network: no code, but no hull shows it."""
+    signs = itertools.product((1, -1), repeat=3)
+    clauses = [" ".join(str(s * v) for s, v in zip(row, (1, 2, 3), strict=True)) for row in signs]
+    path = folder / "formula.cnf"
+    path.write_text("p cnf 3 8\n" + "".join(f"{clause} 0\n" for clause in clauses))
+    return hardness.from_cnf(path)
+
+
+def test_a_search_over_signs_excludes_what_one_relaxation_does_not(tmp_path):
+    """Claim: branching proves emptiness where hulls leave something; leaves are checked."""
+    generator, x = _unsatisfiable(tmp_path)
+    found = certify(generator, x, noise=hardness.NOISE, box=(-1.0, 2.0))
+    assert found.verdict == "infeasible"
+    assert found.claims[0].proof.split is not None
+    assert proven(tmp_path, generator, x, found) == ["infeasible"]
+
+
+def test_caps_end_in_undecided(tmp_path):
+    """Claim: neither a cap on branches nor one on time makes a verdict."""
+    generator, x = _unsatisfiable(tmp_path)
+    for cap in ({"nodes": 1}, {"time_limit": 1e-9}):
+        found = certify(generator, x, noise=hardness.NOISE, box=(-1.0, 2.0), **cap)
+        assert found.verdict == "undecided"
+        assert "limit" in found.reason
+
+
+def test_a_batch_is_its_samples():
+    """Claim: verdict, box and witness of a sample do not depend on its company."""
+    rng = np.random.default_rng(5)
+    generator = gaussian_generator((3, 12, 40), rng)
+    x = generator(rng.normal(size=(2, 3))) + 1e-4
+    batch = certify(generator, x, noise=2e-4, box=5.0)
+    for sample in range(2):
+        alone = certify(generator, x[sample], noise=2e-4, box=5.0)
+        assert alone.verdict == batch.verdict[sample]
+        np.testing.assert_array_equal(alone.lower, batch.lower[sample])
+        np.testing.assert_array_equal(alone.witness, batch.witness[sample])
+    assert len(batch) == 2
+    assert "2 samples" in repr(batch)
+
+
+def test_bad_input_is_refused_at_the_door():
+    generator = from_arrays([TALL])
+    for arguments in (
+        {"noise": -1.0},
+        {"noise": np.nan},
+        {"noise": 0.1, "box": -1.0},
+        {"noise": 0.1, "resolution": 0.0},
+        {"noise": 0.1, "nodes": 0},
+        {"noise": 0.1, "time_limit": np.inf},
+    ):
+        with pytest.raises(InputError):
+            certify(generator, [1.0, 2.0, 3.0], **arguments)
+    with pytest.raises(InputError, match="finite"):
+        certify(generator, [1.0, np.nan, 3.0], noise=0.1)
+    with pytest.raises(InputError, match="generator"):
+        certify("net", [1.0], noise=0.1)
+    with pytest.raises(InputError, match="hidden"):
+        certify(from_arrays([EYE, EYE], activation="tanh"), np.zeros(3), noise=0.1)
+
+
+def test_a_certificate_is_one_json_file_of_hexadecimal_floats(tmp_path):
+    certificate = certify(from_arrays([TALL]), [1.0, 2.0, 3.0], noise=0.25, box=8.0)
+    certificate.save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert content["samples"][0]["noise"] == (0.25).hex()
+    assert content["samples"][0]["verdict"] == certificate.verdict

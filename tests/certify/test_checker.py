@@ -1,0 +1,159 @@
+"""The checker stands alone, computes exactly, and accepts nothing that is not proven."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import gaussian_generator
+
+import preimage
+from preimage.certify import checker
+from preimage.certify.prove import exact_layers
+
+SOURCE = Path(checker.__file__)
+DYADIC = st.integers(-(2**20), 2**20).map(lambda n: n / 2**10)
+
+
+def _files(folder):
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator((2, 8, 20), rng, bias=True)
+    x = generator(rng.normal(size=(2, 2))) + 1e-6
+    certificate = preimage.certify(generator, x, noise=1e-5, box=5.0)
+    paths = [str(folder / name) for name in ("c.json", "net.safetensors", "x.npy")]
+    certificate.save(paths[0])
+    preimage.save(generator, paths[1])
+    np.save(paths[2], x)
+    return paths, certificate
+
+
+def test_it_is_short_and_needs_the_standard_library_only():
+    """Claim: 300 lines that hold anything, no import from outside Python."""
+    text = SOURCE.read_text()
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            assert all(alias.name in sys.stdlib_module_names for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.module in sys.stdlib_module_names
+            assert node.level == 0
+
+
+def test_a_copy_of_the_file_runs_alone(tmp_path):
+    """Claim: without the package, and without site-packages, it proves; exit code 0 only then."""
+    paths, certificate = _files(tmp_path)
+    assert (certificate.verdict != "undecided").all()
+    copy = tmp_path / "alone.py"
+    shutil.copy(SOURCE, copy)
+
+    def run(*arguments):
+        command = [sys.executable, "-I", "-S", str(copy), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run(*paths).returncode == 0
+    np.save(paths[2], np.load(paths[2])[::-1])
+    swapped = run(*paths)
+    assert swapped.returncode == 1
+    assert "not proven" in swapped.stderr
+    assert run(paths[0]).returncode == 1
+    assert run(paths[0], paths[1], str(tmp_path / "none.npy")).returncode == 1
+
+
+def test_it_runs_as_a_module_of_the_package(tmp_path):
+    paths, _ = _files(tmp_path)
+    command = [sys.executable, "-W", "error", "-m", "preimage.certify.checker", *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@given(st.lists(DYADIC, min_size=3, max_size=3), st.integers(0, 1000))
+def test_the_forward_pass_is_exact(z, seed):
+    """Claim: it equals sums of fractions, written out by hand."""
+    rng = np.random.default_rng(seed)
+    generator = gaussian_generator((3, 5, 4), rng, "leaky_relu(0.3)", bias=True)
+    layers, _ = exact_layers(generator)
+    values = [Fraction(v) for v in z]
+    for layer, found in zip(generator.layers, checker.forward(layers, values)[1:], strict=True):
+        rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+        a = [
+            sum((Fraction(w) * v for w, v in zip(row, values, strict=True)), Fraction(b))
+            for row, b in rows
+        ]
+        assert found == a
+        values = [v if v >= 0 else Fraction(0.3) * v for v in a]
+
+
+@given(st.floats(-800, 800), st.sampled_from(["sigmoid", "tanh"]))
+def test_smooth_heads_are_bounded_on_both_sides(a, name):
+    """Claim: the bounds hold the float value up to its rounding, and are no wider than needed."""
+    layer = checker.Layer([1.0], (1, 1), [0.0], [Fraction(0)], name)
+    low, high = layer.output(0, Fraction(a))
+    value = preimage.activation.BY_NAME[name]()(np.array([a]))[0]
+    assert low <= high
+    assert high - low <= Fraction(1, 10**60) or abs(a) > 300
+    assert float(low) - 1e-15 <= value <= float(high) + 1e-15
+
+
+@given(st.integers(0, 10_000))
+def test_no_multipliers_prove_a_box_without_its_codes(seed):
+    """Claim: the checker itself is sound: random cuts that it accepts never lose a planted code."""
+    rng = np.random.default_rng(seed)
+    generator = preimage.from_arrays(
+        [rng.integers(-3, 4, size=(4, 2)).astype(float), rng.integers(-3, 4, size=(5, 4))],
+        activation="leaky_relu(0.5)" if seed % 2 else "relu",
+        head="identity",
+    )
+    layers, _ = exact_layers(generator)
+    z = [Fraction(int(v), 4) for v in rng.integers(-8, 9, size=2)]
+    inside = checker.forward(layers, z)
+    x = inside[-1]
+    box = [[Fraction(-3), Fraction(3)]] * 2
+    free = [[(-checker.INF, checker.INF)] * 4]
+    state = checker.State(layers, [box, *free, layers[-1].observed(x, Fraction(1, 8), None)])
+    for _ in range(20):
+        start = int(rng.integers(0, 2))
+        layer = int(rng.integers(start, 2))
+        unit, upper = int(rng.integers(len(inside[layer]))), int(rng.integers(2))
+        value = float(inside[layer][unit]) + float(rng.normal()) * 10.0 ** -rng.integers(0, 4)
+        multipliers = [
+            [list(range(len(inside[i]))), [float(v).hex() for v in rng.normal(size=len(inside[i]))]]
+            for i in range(start + 1, 3)
+        ]
+        try:
+            state.cuts([layer, unit, upper, value.hex(), start, multipliers])
+        except ValueError:
+            continue
+        assert not state.empty()
+        for row, ends in zip(inside, state.intervals, strict=True):
+            assert all(low <= v <= high for v, (low, high) in zip(row, ends, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_determinants_modulo_a_prime(size):
+    """Claim: regular integer matrices are told from singular ones, as by exact elimination."""
+    rng = np.random.default_rng(size)
+    for _ in range(50):
+        matrix = rng.integers(-3, 4, size=(size, size))
+        regular = round(np.linalg.det(matrix)) != 0
+        assert checker.invertible(matrix.tolist()) == regular
+
+
+def test_steps_that_start_nowhere_are_refused():
+    layers, _ = exact_layers(preimage.from_arrays([np.eye(2)]))
+    state = checker.State(layers, [[(-1, 1)] * 2, [(Fraction(0), Fraction(1))] * 2])
+    for start in (-1, 1, 7):
+        with pytest.raises(ValueError, match="starts nowhere"):
+            state.cuts([0, 0, 0, "0x0p+0", start, [[[0], ["0x1p+0"]]]])
+
+
+def test_tiny_slopes_meet_infinite_intervals():
+    """Claim: a slope too small for a float still makes an infinite term infinite, not NaN."""
+    tiny = Fraction(1, 2**1200)
+    assert checker.least(tiny, tiny, (-checker.INF, Fraction(1))) == -checker.INF
+    assert checker.least(-tiny, -tiny, (-checker.INF, Fraction(1))) == -tiny
