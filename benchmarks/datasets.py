@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 import preimage
+from preimage.batch.local import ENVIRONMENT
 from preimage.io.observations import read_idx
 
 NETWORK = "mnist-20-60-784"
@@ -118,7 +119,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, int]]]:
     dask, port = [sys.executable, "-m", "dask"], address.rpartition(":")[2]
     worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
     scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, **ENVIRONMENT}
     processes = [
         subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]
         for command in (scheduler, worker, worker)

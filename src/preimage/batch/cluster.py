@@ -21,7 +21,9 @@ _SECONDS = 30  # to reach the scheduler, and for a first worker
 class DaskPool:
     """Pieces as tasks of a Dask cluster, one for each thread of its workers.
 
-    Dask itself runs a task again whose worker died, a few times.
+    Dask itself runs a task again whose worker died, a few times. Start its workers with the
+    variables of ``preimage.batch.local.ENVIRONMENT``: Dask by itself sets MALLOC_TRIM_THRESHOLD_ so
+    low that every array is asked of the kernel anew, which costs a third of the time.
 
     Args:
         task: What they do.
