@@ -5,7 +5,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
+<<<<<<< HEAD
 .PHONY: demo test lint types claims soundness clean
+=======
+.PHONY: demo test lint types claims bench faults fuzz clean
+>>>>>>> main
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -24,8 +28,20 @@ claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/joint.py
 
+<<<<<<< HEAD
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
+=======
+bench: .venv/installed-test
+	$(BIN)/python benchmarks/programs.py
+	$(BIN)/python benchmarks/inversions.py --out docs/benchmarks/inversions.md $(if $(MNIST),--data $(MNIST))
+
+faults: .venv/installed-test
+	$(BIN)/python tests/batch/faults.py
+
+fuzz: .venv/installed-test
+	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
+>>>>>>> main
 
 clean:
 	rm -rf .venv demo-output

@@ -19,6 +19,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+from rows import finish, row
 from tqdm import tqdm
 
 import preimage
@@ -73,12 +74,6 @@ def import_seconds(runs: int = 5) -> float:
     return float(np.median(times))
 
 
-def row(claim: str, measured: str, target: str, holds: bool) -> bool:
-    """Print one row of the table; returns whether the claim holds."""
-    print(f"{'ok    ' if holds else 'MISSED'} {claim:<66} {measured:<34} {target}", flush=True)
-    return holds
-
-
 def main() -> int:
     """Measure and print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,7 +105,7 @@ def main() -> int:
         held.append(
             row("linf, log-log slope up to 1e-2", f"{slope:.3f}", "1.0 +- 0.1", 0.9 < slope < 1.1)
         )
-    return 0 if all(held) else 1
+    return finish(held, "Accuracy, layer by layer", "make claims", None)
 
 
 if __name__ == "__main__":

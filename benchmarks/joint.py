@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from claims import oracle, row
+from claims import oracle
+from rows import Row, finish, row
 from scipy import stats
 
 import preimage
@@ -54,7 +55,7 @@ def codes(generator: preimage.Generator, draws: int) -> np.ndarray:
     return np.array(found)
 
 
-def trained(draws: int) -> list[bool]:
+def trained(draws: int) -> list[Row]:
     """``auto`` beside the oracle, on the trained 20-60-784 decoder."""
     generator, held = preimage.zoo.load("mnist-20-60-784"), []
     z = codes(generator, draws)
@@ -103,7 +104,7 @@ def limit(sizes: tuple[int, ...]) -> float:
     return float(np.prod([stats.binom.sf(sizes[0] - 1, n, 0.5) for n in sizes[1:]]))
 
 
-def random_nets(draws: int) -> list[bool]:
+def random_nets(draws: int) -> list[Row]:
     """Success of ``auto`` on Gaussian nets, noiseless."""
     held, count = [], max(draws // 2, 1)
     for sizes, goal in GAUSSIAN:
@@ -119,7 +120,7 @@ def random_nets(draws: int) -> list[bool]:
     return held
 
 
-def partial(draws: int) -> list[bool]:
+def partial(draws: int) -> list[Row]:
     """Missing pixels and Gaussian measurements, trained decoder, noiseless."""
     generator = preimage.zoo.load("mnist-20-60-784")
     z = codes(generator, draws)
@@ -158,7 +159,7 @@ def peak_gigabytes() -> float:
 def own_outputs(
     label: str, generator: preimage.Generator, z: np.ndarray, tolerance: float, share: float,
     seconds: float, gigabytes: float,
-) -> bool:  # fmt: skip
+) -> Row:  # fmt: skip
     """``auto`` on a generator's own outputs: codes, time and memory."""
     start = time.perf_counter()
     found = preimage.invert(generator, generator(z), "auto")
@@ -172,7 +173,7 @@ def own_outputs(
     )
 
 
-def convolutional(draws: int) -> list[bool]:
+def convolutional(draws: int) -> list[Row]:
     """The convolutional decoder of the zoo."""
     generator = preimage.zoo.load("mnist-conv-20")
     z = np.random.default_rng(3).normal(size=(max(draws // 2, 1), 20))
@@ -209,7 +210,7 @@ def dcgan_module(seed: int):  # type: ignore[no-untyped-def]
     return module.eval()
 
 
-def dcgan(draws: int, folder: Path) -> list[bool]:
+def dcgan(draws: int, folder: Path) -> list[Row]:
     """The standard DCGAN generator, from torch and from ONNX."""
     import torch
 
@@ -228,7 +229,7 @@ def dcgan(draws: int, folder: Path) -> list[bool]:
     ]
 
 
-def images(draws: int) -> list[bool]:
+def images(draws: int) -> list[Row]:
     """Real digits, which the network never made, against Adam with ten restarts."""
     generator = preimage.zoo.load("mnist-20-60-784")
     x, _ = preimage.zoo.digits()
@@ -250,7 +251,7 @@ def images(draws: int) -> list[bool]:
     ]
 
 
-def phase(draws: int, folder: Path) -> list[bool]:
+def phase(draws: int, folder: Path) -> list[Row]:
     """Success over (k, n) of k-250-n, beside its limit; a picture."""
     import matplotlib
 
@@ -285,7 +286,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
     parser.add_argument("--draws", type=int, default=200, help="draws a noise level")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="for the picture")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/benchmarks"), help="folder to write to"
+    )
     arguments = parser.parse_args()
     works = {
         "trained": lambda: trained(arguments.draws),
@@ -297,7 +300,8 @@ def main() -> int:
         "phase": lambda: phase(arguments.draws, arguments.out),
     }
     held = [ok for name in arguments.parts or works for ok in works[name]()]
-    return 0 if all(held) else 1
+    whole = arguments.out / "joint.md" if not arguments.parts else None
+    return finish(held, "The joint method and auto: accuracy", "make claims", whole)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,21 @@ def test_the_trained_decoder_in_any_company():
                                               None)  # fmt: skip
 
 
+def test_a_batch_that_is_cut_into_parts(monkeypatch):
+    """Claim: memory has a cap, and no result depends on where the cuts are."""
+    generator = network("relu", "dense")
+    x = good_and_bad(generator)
+    mask = np.random.default_rng(7).random(x.shape) < 0.8
+    door = sys.modules["preimage.invert"]
+    for method in (CASES["auto"], CASES["linf"]):
+        whole = invert(generator, x, method, noise=NOISE, sensing=mask)
+        monkeypatch.setattr(door, "_ENTRIES", 2 * sum(generator.sizes))
+        cut = invert(generator, x, method, noise=NOISE, sensing=mask)
+        monkeypatch.undo()
+        for sample in range(len(x)):
+            assert bits(cut, sample) == bits(whole, sample)
+
+
 def test_batches_in_any_number_of_threads():
     """Claim: callers may have threads of their own, and compiled code any number of its own."""
     generator = network("relu", "dense")

@@ -22,6 +22,7 @@ FLOORS = [
     "invert",
     "io",
     "certify",
+    "batch",
     "hardness",
     "zoo",
     "train",
@@ -30,7 +31,19 @@ FLOORS = [
     "demo",
     "cli",
 ]
-HEAVY = {"torch", "matplotlib", "PIL", "highspy", "piqp", "onnx", "dask", "typer", "tqdm"}
+HEAVY = {
+    "torch",
+    "matplotlib",
+    "PIL",
+    "highspy",
+    "piqp",
+    "onnx",
+    "dask",
+    "typer",
+    "tqdm",
+    "distributed",
+    "zarr",
+}
 
 
 def test_imports_point_one_way():

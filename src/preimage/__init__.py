@@ -2,12 +2,20 @@
 
 from preimage import hardness, zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
-from preimage.certify import Certificate, certify
-from preimage.errors import FormatError, InputError, MissingExtraError, PreimageError
+from preimage.batch import Store, invert_dataset, open_store
+from preimage.certify import Certificate, certify, reconstruction_band
+from preimage.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    PreimageError,
+    StoppedError,
+    StoreError,
+)
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.inversion import Inversion, LayerReport, Stage, Status
 from preimage.invert import invert
-from preimage.io import from_torch, load, save
+from preimage.io import Limits, from_torch, load, save
 from preimage.methods import (
     METHODS,
     Adam,
@@ -41,6 +49,7 @@ __all__ = [
     "LayerReport",
     "LayerwiseLP",
     "LeakyReLU",
+    "Limits",
     "MissingExtraError",
     "PreimageError",
     "ProjectedGradient",
@@ -48,13 +57,19 @@ __all__ = [
     "Sigmoid",
     "Stage",
     "Status",
+    "StoppedError",
+    "Store",
+    "StoreError",
     "Tanh",
     "certify",
     "from_arrays",
     "from_torch",
     "hardness",
     "invert",
+    "invert_dataset",
     "load",
+    "open_store",
+    "reconstruction_band",
     "save",
     "zoo",
 ]

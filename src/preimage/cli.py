@@ -1,6 +1,7 @@
 """The command ``preimage``: it alone prints, shows progress and sets the exit code.
 
-Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr.
+Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr;
+128 and the signal's number where one stopped a job.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import preimage
-from preimage.errors import InputError, MissingExtraError, PreimageError
+from preimage.errors import InputError, MissingExtraError, PreimageError, StoppedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,6 +210,55 @@ def invert(
         raise typer.Exit(1)
 
 
+@app.command()
+def batch(
+    network: Network,
+    source: Annotated[
+        Path,
+        typer.Argument(help="npy, npz, safetensors, IDX, a folder of PNG, or a Zarr array."),
+    ],
+    store: Annotated[Path, typer.Argument(help="Folder of the results; resumed if it is there.")],
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")] = "auto",
+    noise: Annotated[float, typer.Option(help="Bound on the largest noise entry.")] = 0.0,
+    shard_size: Annotated[int, typer.Option(help="Samples that a worker inverts at once.")] = 256,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Tries more of what failed.")] = 2,
+    stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Invert a whole dataset into a folder; run it again to go on after an interruption."""
+    generator = _load(network, layers, activation, head)
+    try:
+        found = preimage.invert_dataset(
+            generator, source, store, method, noise=noise, shard_size=shard_size, workers=workers,
+            scheduler=scheduler, retries=retries, stall=stall, progress=True,
+        )  # fmt: skip
+    except StoppedError as error:
+        typer.echo(f"preimage: {error}", err=True)
+        raise typer.Exit(128 + error.signal) from error
+    counts, left_out = found.counts(), found.quarantined
+    if as_json:
+        found_status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
+        _print_json({"store": str(store), "samples": len(found), "status": found_status,
+                     "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
+    else:
+        typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
+        for status, count in counts.items():
+            typer.echo(f"{count:>8} {status}: {status.message}")
+        for sample, reason in list(left_out.items())[:SHOWN]:
+            typer.echo(f"sample {sample} was left out: {reason}")
+        if len(left_out) > SHOWN:
+            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in the manifest")
+    if not all(status.has_latent for status in counts):
+        raise typer.Exit(1)
+
+
 def _invert_in_chunks(
     generator: Generator, values: NDArray[np.float64], method: str, noise: float
 ) -> Inversion:
@@ -262,6 +312,110 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     ]
     _print_table("Residuals", ("", *summary["residual"]), residuals)
     typer.echo(f"Written to {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+
+
+@app.command()
+def certify(
+    network: Network,
+    observations: Annotated[
+        Path, typer.Argument(help="npy, npz, safetensors, IDX, PNG, or a folder of PNG.")
+    ],
+    noise: Annotated[float, typer.Option(help="Bound on the largest noise entry.")],
+    out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
+    box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
+    import numpy as np
+
+    from preimage.io.observations import load_observations
+
+    generator = _load(network, layers, activation, head)
+    values = np.atleast_2d(load_observations(observations))
+    found = preimage.certify(generator, values, noise=noise, box=box)
+    _folder(out.parent)
+    found.save(out)
+    half = np.median(found.upper - found.lower, axis=1) / 2
+    if picture is not None:
+        _picture_of(generator, found, values, picture)
+    if as_json:
+        names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
+        samples = [{n: np.asarray(getattr(found, n)[i]).tolist() for n in names}
+                   for i in range(len(found))]  # fmt: skip
+        _print_json({"certificate": str(out), "samples": samples})
+    else:
+        rows = [
+            (str(i), found.verdict[i], _number(found.distance[i]), _number(half[i]),
+             found.reason[i]) for i in range(len(found))
+        ]  # fmt: skip
+        columns = ("sample", "verdict", "distance", "half-width, median", "reason")
+        _print_table("Certificate", columns, rows, words=True)
+        typer.echo(f"Written: {out}; prove it again with: preimage check")
+    if "undecided" in found.verdict:
+        raise typer.Exit(1)
+
+
+def _picture_of(generator: Generator, found: preimage.Certificate, values: Any, path: Path) -> None:
+    from preimage.plot import certificate_figure
+
+    if found.verdict[0] == "infeasible":
+        typer.echo("No picture: no code explains the first sample", err=True)
+        return
+    band = preimage.reconstruction_band(generator, found)
+    estimate = preimage.invert(generator, values[0], noise=found.claims[0].noise).latent
+    title = f"{found.verdict[0]}, noise {found.claims[0].noise:g}"
+    try:
+        figure = certificate_figure(found.lower[0], found.upper[0], estimate, band, title=title)
+    except MissingExtraError:
+        typer.echo("No picture: it needs matplotlib, pip install 'preimage[plot]'", err=True)
+        return
+    figure.savefig(path, dpi=120)
+
+
+@app.command()
+def check(
+    certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
+    network: Network,
+    observations: Annotated[Path, typer.Argument(help="As for certify.")],
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it."""
+    import tempfile
+
+    import numpy as np
+
+    from preimage.certify import checker
+    from preimage.io.guard import check_file
+    from preimage.io.observations import load_observations
+
+    generator = _load(network, layers, activation, head)
+    dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
+    with tempfile.TemporaryDirectory() as folder:
+        plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy")]
+        preimage.save(preimage.Generator(tuple(dense)), plain[0])
+        np.save(plain[1], np.atleast_2d(load_observations(observations)))
+        try:
+            verdicts, reason = checker.check(str(check_file(certificate)), *plain), ""
+        except InputError:
+            raise
+        except Exception as error:  # whatever goes wrong, nothing is proven
+            verdicts, reason = [], f"{type(error).__name__}: {error}"
+    proven = bool(verdicts) and "undecided" not in verdicts
+    if as_json:
+        _print_json({"proven": proven, "verdicts": verdicts, "reason": reason})
+    else:
+        for index, verdict in enumerate(verdicts):
+            typer.echo(f"{index}: {verdict}")
+        typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
+    if not proven:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -22,3 +22,19 @@ class MissingExtraError(PreimageError, ImportError):
         super().__init__(
             f"{package} is needed here and is not installed; run: pip install 'preimage[{extra}]'"
         )
+
+
+class StoreError(PreimageError):
+    """A store cannot be written or read: locked, full, or a shard is missing or damaged."""
+
+
+class StoppedError(PreimageError):
+    """A job was told to stop, and did so after the shards that were running.
+
+    Attributes:
+        signal: The number of the signal that said so.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

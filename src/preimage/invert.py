@@ -13,6 +13,10 @@ from preimage.methods import Method, as_method
 from preimage.methods.assess import assess
 from preimage.observation import check_observation
 
+# Numbers of all layers that are worked on at a time, so that memory does not grow with the batch. A
+# sample's result does not depend on its company, so that no result depends on this.
+_ENTRIES = 2**22
+
 
 def invert(
     generator: Generator,
@@ -57,5 +61,8 @@ def invert(
             "see preimage.load, preimage.from_torch and preimage.from_arrays"
         )
     checked, single = check_observation(generator, observation, noise, sensing)
-    inversion = assess(generator, checked, as_method(method).solve(generator, checked))
+    solver, size = as_method(method), max(_ENTRIES // sum(generator.sizes), 1)
+    parts = [checked.take(slice(i, i + size)) for i in range(0, max(len(checked), 1), size)]
+    inversions = [assess(generator, part, solver.solve(generator, part)) for part in parts]
+    inversion = inversions[0] if len(parts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion

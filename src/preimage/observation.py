@@ -61,6 +61,16 @@ class Observation:
         batch, m = self.values.shape
         return np.full(batch, float(m)) if self.mask is None else self.mask.sum(axis=1) * 1.0
 
+    @property
+    def explained(self) -> Array:
+        """(batch,) the largest ``||y - A G(z)||_2`` that noise accounts for.
+
+        That of noise whose root mean square is the tolerance, and three standard deviations more,
+        should it be Gaussian.
+        """
+        n = np.maximum(self.count, 1.0)
+        return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
+
     def measured(self, generator: Generator) -> Generator:
         """``A G``, the network whose outputs are ``values``: sensing is one more affine layer."""
         if self.sensing is None:

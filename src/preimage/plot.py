@@ -116,3 +116,65 @@ def _draw(
             axes.text(column * pitch - 0.5, -0.5 - 0.08 * shape[-2], title, ha="left",
                       va="bottom", fontsize=_FONT)  # fmt: skip
     return figure
+
+
+def certificate_figure(
+    lower: ArrayLike,
+    upper: ArrayLike,
+    estimate: ArrayLike,
+    band: tuple[ArrayLike, ArrayLike],
+    *,
+    title: str = "",
+    shape: tuple[int, ...] | None = None,
+) -> Figure:
+    """Draw what a certificate says of one sample: the interval of each coordinate, and the picture.
+
+    Args:
+        lower: (k,) ``certificate.lower`` of the sample.
+        upper: (k,) ``certificate.upper``.
+        estimate: (k,) the code to set in between, such as ``inversion.latent``.
+        band: Least and largest value of every output, (n,) each (``reconstruction_band``).
+        title: Above the intervals.
+        shape: (height, width) of the picture; ``image_shape(n)`` if None.
+
+    Returns:
+        A ``matplotlib.figure.Figure``: left the intervals, right the least and the largest
+        picture, and the width of the band in between.
+
+    Raises:
+        InputError: Shapes that do not fit.
+        MissingExtraError: matplotlib is not installed.
+    """
+    low, high, code = (np.asarray(part, dtype=np.float64) for part in (lower, upper, estimate))
+    least, most = (np.asarray(end, dtype=np.float64) for end in band)
+    if not (low.shape == high.shape == code.shape and low.ndim == 1 and least.shape == most.shape):
+        raise InputError(
+            "lower, upper, estimate: expected three vectors of one shape, and band two of one "
+            f"shape, got {low.shape}, {high.shape}, {code.shape}; {least.shape}, {most.shape}"
+        )
+    shape = image_shape(least.size) if shape is None else tuple(shape)
+    if math.prod(shape) != least.size or len(shape) != 2:
+        raise InputError(f"shape: expected (height, width) of {least.size} entries, got {shape}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+    left, *pictures = figure.subplots(1, 4, width_ratios=(2.3, 1, 1, 1.12))
+    index = np.arange(len(low))
+    left.vlines(index, low, high, color="#4878a8", linewidth=4, label="every code")
+    left.plot(index, code, "o", color="black", markersize=3, label="estimate")
+    left.set_xlabel("latent coordinate", fontsize=_FONT)
+    left.set_title(title, fontsize=_FONT)
+    left.tick_params(labelsize=_FONT - 1)
+    left.legend(fontsize=_FONT - 1, frameon=False, loc="upper left", ncols=2)
+    span = float(np.nanmax(high) - np.nanmin(low)) or 1.0
+    left.set_ylim(np.nanmin(low) - 0.05 * span, np.nanmax(high) + 0.22 * span)
+    images = {"least": least, "largest": most, "width": most - least}
+    for axes, (label, values) in zip(pictures, images.items(), strict=True):
+        scale = {"vmin": 0.0, "vmax": 1.0, "cmap": "gray"} if label != "width" else {"vmin": 0.0}
+        shown = axes.imshow(values.reshape(shape), interpolation="nearest", **scale)
+        axes.set_title(label, fontsize=_FONT)
+        axes.set_axis_off()
+    figure.colorbar(shown, ax=pictures[-1], shrink=0.6).ax.tick_params(labelsize=_FONT - 1)
+    return figure

@@ -10,6 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from preimage.errors import FormatError, MissingExtraError
+from preimage.io import Limits
 from preimage.io.observations import load_observations, read_idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
@@ -62,7 +63,7 @@ def test_png(tmp_path):
     [
         ("x.npy", b"rubbish", "not an npy file"),
         ("x.npy", b"", "not an npy file"),
-        ("x.npz", b"rubbish", "not an npz file"),
+        ("x.npz", b"rubbish", "not an archive"),
         ("x.safetensors", b"rubbish", "not a safetensors file"),
         ("x.png", b"rubbish", "not a PNG image"),
         ("x.txt", b"rubbish", "expected npy, npz, safetensors, png, a folder of png, or an IDX"),
@@ -137,8 +138,8 @@ def test_the_door(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         load_observations(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", ROWS)
-    with pytest.raises(FormatError, match="max_bytes=10;"):
-        load_observations(tmp_path / "x.npy", max_bytes=10)
+    with pytest.raises(FormatError, match="file_bytes=10;"):
+        load_observations(tmp_path / "x.npy", limits=Limits(file_bytes=10))
 
 
 def test_pillow_is_an_extra(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from preimage.activation import Activation, PReLU, activation_name, as_activatio
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.io import npz, onnx_file, safetensors_file, torch_file
-from preimage.io.guard import MAX_BYTES, check_file, write_bytes
+from preimage.io.guard import LIMITS, Limits, check_file, in_force, parse_json, write_bytes
 from preimage.io.lowering import check_budget, lower
 from preimage.io.segment import MAX_MATRIX_BYTES, Chain, as_segment
 from preimage.io.weights import Tensors, narrowed, read_weight, tensor, write_weight
@@ -43,7 +43,7 @@ def load(
     head: Activation | str | None = None,
     output: str | None = None,
     allow_external: bool = False,
-    max_bytes: int = MAX_BYTES,
+    limits: Limits = LIMITS,
     max_matrix_bytes: int | None = None,
 ) -> Generator:
     """Read a generator from a ``.safetensors``, ``.npz``, ``.onnx``, ``.pth`` or ``.pt`` file.
@@ -62,7 +62,7 @@ def load(
         output: For an ONNX file: the tensor that is the observation, if not the file's output.
         allow_external: For an ONNX file: whether its weights may stand in other files of the same
             folder, as torch writes them.
-        max_bytes: Largest file to read.
+        limits: What the file may ask for; an error says which one it goes beyond.
         max_matrix_bytes: A layer whose matrix, dense or CSR, would take more stays an operator
             (unless its weights take as much): it has a forward and an adjoint, and no matrix. None
             is 32 MB for an ONNX file, and leaves the layers of a file of ``save`` as they are.
@@ -70,29 +70,47 @@ def load(
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
             asked for; a tensor has NaN or infinity.
-        MissingExtraError: ``.pth`` and ``.pt`` need torch, ``.onnx`` needs onnx.
+        MissingExtraError: ``.onnx`` needs onnx.
     """
-    path = check_file(path, max_bytes)
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)
+    with in_force(limits):
+        path = check_file(path, limits)
+        try:
+            return _load(
+                path, layers, activation, head, output, allow_external, limits, max_matrix_bytes
+            )
+        except InputError as error:
+            raise FormatError(f"{path}: {error}") from error
+        except MemoryError as error:
+            raise FormatError(f"{path}: it needs more memory than there is") from error
+
+
+def _load(
+    path: Path,
+    layers: Sequence[str] | None,
+    activation: Activation | str | None,
+    head: Activation | str | None,
+    output: str | None,
+    allow_external: bool,
+    limits: Limits,
+    max_matrix_bytes: int | None,
+) -> Generator:
     suffix = path.suffix.lower()
     reader = _READERS.get(suffix)
     if reader is None and suffix != ".onnx":
-        raise FormatError(f"{path}: expected a file ending in {', '.join((*_READERS, '.onnx'))}")
-    try:
-        if reader is None:
-            _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
-            graph = onnx_file.read(path, output, allow_external, max_bytes)
-            return lower(graph, MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes)
-        if output is not None or allow_external:
-            raise InputError("output, allow_external: for ONNX files only")
-        tensors, metadata = reader(path)
-        if metadata.get("format") == "preimage":
-            _refuse("the file says", layers=layers, activation=activation, head=head)
-            return _from_own_form(tensors, metadata, max_matrix_bytes)
-        return _from_state_dict(tensors, layers, activation, head)
-    except InputError as error:
-        raise FormatError(f"{path}: {error}") from error
+        raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
+    if reader is None:
+        _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
+        graph = onnx_file.read(path, output, allow_external, limits)
+        return lower(graph, MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes)
+    if output is not None or allow_external:
+        raise InputError("output, allow_external: for ONNX files only")
+    tensors, metadata = reader(path, limits)
+    if metadata.get("format") == "preimage":
+        _refuse("the file says", layers=layers, activation=activation, head=head)
+        return _from_own_form(tensors, metadata, max_matrix_bytes, limits)
+    return _from_state_dict(tensors, layers, activation, head)
 
 
 def _refuse(reason: str, **arguments: object) -> None:
@@ -133,7 +151,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
 
 
 def _from_own_form(
-    tensors: Tensors, metadata: dict[str, str], max_matrix_bytes: int | None
+    tensors: Tensors, metadata: dict[str, str], max_matrix_bytes: int | None, limits: Limits
 ) -> Generator:
     if metadata.get("version") != "1":
         raise FormatError(
@@ -141,7 +159,8 @@ def _from_own_form(
             "a newer preimage may read it"
         )
     try:
-        records = json.loads(metadata["layers"])
+        records = parse_json(metadata["layers"], "layers", limits, list)
+        limits.check("tensors", len(records), "layers")
         names = [str(record["activation"]) for record in records]
         weights = [
             read_weight(tensors, f"layers.{index}.weight", record)
@@ -184,7 +203,7 @@ def _from_state_dict(
         for name, values in sorted(tensors.items())
         if name.endswith(".weight") and values.ndim == 2
     ]
-    listed = f"the file has matrices for {', '.join(available) or 'no layer at all'}"
+    listed = f"the file has matrices for {', '.join(available)[:500] or 'no layer at all'}"
     if layers is None or activation is None:
         raise FormatError(
             "the file does not say which tensors are layers and what stands between them; pass "

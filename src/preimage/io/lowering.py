@@ -15,7 +15,7 @@ from preimage.io.affine import Affine
 from preimage.io.arithmetic import ARITHMETIC
 from preimage.io.call import Call, Value
 from preimage.io.graph import Graph, Node
-from preimage.io.guard import check_entries
+from preimage.io.guard import check_entries, check_total
 from preimage.io.segment import MAX_MATRIX_BYTES, as_segment
 from preimage.io.shapes import SHAPES
 from preimage.io.spatial import SPATIAL
@@ -40,10 +40,11 @@ def lower(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:
     values: dict[str, Value] = dict(graph.constants)
     values[graph.input] = Affine(shape, "the latent")
     layers: list[Layer] = []
-    source = "the latent"
+    source, asked = "the latent", 0
     for node in graph.needed():
         call = _call(node, values, graph)
         try:
+            check_total(asked)
             if node.operator in ACTIVATIONS:
                 value = call.affine()
                 activation = _activation(call, value)
@@ -54,6 +55,7 @@ def lower(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:
                 values[node.output] = OPERATORS[node.operator](call)
             else:
                 raise InputError(f"not supported; supported are {', '.join(SUPPORTED)}")
+            asked += values[node.output].size
         except InputError as error:
             raise FormatError(f"{node.name}: {_with_kind(node, error)}") from error
         except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:

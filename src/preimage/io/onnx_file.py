@@ -9,20 +9,21 @@ from typing import Any
 
 from preimage.errors import FormatError, MissingExtraError
 from preimage.io.graph import Graph, Node, as_constant
-from preimage.io.guard import check_file
+from preimage.io.guard import Limits, check_file, unique
+from preimage.io.onnx_budget import check_fields, check_functions
 
 _OPSETS = (9, 21)
 _MOST_NAMES = 20  # of tensors that an error lists
 
 
-def read(path: Path, output: str | None, allow_external: bool, max_bytes: int) -> Graph:
+def read(path: Path, output: str | None, allow_external: bool, limits: Limits) -> Graph:
     """The graph of an ONNX file that ``check_file`` has passed.
 
     Args:
         path: The file.
         output: Name of the tensor that is the observation; None is the graph's only output.
         allow_external: Whether weights may stand in other files of the same folder.
-        max_bytes: Most that these may hold together.
+        limits: ``file_bytes`` is also the most that these may hold together.
 
     Raises:
         FormatError: Not a valid ONNX file, or not of one input and output.
@@ -35,11 +36,16 @@ def read(path: Path, output: str | None, allow_external: bool, max_bytes: int) -
         raise MissingExtraError("onnx", "onnx") from error
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        data = path.read_bytes()
+        check_fields(data, onnx.ModelProto.DESCRIPTOR, limits)
+        model.ParseFromString(data)
+        del data
         opset = _opset(model)
-        _take_in(model, path.parent, allow_external, max_bytes)
+        _take_in(model, path.parent, allow_external, limits)
         onnx.checker.check_model(model)
+        limits.check("tensors", len(model.graph.initializer), "tensors of the graph")
         if model.functions:
+            check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
     except FormatError:
         raise
@@ -74,11 +80,11 @@ def _tensors(model: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def _take_in(model: Any, folder: Path, allow_external: bool, max_bytes: int) -> None:
+def _take_in(model: Any, folder: Path, allow_external: bool, limits: Limits) -> None:
     """Put weights that stand in other files where others stand."""
     import onnx
 
-    left = max_bytes
+    total = 0
     for tensor in _tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -89,14 +95,19 @@ def _take_in(model: Any, folder: Path, allow_external: bool, max_bytes: int) -> 
                 f"tensor {tensor.name!r}: its values are in another file, {location!r}; if you "
                 "trust the file to name it, pass allow_external=True"
             )
-        data = _external(folder, tensor.name, entries, left)
-        left -= len(data)
+        place, offset, length = _external(folder, tensor.name, entries)
+        total += length
+        limits.check("file_bytes", total, "bytes of external data")
+        with place.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
         tensor.ClearField("external_data")
         tensor.data_location = onnx.TensorProto.DEFAULT
         tensor.raw_data = data
 
 
-def _external(folder: Path, name: str, entries: dict[str, str], left: int) -> bytes:
+def _external(folder: Path, name: str, entries: dict[str, str]) -> tuple[Path, int, int]:
+    """The file, first byte and length of a tensor's values."""
     location = entries.get("location", "")
     # Links are followed before the comparison, so that none leads out of the folder either.
     inside = folder.resolve()
@@ -105,7 +116,7 @@ def _external(folder: Path, name: str, entries: dict[str, str], left: int) -> by
         raise FormatError(
             f"tensor {name!r}: its values are in {location!r}, which is not in the model's folder"
         )
-    path = check_file(target, 2**63)
+    path = check_file(target, Limits(file_bytes=2**63))
     size = path.stat().st_size
     offset = int(entries.get("offset") or 0)
     length = int(entries.get("length") or size - offset)
@@ -114,18 +125,14 @@ def _external(folder: Path, name: str, entries: dict[str, str], left: int) -> by
             f"tensor {name!r}: expected {length} bytes from byte {offset} of {location!r}, which "
             f"has {size}"
         )
-    if length > left:
-        raise FormatError(f"tensor {name!r}: external data larger than the limit max_bytes")
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+    return path, offset, length
 
 
 # The graph --------------------------------------------------------------------------------------
 
 
 def _graph(graph: Any, opset: int, output: str | None) -> Graph:
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    initializers = unique((tensor.name, tensor) for tensor in graph.initializer)
     inputs = [value for value in graph.input if value.name not in initializers]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)

@@ -37,7 +37,7 @@ _CONVOLUTION = ("size", "stride", "padding", "dilation", "groups", "transposed")
 def tensor(tensors: Tensors, name: str) -> NDArray[Any]:
     """A tensor of finite numbers, as float64."""
     if name not in tensors:
-        found = ", ".join(sorted(tensors)) or "none at all"
+        found = ", ".join(sorted(tensors))[:500] or "none at all"
         raise FormatError(f"expected a tensor {name!r}, the file has {found}")
     return as_float64(tensors[name], f"tensor {name!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled, compiled_finite, entry
@@ -20,7 +21,7 @@ from preimage.lp.normal import (
     times,
     transposed_times,
 )
-from preimage.lp.room import Point, Scratch, Sides, new_point, new_scratch, new_sides
+from preimage.lp.room import Point, Scratch, Sides, new_point, new_scratch, new_sides, row_stride
 from preimage.lp.working_set import extend, new_part, restrict
 
 Array = NDArray[np.float64]
@@ -55,25 +56,29 @@ class Matrix(NamedTuple):
     """A weight matrix scaled by powers of two: ``columns[a, j] = w_ja * row_j * column_a``.
 
     Attributes:
-        columns: (k padded to 3, n padded to 8), the scaled transpose; padding is 0.
+        columns: (k, n padded to 8), the scaled transpose; padding is 0.
+        table: (n padded to 8, stride), the scaled matrix itself; padding is 0.
         row: (n padded to 8,).
         column: (k,).
+        filled: (n padded to 8,), 1 where a row has an entry, else 0.
     """
 
     columns: Array
+    table: Array
     row: Array
     column: Array
+    filled: Array
 
 
+@register_jitable
 def room_for_matrix(n: int, k: int) -> Matrix:
     """An unset scaled matrix."""
     m = (n + 7) // 8 * 8
     # Columns that are a power of two apart would share few places in the first-level cache.
     m += 8 if m % 128 == 0 and m > 0 else 0
-    return Matrix(np.zeros(((k + 2) // 3 * 3, m)), np.ones(m), np.ones(k))
-
-
-_room_for_matrix = compiled(room_for_matrix)
+    return Matrix(
+        np.zeros((k, m)), np.zeros((m, row_stride(k))), np.ones(m), np.ones(k), np.zeros(m)
+    )
 
 
 @compiled
@@ -105,10 +110,17 @@ def _equilibrate(weight: Array, matrix: Matrix) -> None:
             column[a] = 1.0 / peak if peak > 0.0 else 1.0
     for j in range(len(row)):
         row[j] = _power(row[j])
+    for j in range(n):
+        matrix.filled[j] = 0.0
+        for a in range(k):
+            matrix.filled[j] = 1.0 if weight[j, a] != 0.0 else matrix.filled[j]
     for a in range(k):
         column[a] = _power(column[a])
         for j in range(n):
             columns[a, j] *= row[j] * column[a]
+    for j in range(n):
+        for a in range(k):
+            matrix.table[j, a] = weight[j, a] * row[j] * column[a]
 
 
 @entry
@@ -144,6 +156,9 @@ def pose(
         scale = matrix.row[j]
         upper, lower = bounds.upper[j], bounds.lower[j]
         up, low = bounds.upper_rate[j], bounds.lower_rate[j]
+        if matrix.filled[j] == 0.0 and lower <= 0.0 <= upper and up + low == 0.0:
+            # True whatever z is; between equal bounds it would have no interior.
+            continue
         sides.equation[j] = 1.0 if -np.inf < lower and upper < np.inf else 0.0
         if slack == OWN and lower >= upper and up + low > 0.0:
             kink = (lower * up + upper * low) / (up + low) if lower > upper else upper
@@ -195,7 +210,18 @@ def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
     Gram matrix stays, and the point is much nearer to the optimum than one that is merely clipped.
     """
     k, m = rows.k, rows.m
-    plain = Rows(rows.columns, rows.upper_rate, rows.lower_rate, m, k, 0, rows.sides, 0)
+    plain = Rows(
+        rows.columns,
+        rows.table,
+        rows.origin,
+        rows.upper_rate,
+        rows.lower_rate,
+        m,
+        k,
+        0,
+        rows.sides,
+        0,
+    )
     on, h, x, matrix, pull = sides.on, sides.bound, work.x, work.matrix, work.pull
     fill(work.weight, 0.0)
     fill(x, 0.0)
@@ -215,19 +241,18 @@ def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
         least,
         work.picked,
         work.image,
-        work.near,
         work.root,
         work.gram,
     )
     transposed_times(plain, x, work.image, pull)
     for attempt in range(3):
         for a in range(len(matrix)):
-            for b in range(a + 1):
+            for b in range(a, len(matrix)):
                 matrix[a, b] = work.gram[a, b]
         cholesky(matrix, work.diagonal, work.pivots)
         for a in range(k):
             z[a] = pull[a]
-        solve_factored(matrix, work.pivots, z)
+        solve_factored(matrix, work.pivots, z, work.sums)
         outside = 0
         for a in range(k):
             high, low = h[2 * m + a], -h[2 * m + k + a]
@@ -421,7 +446,7 @@ def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answer
     """
     n, k = batch.weight.shape[1:]
     many = len(shared_matrix.row) == 0
-    matrix = _room_for_matrix(n, k) if many else shared_matrix
+    matrix = room_for_matrix(n, k) if many else shared_matrix
     m = len(matrix.row)
     work, sides = new_scratch(m, k), new_sides(m, k)
     at, step, other = new_point(m, k), new_point(m, k), new_point(m, k)
@@ -429,7 +454,18 @@ def solve_block(batch: Batch, shared_matrix: Matrix, slack: int, answers: Answer
     shared = 1 if slack == SHARED else 0
     soft = 2 * m if slack == OWN else 0
     count = 2 * m + 2 * k + 1
-    rows = Rows(matrix.columns, np.zeros(m), np.zeros(m), m, k, shared, count, soft)
+    rows = Rows(
+        matrix.columns,
+        matrix.table,
+        np.arange(m),
+        np.zeros(m),
+        np.zeros(m),
+        m,
+        k,
+        shared,
+        count,
+        soft,
+    )
     for b in range(len(answers.z)):
         if many:
             _equilibrate(batch.weight[b], matrix)

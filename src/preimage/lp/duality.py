@@ -177,18 +177,21 @@ def _present(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> tup
 
 
 def _sizes(program: LayerProgram) -> tuple[Array, Array]:
-    """Row and column sizes, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``."""
+    """Row and column sizes, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``.
+
+    A row of zeros has the size 0: it has no unit, and the value 0 without any rounding.
+    """
     weight = np.abs(program.weight)
     column = weight.max(axis=-2, initial=0.0)
     column = np.where(column > 0, column, 1.0)
-    row = (weight / column[..., None, :]).max(axis=-1, initial=0.0)
-    return np.where(row > 0, row, 1.0), column
+    return (weight / column[..., None, :]).max(axis=-1, initial=0.0), column
 
 
 def _unit(program: LayerProgram, row: Array) -> Array:
     """(batch,) the largest bound, in units of its row."""
     bounds = np.stack([program.slab.lower, program.slab.upper])
-    size = np.where(np.isinf(bounds), 0.0, np.abs(bounds)) / row
+    counts = ~np.isinf(bounds) & (row > 0)
+    size = np.where(counts, np.abs(bounds), 0.0) / np.where(row > 0, row, 1.0)
     return np.asarray(size.max(axis=(0, 2), initial=0.0))
 
 
@@ -211,6 +214,7 @@ def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, pric
     open_ = np.isinf(end) & (reduced != 0)
     box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
     bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
-    wrong = open_ & (np.abs(reduced) > _ROUNDING * _sizes(program)[1] * price[:, None])
+    column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing can be rounded
+    wrong = open_ & (np.abs(reduced) > _ROUNDING * column * price[:, None])
     bound[wrong.any(axis=1)] = -np.inf
     return bound

@@ -92,7 +92,7 @@ def newton(rows: Rows, sides: Sides, work: Scratch, dv: Array, dy: Array) -> Non
     transposed_times(rows, x, work.image, dv)
     for a in range(size):
         dv[a] = -(work.gradient[a] + dv[a])
-    solve_factored(work.matrix, work.pivots, dv)
+    solve_factored(work.matrix, work.pivots, dv, work.sums)
     times(rows, dv, work.image, work.step_product)
     for i in range(n):
         dy[i] = weight[i] * (work.step_product[i] + rho[i])
@@ -320,7 +320,6 @@ def minimise(
                 least,
                 work.picked,
                 work.image,
-                work.near,
                 work.rough_root,
                 work.matrix,
             )
@@ -331,7 +330,6 @@ def minimise(
                 least,
                 work.picked,
                 work.image,
-                work.near,
                 work.root,
                 work.matrix,
             )

@@ -29,6 +29,8 @@ _SLACKS = {"shared": 0, "own": 1, "none": 2}
 _BLOCK = 8
 # Entries of the arrays of a batch that exist at the same time beside its answers.
 _CHUNK_ENTRIES = 2**20
+# Numbers beyond this stand for none.
+_DIVERGED = 1e150
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
 _DENSE_ENTRIES = 2**24
 
@@ -184,6 +186,9 @@ def _run(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(solve, starts))
+    # A run that diverged proves nothing; its numbers would only overflow in the checks.
+    for answer in (z, lower, upper):
+        answer[~(np.abs(answer).max(axis=1, initial=0.0) < _DIVERGED)] = 0.0
     low, high = program.box()
     return np.clip(z, low, high), lower, upper, steps, verdict
 

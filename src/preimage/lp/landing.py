@@ -87,7 +87,9 @@ def _gather(rows: Rows, work: Scratch, picked: int) -> Rows:
     for i in range(picked, padded):
         work.rate[i] = 0.0
     sides = 2 * padded + 2 * rows.k + 1
-    return Rows(few, work.rate, work.no_rate, padded, rows.k, rows.shared, sides, 0)
+    return Rows(
+        few, rows.table, rows.origin, work.rate, work.no_rate, padded, rows.k, rows.shared, sides, 0
+    )
 
 
 @compiled
@@ -140,10 +142,10 @@ def _refine(face: Rows, work: Scratch, spare: Point) -> tuple[float, float]:
         if primal + dual <= 1e-15 or not primal + dual < 0.5 * before:
             break
         before = primal + dual
-        solve_factored(work.matrix, work.pivots, work.affine)
+        solve_factored(work.matrix, work.pivots, work.affine, work.sums)
         for a in range(size):
             v[a] += work.affine[a]
-        solve_factored(work.matrix, work.pivots, work.pull)
+        solve_factored(work.matrix, work.pivots, work.pull, work.sums)
         times(face, work.pull, work.image, image)
         for i in range(face.sides):
             y[i] -= weight[i] * image[i]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled
 from preimage.lp.normal import PANEL
+from preimage.lp.tiles import TILE, lanes
 
 Array = NDArray[np.float64]
 
@@ -64,15 +66,14 @@ class Scratch(NamedTuple):
         rho: (N,) see ``interior``.
         x: (N,) anything.
         image: (m,) anything.
-        near: (PANEL,) anything.
+        sums: (TILE,) anything.
         picked: (m,) numbers of the rows in ``root`` or ``face``.
         histogram: (2048,) of exponents.
-        root: (panels, k padded, PANEL + 8) scaled rows, transposed. (Rows that are a power of
-            two apart would share few places in the first-level cache.)
+        root: (PANEL, stride) scaled rows.
         rough_root: The same in float32.
-        face: (k padded, m) rows that bind, transposed.
-        matrix: (K, K) the normal matrix, then its factor; K is a multiple of 4, as below.
-        gram: (K, K) of the least-squares start.
+        face: (k, m) rows that bind, transposed.
+        matrix: (K, stride) upper triangle of the normal matrix, then its factor.
+        gram: (K, stride) of the least-squares start.
         diagonal: (K,) of the matrix before it was factored.
         pivots: (K,) inverse pivots.
         gradient: (K,) ``c + G' y``.
@@ -97,7 +98,7 @@ class Scratch(NamedTuple):
     rho: Array
     x: Array
     image: Array
-    near: Array
+    sums: Array
     picked: NDArray[np.int64]
     histogram: NDArray[np.int64]
     root: Array
@@ -117,14 +118,25 @@ class Scratch(NamedTuple):
 
 @compiled
 def matrix_size(k: int) -> int:
-    """Size of the normal matrix, padded for blocks of 3 (Gram) and 4 (Cholesky)."""
-    return (max((k + 2) // 3 * 3, k + 1) + 3) // 4 * 4
+    """Size of the normal matrix: z, the slack, and padding to whole tiles."""
+    return (k + TILE) // TILE * TILE
+
+
+@register_jitable
+def row_stride(k: int) -> int:
+    """Length of a row of the normal matrix and of what it is made from.
+
+    It holds whole registers of float32, and an odd number of cache lines: rows that are a power
+    of two apart would share few places in the first-level cache.
+    """
+    wide = lanes(4)
+    return (k + wide) // wide * wide + lanes(8)
 
 
 @compiled
 def new_scratch(m: int, k: int) -> Scratch:
     """Room for programs of ``m`` (padded) rows and ``k`` variables."""
-    n, size, padded = 2 * m + 2 * k + 1, matrix_size(k), (k + 2) // 3 * 3
+    n, size, stride = 2 * m + 2 * k + 1, matrix_size(k), row_stride(k)
     return Scratch(
         np.zeros(n),
         np.zeros(n),
@@ -140,14 +152,14 @@ def new_scratch(m: int, k: int) -> Scratch:
         np.zeros(n),
         np.zeros(n),
         np.zeros(m + 4),
-        np.zeros(PANEL),
+        np.zeros(TILE),
         np.zeros(m + 4, dtype=np.int64),
         np.zeros(2048, dtype=np.int64),
-        np.zeros(((m + PANEL - 1) // PANEL, padded, PANEL + 8)),
-        np.zeros(((m + PANEL - 1) // PANEL, padded, PANEL + 8), dtype=np.float32),
-        np.zeros((padded, m)),
-        np.zeros((size, size)),
-        np.zeros((size, size)),
+        np.zeros((PANEL, stride)),
+        np.zeros((PANEL, stride), dtype=np.float32),
+        np.zeros((k, m)),
+        np.zeros((size, stride)),
+        np.zeros((size, stride)),
         np.zeros(size),
         np.zeros(size),
         np.zeros(size),

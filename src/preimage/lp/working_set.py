@@ -31,7 +31,7 @@ class Part(NamedTuple):
     """Room for the rows that are kept: a program of its own.
 
     Attributes:
-        columns: (k padded, m), as ``Rows.columns``; the next two likewise.
+        columns: (k, m), as ``Rows.columns``; the next two likewise.
         upper_rate: (m,).
         lower_rate: (m,).
         picked: (m,), which rows these are.
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 def new_part(m: int, k: int) -> Part:
     """Room for up to ``m`` rows."""
     return Part(
-        np.zeros(((k + 2) // 3 * 3, m)),
+        np.zeros((k, m)),
         np.zeros(m),
         np.zeros(m),
         np.zeros(m, dtype=np.int64),
@@ -107,7 +107,18 @@ def _gather(rows: Rows, sides: Sides, at: Point, part: Part, kept: int) -> Rows:
     for a in range(len(at.v)):
         small.v[a] = at.v[a]
     count = 2 * padded + 2 * k + 1
-    return Rows(part.columns, part.upper_rate, part.lower_rate, padded, k, rows.shared, count, 0)
+    return Rows(
+        part.columns,
+        rows.table,
+        index,
+        part.upper_rate,
+        part.lower_rate,
+        padded,
+        k,
+        rows.shared,
+        count,
+        0,
+    )
 
 
 @compiled

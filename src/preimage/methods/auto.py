@@ -84,11 +84,11 @@ class Auto:
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", Exact(self.backend), noiseless & expands)
-        run.stage("joint", GaussNewton(restarts=4, hops=4, seed=self.seed), everyone)
+        run.stage("joint", GaussNewton(restarts=4, hops=5, seed=self.seed), everyone)
         near = self._in_reach(generator, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
         run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
-        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 3, ~near)):
+        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 2, ~near)):
             start = _Known(run.latent)
             many = GaussNewton(
                 restarts=max(restarts, 1), hops=hops, start=start, seed=self.seed + 1
@@ -131,9 +131,6 @@ class _Run:
     def __init__(self, generator: Generator, observation: Observation) -> None:
         self.generator, self.observation = generator, observation
         batch = len(observation)
-        # Three standard deviations above the root mean square, should the noise be Gaussian.
-        n = np.maximum(observation.count, 1.0)
-        self.enough = observation.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
         self.latent = np.full((batch, generator.latent_size), np.nan)
         self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank = np.full(batch, -1)
@@ -141,7 +138,7 @@ class _Run:
 
     def open(self) -> NDArray[np.bool_]:
         """Samples that nothing explains yet."""
-        return self.residual > self.enough
+        return self.residual > self.observation.explained
 
     def stage(self, name: str, method: Method, wanted: NDArray[np.bool_]) -> None:
         """Try a method on those samples that are wanted and open."""

@@ -13,17 +13,16 @@ from preimage.lp.normal import (
     fill,
     normal_matrix,
     solve_factored,
-    times,
-    transposed_times,
 )
 from preimage.lp.room import Scratch, new_scratch
 
 Array = NDArray[np.float64]
 
 # The smallest pivot, relative to its diagonal entry, that leaves no doubt about the rank. The
-# condition number is then about 1e5 at most, and two refinements reach rounding error.
-_SURE = 1e-9
-_REFINEMENTS = 2
+# condition number is then about 3e3 at most, and two refinements reach rounding error; one, above
+# the second.
+_SURE = 1e-7
+_EASY = 1e-6
 
 
 def prepare(weight: Array) -> Matrix:
@@ -36,22 +35,37 @@ def prepare(weight: Array) -> Matrix:
 @compiled
 def _rows_of(matrix: Matrix) -> Rows:
     m, k, zero = len(matrix.row), len(matrix.column), np.zeros(len(matrix.row))
-    return Rows(matrix.columns, zero, zero, m, k, 0, 2 * m + 2 * k + 1, 0)
+    return Rows(
+        matrix.columns, matrix.table, np.arange(m), zero, zero, m, k, 0, 2 * m + 2 * k + 1, 0
+    )
 
 
 @compiled
-def _factor(rows: Rows, work: Scratch) -> bool:
-    """Factor ``W' diag(work.weight) W``; whether the rank is beyond doubt."""
-    normal_matrix(
-        rows, work.weight, 0.0, work.picked, work.image, work.near, work.root, work.matrix
-    )
+def _factor(rows: Rows, work: Scratch) -> float:
+    """Factor ``W' diag(work.weight) W``; its smallest pivot, relative to the diagonal entry."""
+    normal_matrix(rows, work.weight, 0.0, work.picked, work.image, work.root, work.matrix)
     cholesky(work.matrix, work.diagonal, work.pivots)
-    sure = True
+    least = 1.0
     for a in range(rows.k):
-        pivot = work.pivots[a]
-        # 1 / pivot^2 is what was left of the diagonal entry.
-        sure = sure and pivot > 0.0 and _SURE * work.diagonal[a] * pivot * pivot < 1.0
-    return sure
+        # 1 / pivot^2 is what was left of the diagonal entry; the pivot is 0 if that is nothing.
+        pivot = work.diagonal[a] * work.pivots[a] ** 2
+        least = min(least, 1.0 / pivot) if pivot > 0.0 else 0.0
+    return least
+
+
+@compiled
+def _pull(matrix: Matrix, work: Scratch, target: Array, count: int, v: Array, out: Array) -> None:
+    """``out = W' D (t - W v)`` over the rows that the Gram matrix was made of."""
+    k, table = len(matrix.column), matrix.table
+    fill(out, 0.0)
+    for i in range(count):
+        j = work.picked[i]
+        miss = target[j] * matrix.row[j]
+        for a in range(k):
+            miss -= table[j, a] * v[a]
+        miss *= work.weight[j]
+        for a in range(k):
+            out[a] += table[j, a] * miss
 
 
 @entry
@@ -63,21 +77,19 @@ def solve(matrix: Matrix, scale: Array, target: Array, z: Array, sure: NDArray[n
         count = 0
         for j in range(n):
             work.weight[j] = (scale[b, j] / matrix.row[j]) ** 2
-            count += scale[b, j] != 0.0
-        sure[b] = count >= k and _factor(rows, work)
+        for j in range(n):
+            count += work.weight[j] > 0.0
+        least = _factor(rows, work) if count >= k else 0.0
+        sure[b] = least > _SURE
         if not sure[b]:
             continue
         v = work.gradient
         fill(v, 0.0)
-        fill(work.product, 0.0)
-        for _ in range(1 + _REFINEMENTS):
-            for j in range(n):
-                work.x[j] = work.weight[j] * (target[b, j] * matrix.row[j] - work.product[j])
-            transposed_times(rows, work.x, work.image, work.affine)
-            solve_factored(work.matrix, work.pivots, work.affine)
+        for _ in range(2 if least > _EASY else 3):
+            _pull(matrix, work, target[b], count, v, work.affine)
+            solve_factored(work.matrix, work.pivots, work.affine, work.sums)
             for a in range(k):
                 v[a] += work.affine[a]
-            times(rows, v, work.image, work.product)
         for a in range(k):
             z[b, a] = v[a] * matrix.column[a]
 
@@ -92,4 +104,4 @@ def judge(matrix: Matrix, chosen: NDArray[np.bool_], sure: NDArray[np.bool_]) ->
         for j in range(n):
             work.weight[j] = 1.0 if chosen[b, j] else 0.0
             count += chosen[b, j]
-        sure[b] = count >= k and _factor(rows, work)
+        sure[b] = count >= k and _factor(rows, work) > _SURE

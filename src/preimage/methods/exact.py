@@ -66,7 +66,7 @@ class Exact:
                 worse = verdict != Status.SOLVED
                 status[rest[worse]] = verdict[worse]
             slack = layer_program(layer, x, tolerance, "linf", domain, observed).slack_at(z)
-            reports.append(layer_report(layer, x, slack, tolerance, programs, observed))
+            reports.append(layer_report(layer, x, slack, tolerance, programs, observed, determined))
             x, observed = z, None
         # What the layers determine is unique, whatever the Jacobian at a kink may say.
         rank = np.where(status == Status.SOLVED, generator.latent_size, -1)

@@ -88,10 +88,15 @@ def _influence(
 def _nearest(values: Array, gradients: Array, gram: Array) -> NDArray[np.intp]:
     """Units by their distance to the kink in the metric of the Gram matrix, nearest first."""
     k = len(gram)
-    metric = gram + 1e-8 * max(np.trace(gram) / max(k, 1), 1e-300) * np.eye(k)
+    metric = gram + _ridge(np.trace(gram) / max(k, 1)) * np.eye(k)
     spread = (gradients * np.linalg.solve(metric, gradients.T).T).sum(axis=1)
     distance = np.abs(values) / np.sqrt(np.maximum(spread, 1e-300))
     return np.argsort(distance, kind="stable")[:NEAREST]
+
+
+def _ridge(mean: Array | float) -> Array:
+    """What keeps a singular matrix solvable, by the mean of its diagonal."""
+    return 1e-8 * np.where(np.asarray(mean) > 0, mean, 1.0)
 
 
 def _minimise(
@@ -106,7 +111,7 @@ def _minimise(
     slope = jacobian.T @ error - (s * a)[:, None] * cross
     slope += (s * (along - s * a * size))[:, None] * v
     # A unit that is switched off may leave a direction unseen, along which nothing is done.
-    damping = 1e-8 * np.maximum(np.trace(matrix, axis1=1, axis2=2) / max(k, 1), 1e-300)
+    damping = _ridge(np.trace(matrix, axis1=1, axis2=2) / max(k, 1))
     step = np.linalg.solve(matrix + damping[:, None, None] * np.eye(k), slope[:, :, None])[:, :, 0]
     start = (error**2).sum() - 2 * s * a * along + (s * a) ** 2 * size
     return step, 0.5 * (start - (step * slope).sum(axis=1))

@@ -13,6 +13,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, multiply
 from preimage.inversion import Estimate, Status
 from preimage.methods import dense
+from preimage.methods.cells import cell_descend, takes
 from preimage.methods.flips import NEAREST, flips
 from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
 from preimage.methods.parameters import check_positive, is_method
@@ -33,6 +34,8 @@ _WAVE = 8
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
 _TRIMMINGS = 4
 _TRIMMED = 0.9
+# Steps of an l1 or l-infinity fit that may cross many kinks at once, before it goes cell by cell.
+_ROUGH_STEPS = 6
 
 
 class Race(NamedTuple):
@@ -51,8 +54,8 @@ class Race(NamedTuple):
 
 _ALL = Race(first=25, kept=1, then=0)
 _DRAWS = Race(first=6, kept=2, then=15)
-# Neighbours start so near to their minimum that three steps tell which of them lead anywhere.
-_NEIGHBOURS = Race(first=3, kept=1, then=8)
+# Neighbours start so near to their minimum that four steps tell which of them lead anywhere.
+_NEIGHBOURS = Race(first=4, kept=1, then=8)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class GaussNewton:
     (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too); the others
     are Gaussian draws, the same for every sample. A sample needs no more starts once it is
     explained up to rounding. The best answer often has a better neighbour, a linear piece in which
-    one hidden unit has the other sign; ``hops`` go through these, most promising first.
+    one hidden unit has the other sign; ``hops`` go through these, most promising first, until two
+    rounds bring an explained sample nothing.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
@@ -159,19 +163,23 @@ class GaussNewton:
         return z
 
     def _linear_finish(self, misfit: Misfit, z: Array, given: Array | None) -> Ends:
-        """Linear programs from the answer, the given codes and PLUGIn; the best end of these."""
+        """Linear programs from the answer and from the given codes; the better end of these."""
         everyone = np.arange(len(z))
-        starts = [z, plug_in(misfit, everyone)]
+        starts = [z]
         if given is not None:
             starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, z))
-        ends = [
-            linear_descend(
-                misfit, start, everyone, norm=self.norm, steps=self.steps, backend=self.backend
-            )
-            for start in starts
-        ]
+        ends = [self._linear_descend(misfit, start, everyone) for start in starts]
         first = np.argmin([end.loss for end in ends], axis=0)
         return Ends(*(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True)))
+
+    def _linear_descend(self, misfit: Misfit, z: Array, samples: NDArray[np.intp]) -> Ends:
+        norm, backend = self.norm, self.backend
+        if not takes(misfit.generator):
+            return linear_descend(misfit, z, samples, norm=norm, steps=self.steps, backend=backend)
+        rough = linear_descend(
+            misfit, z, samples, norm=norm, steps=min(_ROUGH_STEPS, self.steps), backend=backend
+        )
+        return cell_descend(misfit, rough.z, samples, norm=norm, steps=self.steps, backend=backend)
 
 
 class _Search:
@@ -184,24 +192,27 @@ class _Search:
         self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
         # A loss that is rounding error: there is nothing left to look for.
         self.enough = 0.5 * (ROUNDING * np.linalg.norm(misfit.observation.values, axis=1)) ** 2
+        # A loss that noise accounts for: what is better can only be near.
+        self.explained = np.maximum(0.5 * misfit.observation.explained**2, self.enough)
 
     def run(self, given: Array | None) -> Ends:
         """From all starts, then around the answers."""
         method, k = self.method, self.misfit.generator.latent_size
-        open_ = self._open()
+        open_ = np.flatnonzero(self.best.loss > self.enough)
         first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
         without = np.flatnonzero(~np.isfinite(first).all(axis=1))
         first[without] = plug_in(self.misfit, open_[without])
         self._improve(open_, first[:, None], _ALL)
         draws = np.random.default_rng(method.seed).normal(size=(method.restarts - 1, k))
         for i in range(0, len(draws), _WAVE):
-            open_ = self._open()
+            open_ = np.flatnonzero(self.best.loss > self.enough)
             starts = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
             self._improve(open_, self._relaxed(open_, starts), _DRAWS)
         self._polish()
         tried = np.zeros(len(self.best.z), dtype=np.int64)
         for _ in range(method.hops):
-            open_ = self._open()
+            settled = (tried > _WAVE) & (self.best.loss <= self.explained)
+            open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
             before = self.best.loss[open_].copy()
             self._improve(open_, self._flipped(open_, tried[open_]), _NEIGHBOURS)
             better = self.best.loss[open_] < before
@@ -214,9 +225,6 @@ class _Search:
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.method.steps))
-
-    def _open(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.best.loss > self.enough)
 
     def _relaxed(self, open_: NDArray[np.intp], starts: Array) -> Array:
         """Every other start moved on the easier function: the two kinds fail on other samples."""

@@ -225,8 +225,12 @@ def layer_report(
     tolerance: Array,
     programs: NDArray[np.int64],
     observed: NDArray[np.bool_] | None = None,
+    full: NDArray[np.bool_] | None = None,
 ) -> LayerReport:
-    """Count and rank the equations of each sample; NaN rows of ``x`` give -1."""
+    """Count and rank the equations of each sample; NaN rows of ``x`` give -1.
+
+    ``full`` names the samples whose equations are known to have full column rank.
+    """
     eps = tolerance[:, None]
     counted = np.ones_like(x, dtype=bool) if observed is None else observed
     equations = np.isfinite(layer.activation.slab(x, eps).lower) & counted
@@ -234,7 +238,9 @@ def layer_report(
     outside = ((x < low - eps) | (x > high + eps)) & counted
     known = np.isfinite(x).all(axis=1)
     rank = np.full(len(x), -1, dtype=np.int64)
-    rank[known] = rank_of_rows(layer.dense_weight, equations[known])
+    open_ = known if full is None else known & ~full
+    rank[known] = layer.input_size
+    rank[open_] = rank_of_rows(layer.dense_weight, equations[open_])
     return LayerReport(
         slack,
         np.where(known, tolerance, np.nan),

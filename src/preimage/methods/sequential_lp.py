@@ -44,7 +44,7 @@ def linear_descend(
     """
     z = misfit.region.project(z).copy()
     error = misfit.error(z, samples)
-    run = Ends(z, _norm(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
+    run = Ends(z, fit_size(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
     radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
     open_ = np.arange(len(z))
     for _ in range(steps):
@@ -61,7 +61,7 @@ def linear_descend(
             break
         trial = misfit.region.project(run.z[open_] + step)
         missed = misfit.error(trial, samples[open_])
-        loss = _norm(missed, norm)
+        loss = fit_size(missed, norm)
         ratio = (run.loss[open_] - loss) / predicted
         better = loss < run.loss[open_]
         moved = open_[better]
@@ -104,6 +104,7 @@ def _steps(
     return step, promised
 
 
-def _norm(error: Array, norm: str) -> Array:
+def fit_size(error: Array, norm: str) -> Array:
+    """(runs,) the norm of each row."""
     size = np.abs(error)
     return size.sum(axis=1) if norm == "l1" else size.max(axis=1, initial=0.0)

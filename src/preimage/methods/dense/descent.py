@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled, entry
 from preimage.lp.normal import cholesky, solve_factored
+from preimage.lp.room import matrix_size, row_stride
+from preimage.lp.tiles import TILE
 from preimage.methods.dense.network import (
     Network,
     Pass,
     Room,
     curvature,
     forward,
-    matrix_size,
     new_pass,
     new_room,
 )
@@ -74,21 +75,23 @@ class _Work(NamedTuple):
     diagonal: Array
     pivots: Array
     step: Array
+    sums: Array
 
 
 @compiled
 def _new_work(network: Network) -> _Work:
     k, m = network.sizes[0], network.sizes[-1]
-    size = matrix_size(k)
+    size, stride = matrix_size(k), row_stride(k)
     return _Work(
         np.zeros(m),
         np.zeros(k),
-        np.zeros((size, size)),
+        np.zeros((size, stride)),
         np.zeros(size),
-        np.zeros((size, size)),
+        np.zeros((size, stride)),
         np.zeros(size),
         np.zeros(size),
         np.zeros(size),
+        np.zeros(TILE),
     )
 
 
@@ -124,14 +127,23 @@ def evaluate(
 
 @compiled
 def _decrease(gram: Array, slope: Array, step: Array, k: int) -> float:
-    """``slope . step - 0.5 step . gram step``; gram by its lower triangle."""
+    """``slope . step - 0.5 step . gram step``; gram by its upper triangle."""
     total = 0.0
     for a in range(k):
         bent = 0.5 * gram[a, a] * step[a]
-        for b in range(a):
+        for b in range(a + 1, k):
             bent += gram[a, b] * step[b]
         total += (slope[a] - bent) * step[a]
     return total
+
+
+@compiled
+def ridged(gram: Array, k: int, ridge: float, out: Array) -> None:
+    """``gram + ridge I`` (upper triangle), padded by an identity."""
+    for a in range(out.shape[0]):
+        for b in range(a // TILE * TILE, out.shape[1]):
+            out[a, b] = gram[a, b] if a < k and b < k else 0.0
+        out[a, a] = gram[a, a] + ridge if a < k else 1.0
 
 
 @compiled
@@ -144,15 +156,11 @@ def _step(work: _Work, k: int, damping: float) -> float:
     mean = mean / k if mean > 0.0 else 1.0
     # A tiny floor keeps a singular matrix solvable; it acts below rounding elsewhere.
     ridge = max(damping, 1e-15) * mean
-    size = factor.shape[0]
-    for a in range(size):
-        for b in range(a):
-            factor[a, b] = gram[a, b]
-        factor[a, a] = gram[a, a] + ridge if a < k else 1.0
+    ridged(gram, k, ridge, factor)
     cholesky(factor, work.diagonal, work.pivots)
-    for a in range(size):
+    for a in range(len(step)):
         step[a] = work.slope[a]
-    solve_factored(factor, work.pivots, step)
+    solve_factored(factor, work.pivots, step, work.sums)
     return _decrease(gram, work.slope, step, k)
 
 
@@ -215,7 +223,7 @@ def descend(
     network: Network, fit: Fit, samples: NDArray[np.int64], limits: Limits, ends: Ends
 ) -> None:
     """Descend from ``ends.z``, one run after the other; runs of a sample stand side by side."""
-    room, work = new_room(network), _new_work(network)
+    room, work = new_room(network, network.sizes[0]), _new_work(network)
     here, there = new_pass(network), new_pass(network)
     explained = -1
     for run in range(len(samples)):
@@ -235,11 +243,11 @@ def normal_equations(
     network: Network, derivatives: Array, error: Array, gram: Array, slope: Array
 ) -> None:
     """``J^T J`` (runs, k, k) and ``J^T error`` (runs, k), for derivatives (runs, units)."""
-    room, work = new_room(network), _new_work(network)
+    room, work = new_room(network, network.sizes[0]), _new_work(network)
     k = network.sizes[0]
     for run in range(len(error)):
         curvature(network, derivatives[run], error[run], room, work.gram, work.slope)
         for a in range(k):
             slope[run, a] = work.slope[a]
-            for b in range(a + 1):
+            for b in range(a, k):
                 gram[run, a, b] = gram[run, b, a] = work.gram[a, b]

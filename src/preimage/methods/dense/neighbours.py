@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled, entry
 from preimage.lp.normal import cholesky, fill, solve_factored
-from preimage.methods.dense.descent import Fit, evaluate
+from preimage.lp.room import matrix_size, row_stride
+from preimage.lp.tiles import TILE, add_tile, lanes
+from preimage.methods.dense.descent import Fit, evaluate, ridged
 from preimage.methods.dense.network import (
     KINKED,
     Network,
     Pass,
     Room,
-    _next_product,
-    jacobian,
-    matrix_size,
+    curvature,
     new_pass,
     new_room,
+    push,
     weighted_columns,
 )
 
@@ -42,35 +43,43 @@ class _Work(NamedTuple):
 
     Attributes:
         error: (outputs,).
-        gram: (size, size), then its factor.
+        gram: (size, row_stride(k)) of J and the error.
+        factor: As gram, of M with its ridge.
         diagonal: (size,).
         pivots: (size,).
-        slope: (size,) ``J^T e``.
+        sums: (TILE,).
         base: (size,) ``M^-1 J^T e``.
         inverse_v: (size,), ``M^-1 v``.
         inverse_c: (size,), ``M^-1 c``.
-        cross: (size,), c.
         gradient: (units, k), v of every unit.
+        column: (widest,), and the next, a column of a gradient.
+        image: Of it.
         distance: (units,) to the kink, infinite where there is none.
         chosen: (units,) the nearest units of a layer.
-        influence: (2, most, widest + 8), u of the chosen units, active outputs only.
+        joined: (outputs, ...) J and the error beside u of the chosen units, by active outputs.
+        cross: (most in whole tiles, ...) ``c`` and ``u . e`` of each.
+        squares: (most,) ``|u|^2``.
         step: (units, k), minimisers relative to z.
         loss: (units,), infinite where a unit has no flip.
     """
 
     error: Array
     gram: Array
+    factor: Array
     diagonal: Array
     pivots: Array
-    slope: Array
+    sums: Array
     base: Array
     inverse_v: Array
     inverse_c: Array
-    cross: Array
     gradient: Array
+    column: Array
+    image: Array
     distance: Array
     chosen: Integers
-    influence: Array
+    joined: Array
+    cross: Array
+    squares: Array
     step: Array
     loss: Array
 
@@ -78,23 +87,27 @@ class _Work(NamedTuple):
 @compiled
 def _new_work(network: Network, most: int) -> _Work:
     k, units, size = network.sizes[0], len(network.bias), matrix_size(network.sizes[0])
-    widest = 0
+    widest, outputs, stride = 0, network.sizes[-1], row_stride(k)
     for n in network.sizes:
         widest = max(widest, n)
     return _Work(
-        np.zeros(network.sizes[-1]),
-        np.zeros((size, size)),
+        np.zeros(outputs),
+        np.zeros((size, stride)),
+        np.zeros((size, stride)),
         np.zeros(size),
         np.zeros(size),
-        np.zeros(size),
-        np.zeros(size),
+        np.zeros(TILE),
         np.zeros(size),
         np.zeros(size),
         np.zeros(size),
         np.zeros((units, k)),
+        np.zeros(widest),
+        np.zeros(widest),
         np.zeros(units),
         np.zeros(units, dtype=np.int64),
-        np.zeros((2, most, widest + 8)),
+        np.zeros((outputs, stride + most + TILE)),
+        np.zeros((most + TILE, stride)),
+        np.zeros(most),
         np.zeros((units, k)),
         np.zeros(units),
     )
@@ -104,7 +117,7 @@ def _new_work(network: Network, most: int) -> _Work:
 def _gradients(network: Network, derivative: Array, room: Room, work: _Work) -> None:
     """V of every unit of the hidden layers: ``W_i D_{i-1} W_{i-1} ... W_1``."""
     k = network.sizes[0]
-    column = np.zeros(len(room.near))
+    column = work.column
     for a in range(k):
         used, first = 0, 0
         fill(column, 0.0)
@@ -116,7 +129,7 @@ def _gradients(network: Network, derivative: Array, room: Room, work: _Work) -> 
             for c in range(m):
                 room.before[count] = c
                 count += column[c] != 0.0
-            out = room.near[:n]
+            out = work.image[:n]
             fill(out, 0.0)
             weighted_columns(columns, column, room.before, out, count)
             for j in range(n):
@@ -138,7 +151,7 @@ def _nearest(network: Network, layer: int, first: int, most: int, at: Pass, work
         fill(v, 0.0)
         for a in range(k):
             v[a] = work.gradient[j, a]
-        solve_factored(work.gram, work.pivots, v)
+        solve_factored(work.factor, work.pivots, v, work.sums)
         spread = 0.0
         for a in range(k):
             spread += v[a] * work.gradient[j, a]
@@ -154,64 +167,68 @@ def _nearest(network: Network, layer: int, first: int, most: int, at: Pass, work
 
 @compiled
 def _influences(
-    network: Network, layer: int, derivative: Array, room: Room, chosen: int, work: _Work
-) -> tuple[int, int]:
-    """U of the chosen units of ``layer`` on the active outputs; which buffer, how many rows."""
-    used, first = 0, 0
-    for before in range(layer + 1):
-        used += network.sizes[before] * network.sizes[before + 1]
-        first += network.sizes[before + 1]
-    product = work.influence[0]
+    network: Network, layer: int, derivative: Array, chosen: int, units: Room, product: Array,
+    k: int, work: _Work,
+) -> None:  # fmt: skip
+    """c, ``u . e`` and ``|u|^2`` of the chosen units of ``layer``.
+
+    Args:
+        network: The network.
+        layer: Whose units.
+        derivative: Of all units.
+        chosen: How many of ``work.chosen`` count.
+        units: Scratch as wide as these may be many.
+        product: Active rows of J, and the error in column k.
+        k: Latent size.
+        work: ``cross`` and ``squares`` are written.
+    """
     for b in range(chosen):
-        room.before[b] = work.chosen[b]
-        fill(product[b], 0.0)
-        product[b, b] = 1.0
-    which, count = 0, chosen
-    for later in range(layer + 1, len(network.kind)):
-        m, n = network.sizes[later], network.sizes[later + 1]
-        columns = network.columns[used : used + m * n].reshape(m, n)
-        active = 0
-        for j in range(n):
-            room.rows[active] = j
-            active += derivative[first + j] != 0.0
-        out = work.influence[1 - which]
-        _next_product(columns, work.influence[which], chosen, room, count, active, out)
+        units.rows[b] = work.chosen[b]
+        fill(units.product[0, b], 0.0)
+        units.product[0, b, b] = 1.0
+    which, count = push(network, derivative, chosen, units, layer + 1, chosen)
+    u, joined, cross, left = units.product[which], work.joined, work.cross, row_stride(k)
+    padded = (chosen + TILE - 1) // TILE * TILE
+    for i in range(count):
+        for a in range(left):
+            joined[i, a] = product[i, a]
+        for b in range(padded):
+            joined[i, left + b] = u[i, b] if b < chosen else 0.0
+    for b in range(padded):
+        fill(cross[b], 0.0)
+    stride = cross.shape[1]
+    for b in range(0, padded, TILE):
+        for a in range(0, matrix_size(k), lanes(8)):
+            add_tile(joined, joined.shape[1], count, a, left + b, cross, stride, b * stride + a)
+    fill(work.squares, 0.0)
+    for i in range(count):
         for b in range(chosen):
-            for i in range(active):
-                out[b, i] *= derivative[first + room.rows[i]]
-        if later + 1 < len(network.kind):
-            for i in range(active):
-                room.before[i] = room.rows[i]
-        which, count = 1 - which, active
-        used, first = used + m * n, first + n
-    return which, count
+            work.squares[b] += u[i, b] * u[i, b]
 
 
 @compiled
-def _flip(
-    product: Array, count: int, unit: int, u: Array, s: float, a0: float, k: int, near: Array,
-    squares: float, work: _Work,
-) -> None:  # fmt: skip
-    """Minimiser and loss of the piece where ``unit`` has the slope changed by s."""
-    size, along = 0.0, 0.0
-    for i in range(count):
-        size += u[i] * u[i]
-        along += u[i] * near[i]
-    cross, iv, ic, v = work.cross, work.inverse_v, work.inverse_c, work.gradient[unit]
-    fill(cross, 0.0)
-    for a in range(k):
-        total = 0.0
-        for i in range(count):
-            total += product[a, i] * u[i]
-        cross[a] = total
+def _flip(unit: int, b: int, s: float, a0: float, k: int, error: float, work: _Work) -> None:
+    """Minimiser and loss of the piece where ``unit`` has the slope changed by s.
+
+    Args:
+        unit: Its number.
+        b: Its place among the chosen ones.
+        s: The change.
+        a0: Its pre-activation.
+        k: Latent size.
+        error: ``|e|^2``.
+        work: ``step`` and ``loss`` are written.
+    """
+    cross, size = work.cross[b], work.squares[b]
+    iv, ic, v, along = work.inverse_v, work.inverse_c, work.gradient[unit], work.cross[b, k]
     fill(iv, 0.0)
     fill(ic, 0.0)
     for a in range(k):
         iv[a], ic[a] = v[a], cross[a]
-    solve_factored(work.gram, work.pivots, iv)
-    solve_factored(work.gram, work.pivots, ic)
+    solve_factored(work.factor, work.pivots, iv, work.sums)
+    solve_factored(work.factor, work.pivots, ic, work.sums)
     vv, vc, cc, vr, cr = 0.0, 0.0, 0.0, 0.0, 0.0
-    # r = slope - s a c + s (along - s a |u|^2) v, and y = M^-1 r.
+    # r = J'e - s a c + s (u.e - s a |u|^2) v, and y = M^-1 r.
     on_c, on_v = -s * a0, s * (along - s * a0 * size)
     for a in range(k):
         y = work.base[a] + on_c * ic[a] + on_v * iv[a]
@@ -232,9 +249,22 @@ def _flip(
         y = work.base[a] + on_c * ic[a] + on_v * iv[a]
         step = y - iv[a] * w0 - ic[a] * w1
         work.step[unit, a] = step
-        gain += step * (work.slope[a] + on_c * cross[a] + on_v * v[a])
-    start = squares - 2.0 * s * a0 * along + (s * a0) ** 2 * size
+        gain += step * (work.gram[a, k] + on_c * cross[a] + on_v * v[a])
+    start = error - 2.0 * s * a0 * along + (s * a0) ** 2 * size
     work.loss[unit] = 0.5 * (start - gain)
+
+
+@compiled
+def _factor(k: int, work: _Work) -> None:
+    """M with its ridge, factored, and what ``J^T e`` is under its inverse."""
+    mean = 0.0
+    for a in range(k):
+        mean += work.gram[a, a] / k
+    ridged(work.gram, k, _RIDGE * max(mean, 1e-300), work.factor)
+    cholesky(work.factor, work.diagonal, work.pivots)
+    for a in range(len(work.base)):
+        work.base[a] = work.gram[a, k] if a < k else 0.0
+    solve_factored(work.factor, work.pivots, work.base, work.sums)
 
 
 @entry
@@ -253,31 +283,28 @@ def flips(
         most: Units a layer that are worked out.
         starts: (runs, count, k), overwritten as far as there are neighbours.
     """
-    k, layers = network.sizes[0], len(network.kind)
-    room, at, work = new_room(network), new_pass(network), _new_work(network, most)
+    k = network.sizes[0]
+    room, units, at = new_room(network, k), new_room(network, most), new_pass(network)
+    work, unused = _new_work(network, most), np.zeros(matrix_size(k))
     for run in range(len(samples)):
         evaluate(network, fit, samples[run], z[run], at, room, work.error)
         _gradients(network, at.derivative, room, work)
-        which, count = jacobian(network, at.derivative, room)
-        product = room.product[which]
-        near = np.zeros(count)
-        squares = 0.0
-        for i in range(count):
-            near[i] = work.error[room.rows[i]]
+        curvature(network, at.derivative, work.error, room, work.gram, unused)
+        _factor(k, work)
+        error, unit, product = 0.0, 0, room.product[(len(network.kind) - 1) % 2]
         for e in work.error:
-            squares += e * e
-        _factor(product, count, near, k, work)
+            error += e * e
         fill(work.loss, np.inf)
-        unit = 0
-        for layer in range(layers - 1):
+        for layer in range(len(network.kind) - 1):
+            chosen = 0
             if network.kind[layer] == KINKED:
                 chosen = _nearest(network, layer, unit, most, at, work)
-                buffer, rows = _influences(network, layer, at.derivative, room, chosen, work)
-                for b in range(chosen):
-                    j = unit + work.chosen[b]
-                    s = 1.0 + network.slope[j] - 2.0 * at.derivative[j]
-                    _flip(product, rows, j, work.influence[buffer, b], s, at.a[j], k, near,
-                          squares, work)  # fmt: skip
+            if chosen > 0:
+                _influences(network, layer, at.derivative, chosen, units, product, k, work)
+            for b in range(chosen):
+                j = unit + work.chosen[b]
+                s = 1.0 + network.slope[j] - 2.0 * at.derivative[j]
+                _flip(j, b, s, at.a[j], k, error, work)
             unit += network.sizes[layer + 1]
         order = np.argsort(work.loss, kind="mergesort")
         for i in range(starts.shape[1]):
@@ -285,31 +312,3 @@ def flips(
             if place < len(order) and work.loss[order[place]] < np.inf:
                 for a in range(k):
                     starts[run, i, a] = z[run, a] + work.step[order[place], a]
-
-
-@compiled
-def _factor(product: Array, count: int, near: Array, k: int, work: _Work) -> None:
-    """Gram matrix with its ridge, factored; ``J^T e``, and what it is under the inverse."""
-    fill(work.slope, 0.0)
-    mean = 0.0
-    size = work.gram.shape[0]
-    for a in range(size):
-        fill(work.gram[a], 0.0)
-        work.gram[a, a] = 1.0
-    for a in range(k):
-        total = 0.0
-        for i in range(count):
-            total += product[a, i] * near[i]
-        work.slope[a] = total
-        for b in range(a + 1):
-            total = 0.0
-            for i in range(count):
-                total += product[a, i] * product[b, i]
-            work.gram[a, b] = total
-        mean += work.gram[a, a] / k
-    for a in range(k):
-        work.gram[a, a] += _RIDGE * max(mean, 1e-300)
-    cholesky(work.gram, work.diagonal, work.pivots)
-    for a in range(size):
-        work.base[a] = work.slope[a]
-    solve_factored(work.gram, work.pivots, work.base)

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.lp.compiled import compiled
-from preimage.lp.normal import _add_dots, fill
-from preimage.lp.room import matrix_size
+from preimage.lp.normal import add_gram
+from preimage.lp.room import row_stride
+from preimage.lp.tiles import TILE, add_tile, lanes
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -56,22 +57,20 @@ class Pass(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Scratch for one run.
+    """Scratch for one run, of ``width`` columns: the entries of z, or some units.
 
     Attributes:
-        product: (2, k padded to 3, widest + 8), two steps of the Jacobian, transposed: by columns
-            of z, active rows only. (Rows a power of two apart would share places in the cache.)
-        part: (8, widest + 8), active entries of eight columns of a weight.
-        before: (widest,), active inputs of a layer.
-        rows: (widest,), active outputs.
-        near: (widest,), anything.
+        product: (2, widest + TILE, row_stride(width)), two steps of a Jacobian, by active units.
+        joined: (widest, width in whole registers + widest + TILE), one step beside the active part
+            of the next weight.
+        before: (widest + 1,), active inputs of a layer.
+        rows: (widest + 1,), active outputs.
     """
 
     product: Array
-    part: Array
+    joined: Array
     before: Integers
     rows: Integers
-    near: Array
 
 
 @compiled
@@ -82,19 +81,23 @@ def new_pass(network: Network) -> Pass:
 
 
 @compiled
-def new_room(network: Network) -> Room:
+def new_room(network: Network, width: int) -> Room:
     """Scratch for a network."""
     widest = 0
     for size in network.sizes:
         widest = max(widest, size)
-    padded = (network.sizes[0] + 2) // 3 * 3
     return Room(
-        np.zeros((2, padded, widest + 8)),
-        np.zeros((8, widest + 8)),
+        np.zeros((2, widest + TILE, row_stride(width))),
+        np.zeros((widest, _registers(width) + widest + TILE)),
         np.zeros(widest + 1, dtype=np.int64),
         np.zeros(widest + 1, dtype=np.int64),
-        np.zeros(widest + 1),
     )
+
+
+@compiled
+def _registers(width: int) -> int:
+    """``width`` in whole registers."""
+    return (width + lanes(8) - 1) // lanes(8) * lanes(8)
 
 
 @compiled
@@ -162,129 +165,127 @@ def forward(network: Network, z: Array, at: Pass, room: Room) -> None:
 
 
 @compiled
-def _next_product(
-    columns: Array, product: Array, k: int, room: Room, count: int, active: int, out: Array
+def active_rows(scale: Array, rows: Integers) -> int:
+    """List the outputs whose derivative is not 0; their number."""
+    active = 0
+    for j in range(len(scale)):
+        rows[active] = j
+        active += scale[j] != 0.0
+    return active
+
+
+@compiled
+def next_product(
+    columns: Array, scale: Array, width: int, room: Room, which: int, count: int, active: int
 ) -> None:
-    """``out[a, i] = sum_c product[a, c] columns[before[c], rows[i]]``, eight c at a time."""
-    for a in range(k):
+    """``product[1 - which][i] = scale[i] sum_c columns[before[c], rows[i]] product[which][c]``.
+
+    Args:
+        columns: Of the layer.
+        scale: Derivatives of its outputs.
+        width: Columns of the product that count.
+        room: Holds the product, the ``count`` active inputs and the ``active`` active outputs.
+        which: Where the product stands.
+        count: Of the inputs.
+        active: Of the outputs.
+    """
+    product, out, joined = room.product[which], room.product[1 - which], room.joined
+    rows, wide = room.rows, _registers(width)
+    padded, stride = (active + TILE - 1) // TILE * TILE, out.shape[1]
+    for c in range(count):
+        for a in range(wide):
+            joined[c, a] = product[c, a]
+        source = room.before[c]
         for i in range(active):
-            out[a, i] = 0.0
-    part, rows = room.part, room.rows
-    for first in range(0, count, 8):
-        some = min(8, count - first)
-        for c in range(8):
-            if c < some:
-                source = columns[room.before[first + c]]
-                for i in range(active):
-                    part[c, i] = source[rows[i]]
-            else:
-                for i in range(active):
-                    part[c, i] = 0.0
-                for a in range(k):
-                    product[a, first + c] = 0.0
-        g0, g1, g2, g3 = part[0], part[1], part[2], part[3]
-        g4, g5, g6, g7 = part[4], part[5], part[6], part[7]
-        for a in range(k):
-            p = product[a, first : first + 8]
-            p0, p1, p2, p3, p4, p5, p6, p7 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
-            o = out[a]
-            for i in range(active):
-                o[i] += (
-                    p0 * g0[i] + p1 * g1[i] + p2 * g2[i] + p3 * g3[i]
-                    + p4 * g4[i] + p5 * g5[i] + p6 * g6[i] + p7 * g7[i]
-                )  # fmt: skip
+            joined[c, wide + i] = columns[source, rows[i]]
+        for i in range(active, padded):
+            joined[c, wide + i] = 0.0
+    for i in range(padded):
+        for a in range(stride):
+            out[i, a] = 0.0
+    for b in range(0, padded, TILE):
+        for a in range(0, wide, lanes(8)):
+            add_tile(joined, joined.shape[1], count, a, wide + b, out, stride, b * stride + a)
+    for i in range(active):
+        factor = scale[rows[i]]
+        if factor != 1.0:
+            for a in range(wide):
+                out[i, a] *= factor
 
 
 @compiled
 def jacobian(network: Network, derivative: Array, room: Room) -> tuple[int, int]:
-    """The Jacobian's active rows, transposed, into ``room.product``; their numbers in ``rows``.
+    """The Jacobian's active rows into ``room.product``, their numbers into ``room.rows``.
 
     Args:
         network: The network.
         derivative: (units,), 0 where a unit is inactive or an output is not observed.
-        room: Scratch.
+        room: Scratch of width k.
 
     Returns:
         Which of the two products it is, and how many rows.
     """
-    k = network.sizes[0]
-    used, first, count = 0, 0, k
-    for layer in range(len(network.kind)):
-        m, n = network.sizes[layer], network.sizes[layer + 1]
+    k, n = network.sizes[0], network.sizes[1]
+    scale, out = derivative[:n], room.product[0]
+    count = active_rows(scale, room.rows)
+    for i in range(count):
+        j = room.rows[i]
+        for a in range(out.shape[1]):
+            out[i, a] = 0.0
+        for a in range(k):
+            out[i, a] = scale[j] * network.columns[a * n + j]
+    return push(network, derivative, k, room, 1, count)
+
+
+@compiled
+def push(
+    network: Network, derivative: Array, width: int, room: Room, layer: int, count: int
+) -> tuple[int, int]:
+    """Take ``product[0]`` of the ``count`` units in ``rows`` through the layers from ``layer`` on.
+
+    Returns:
+        As ``jacobian``.
+    """
+    used, first, which = 0, 0, 0
+    for before in range(layer):
+        used += network.sizes[before] * network.sizes[before + 1]
+        first += network.sizes[before + 1]
+    for later in range(layer, len(network.kind)):
+        m, n = network.sizes[later], network.sizes[later + 1]
         columns = network.columns[used : used + m * n].reshape(m, n)
         scale = derivative[first : first + n]
-        active, plain = 0, True
-        for j in range(n):
-            room.rows[active] = j
-            active += scale[j] != 0.0
-            plain = plain and (scale[j] == 0.0 or scale[j] == 1.0)
-        out = room.product[layer % 2]
-        if layer == 0:
-            for a in range(k):
-                source = columns[a]
-                for i in range(active):
-                    out[a, i] = source[room.rows[i]]
-        else:
-            _next_product(columns, room.product[1 - layer % 2], k, room, count, active, out)
-        if not plain:
-            for i in range(active):
-                room.near[i] = scale[room.rows[i]]
-            for a in range(k):
-                for i in range(active):
-                    out[a, i] *= room.near[i]
-        if layer + 1 < len(network.kind):
-            for i in range(active):
-                room.before[i] = room.rows[i]
-        used, first, count = used + m * n, first + n, active
-    return (len(network.kind) - 1) % 2, count
+        for i in range(count):
+            room.before[i] = room.rows[i]
+        active = active_rows(scale, room.rows)
+        next_product(columns, scale, width, room, which, count, active)
+        which, count = 1 - which, active
+        used, first = used + m * n, first + n
+    return which, count
 
 
 @compiled
 def curvature(
     network: Network, derivative: Array, error: Array, room: Room, gram: Array, slope: Array
 ) -> None:
-    """``J^T J`` (lower triangle, padded by 0) and ``J^T error``.
+    """``J^T J`` (upper triangle) and ``J^T error``.
 
     Args:
         network: The network.
         derivative: As in ``jacobian``.
         error: (outputs,).
-        room: Scratch.
-        gram: (K, K) with ``K = matrix_size(k)``, written.
-        slope: (K,), written.
+        room: Scratch of width k.
+        gram: (matrix_size(k), row_stride(k)), written; column k and row k are not part of it.
+        slope: (matrix_size(k),), written, padded by 0.
     """
     k = network.sizes[0]
     which, count = jacobian(network, derivative, room)
     product = room.product[which]
+    # The error as one more column: its products with the others are the slope.
     for i in range(count):
-        room.near[i] = error[room.rows[i]]
+        product[i, k] = error[room.rows[i]]
     for a in range(gram.shape[0]):
-        fill(gram[a], 0.0)
-    for a in range(k, product.shape[0]):
-        for i in range(count):
-            product[a, i] = 0.0
-    for a in range(0, k, 3):
-        for b in range(0, a + 1, 3):
-            _add_dots(product, a, b, count, gram)
-    fill(slope, 0.0)
-    for a in range(k):
-        total = 0.0
-        for i in range(count):
-            total += product[a, i] * room.near[i]
-        slope[a] = total
-
-
-__all__ = [
-    "KINKED",
-    "SIGMOID",
-    "TANH",
-    "Network",
-    "Pass",
-    "Room",
-    "curvature",
-    "forward",
-    "jacobian",
-    "matrix_size",
-    "new_pass",
-    "new_room",
-]
+        for b in range(gram.shape[1]):
+            gram[a, b] = 0.0
+    add_gram(product, count, gram)
+    for a in range(len(slope)):
+        slope[a] = gram[a, k] if a < k else 0.0

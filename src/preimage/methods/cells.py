@@ -1,0 +1,193 @@
+"""Joint fits in the l1 and l-infinity norms, piece by piece: each linear program is exact.
+
+Let s say of every hidden unit whether it is active. Where all signs are as s says, the cell of s,
+the last layer's pre-activations are affine in z, and the best fit there is one linear program over
+z, whose constraints are the fit's rows and the signs. Nothing has to be trusted: what the program
+promises is what is found. At its optimum some units stand at their kink; their multipliers say how
+much the program would gain beyond. These units are switched over, one at a time, most gain first,
+and when no cell next door holds a better point, the fit is a local minimum.
+
+The outputs' own kinks need no signs. A program bounds the error of a ReLU output from above,
+
+    |x - a|         where x > 0 and the unit is active (above |x - max(a, 0)|),
+    max(a, 0) - x   where x <= 0,
+    x               where x > 0 and the unit is inactive, as long as a <= 2 x,
+
+exactly at the present z, so that what lowers the bound lowers the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage import lp
+from preimage.activation import Identity, LeakyReLU, PReLU, ReLU, Slab
+from preimage.generator import Generator
+from preimage.layer_program import LayerProgram
+from preimage.methods.levenberg_marquardt import Ends, Indices, Misfit
+from preimage.methods.sequential_lp import fit_size
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Programs whose matrices are held at a time, in entries.
+_MATRIX_ENTRIES = 2**24
+# No step is longer than so many times the code: a cell may be unbounded.
+_FARTHEST = 10.0
+# What counts as a gain, relatively.
+_GAIN = 1e-11
+# Cells next door that are tried before a point is taken for a local minimum.
+_MOST_DOORS = 24
+
+
+def takes(generator: Generator) -> bool:
+    """Whether every layer is a matrix with a piecewise-linear activation, the last a ReLU or none.
+
+    (Under a leaky head the bound above would not hold.)
+    """
+    *hidden, last = generator.layers
+    return (
+        all(isinstance(layer.activation, (ReLU, LeakyReLU, PReLU, Identity)) for layer in hidden)
+        and isinstance(last.activation, (ReLU, Identity))
+        and all(layer.storage != "operator" for layer in generator.layers)
+    )
+
+
+@dataclass(eq=False)
+class _Runs:
+    """Where the runs stand.
+
+    Attributes:
+        z: (runs, k).
+        loss: (runs,).
+        active: (runs, hidden units) s.
+        doors: (runs, hidden units + 1) units, those to be switched over first; then -1.
+        tried: (runs,) how many of them have been; -1 before a run's own cell was seen.
+        done: (runs,).
+    """
+
+    z: Array
+    loss: Array
+    active: Flags
+    doors: NDArray[np.int64]
+    tried: NDArray[np.int64]
+    done: Flags
+
+
+def cell_descend(
+    misfit: Misfit, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
+) -> Ends:
+    """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
+
+    Args:
+        misfit: What to fit; a box is kept, the prior and the ball are not used.
+        z: (runs, k) starts; none is ever made worse.
+        samples: (runs,) the sample of each.
+        norm: ``"l1"`` or ``"linf"``.
+        steps: Most programs of a run.
+        backend: Of the programs.
+    """
+    z = misfit.region.project(z).copy()
+    hidden = _side_by_side(misfit.generator.preactivations(z)[:-1], z)
+    count = len(z)
+    nothing = np.full((count, hidden.shape[1] + 1), -1)
+    runs = _Runs(z, fit_size(misfit.error(z, samples), norm), hidden > 0, nothing,
+                 np.full(count, -1), np.zeros(count, dtype=bool))  # fmt: skip
+    for _ in range(steps):
+        open_ = np.flatnonzero(~runs.done)
+        if not len(open_):
+            break
+        size = max(_MATRIX_ENTRIES // (sum(misfit.generator.sizes[1:]) * z.shape[1] + 1), 1)
+        for first in range(0, len(open_), size):
+            _step(misfit, runs, open_[first : first + size], samples, norm, backend)
+    return Ends(runs.z, runs.loss, runs.done, np.zeros(count))
+
+
+def _side_by_side(parts: list[Array], like: Array) -> Array:
+    """(runs, units) of the hidden layers, of which there may be none."""
+    return np.concatenate([np.zeros((len(like), 0)), *parts], axis=1)
+
+
+def _step(
+    misfit: Misfit, runs: _Runs, open_: Indices, samples: Indices, norm: str, backend: lp.Backend
+) -> None:
+    """One program for each open run: in its own cell, or in the next one next door."""
+    active, tried = runs.active[open_].copy(), runs.tried[open_]
+    going = np.flatnonzero(tried >= 0)
+    active[going, runs.doors[open_[going], tried[going]]] ^= True
+    program = _program(misfit, runs.z[open_], samples[open_], active, norm)
+    solution = lp.solve(program, backend)
+    trial = misfit.region.project(runs.z[open_] + np.nan_to_num(solution.z))
+    loss = fit_size(misfit.error(trial, samples[open_]), norm)
+    better = loss < runs.loss[open_] * (1 - _GAIN)
+    moved = open_[better]
+    runs.z[moved], runs.loss[moved] = trial[better], loss[better]
+    runs.active[moved] = active[better]
+    # New doors where a run has moved, or where it has seen its own cell for the first time.
+    fresh = better | (tried < 0)
+    price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
+    price = price[:, misfit.generator.observation_size :]
+    order = np.argsort(-price, axis=1, kind="stable")
+    ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
+    runs.doors[open_[fresh], :-1] = ranked[fresh]
+    runs.tried[open_] = tried = np.where(fresh, 0, tried + 1)
+    runs.done[open_] = (runs.doors[open_, tried] < 0) | (tried >= _MOST_DOORS)
+
+
+def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: str) -> LayerProgram:
+    """The program of each run over its step: rows of the outputs, then a sign a hidden unit."""
+    generator, observation = misfit.generator, misfit.observation.take(samples)
+    runs, k = z.shape
+    product, value, first = np.broadcast_to(np.eye(k), (runs, k, k)), z, 0
+    gradients, offsets = [], []
+    for layer in generator.layers:
+        gradient = np.matmul(layer.dense_weight, product)
+        a = layer.affine(value)
+        gradients.append(gradient)
+        offsets.append(a)
+        if layer is generator.layers[-1]:
+            break
+        # Values and slopes as s says: at a kink they may differ from what the sign of a says.
+        own = active[:, first : first + layer.output_size]
+        slope = np.where(own, 1.0, layer.activation.derivative(np.full_like(a, -1.0)))
+        product, value = slope[:, :, None] * gradient, slope * a
+        first += layer.output_size
+    hidden = _side_by_side(offsets[:-1], z)
+    slab = _output_slab(misfit, offsets[-1], observation.values, norm)
+    slab = slab if observation.mask is None else slab.where(observation.mask)
+    bent = np.concatenate(
+        [np.zeros(0, dtype=bool)]
+        + [np.full(layer.output_size, not isinstance(layer.activation, Identity))
+           for layer in generator.layers[:-1]]
+    )  # fmt: skip
+    # A unit may stand beyond its kink by rounding.
+    lower = np.where(active & bent, np.minimum(-hidden, 0.0), -np.inf)
+    upper = np.where(~active & bent, np.maximum(-hidden, 0.0), np.inf)
+    zero = np.zeros_like(hidden)
+    sides = (slab, Slab(lower, zero, upper, zero))
+    reach = _FARTHEST * np.maximum(np.abs(z).max(axis=1, initial=0.0, keepdims=True), 1.0)
+    return LayerProgram(
+        np.concatenate([gradients[-1], *gradients[:-1]], axis=1),
+        Slab(*(np.concatenate(parts, axis=1) for parts in zip(*sides, strict=True))),
+        "own" if norm == "l1" else "shared",
+        np.zeros((runs, k)),
+        (np.maximum(-reach, misfit.region.low - z), np.minimum(reach, misfit.region.high - z)),
+    )
+
+
+def _output_slab(misfit: Misfit, a: Array, x: Array, norm: str) -> Slab:
+    """Bounds on the step's effect on the last pre-activations; see the module's text."""
+    one, zero = np.ones_like(a), np.zeros_like(a)
+    both = Slab(x - a, one, x - a, one)
+    if isinstance(misfit.generator.layers[-1].activation, Identity):
+        return both
+    fitted = (x > 0) & (a > 0)
+    dead = (x > 0) & ~fitted
+    lower, lower_rate = np.where(fitted, x - a, -np.inf), np.where(fitted, one, zero)
+    if norm == "linf":
+        return Slab(lower, lower_rate, x - a, one)
+    upper = np.where(fitted, x - a, np.where(dead, 2 * x - a, -a))
+    return Slab(lower, lower_rate, upper, np.where(dead, zero, one))

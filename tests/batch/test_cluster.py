@@ -1,0 +1,136 @@
+"""A Dask cluster on loopback: the same store, and a worker that is killed mid-run costs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import content, problem
+from troublesome import KILLS, RAISES, REFUSES, STALLS, Troublesome
+
+import preimage
+from preimage.errors import InputError, StoreError
+
+distributed = pytest.importorskip("distributed")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Dask warns of as it goes down
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, workers: int = 2, **environment: str):
+    """A scheduler, and workers of one thread each: the address and the workers' processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *filter(None, sys.path)])
+    options = {
+        "env": {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+        "start_new_session": True,
+    }  # fmt: skip
+    dask = [sys.executable, "-m", "dask"]
+    port = address.rpartition(":")[2]
+    started = [
+        subprocess.Popen(
+            [*dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"], **options
+        )
+    ]
+    worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--nworkers", "1",
+              "--host", "127.0.0.1"]  # fmt: skip
+    started += [subprocess.Popen(worker, **options) for _ in range(workers)]
+    try:
+        yield address, started[1:]
+    finally:
+        for process in started:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dask")
+    # By default Dask itself runs a task again three times whose worker dies.
+    with cluster(folder, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as (address, _):
+        yield address
+
+
+def test_the_same_store(address, tmp_path):
+    """Claim: the store of a cluster is, byte for byte, that of worker processes.
+
+    The last bit of many steps of least squares shows whether weights arrive aligned in memory.
+    """
+    generator = preimage.zoo.load("mnist-20-60-784")
+    digits = preimage.zoo.digits()[0][:12]
+    for name, where in {"dask": {"scheduler": address}, "local": {"workers": 2}}.items():
+        preimage.invert_dataset(
+            generator, digits, tmp_path / name, "gauss_newton", noise=0.1, shard_size=4, **where
+        )
+    assert content(tmp_path / "dask") == content(tmp_path / "local")
+
+
+def test_samples_that_fail(address, tmp_path):
+    """Claim: what raises, kills or stalls is left out on a cluster as well."""
+    generator, x, _ = problem(8)
+    x[[1, 4, 6], 0] = RAISES, KILLS, STALLS
+    store = preimage.invert_dataset(
+        generator, x, tmp_path / "store", Troublesome(), shard_size=1, scheduler=address, retries=0,
+        stall=5.0,
+    )  # fmt: skip
+    assert set(store.quarantined) == {1, 4, 6}
+    assert "ZeroDivisionError" in store.quarantined[1]
+    good = [0, 2, 3, 5, 7]
+    np.testing.assert_array_equal(
+        store.latent[good], preimage.invert(generator, x, "exact").latent[good]
+    )
+    x[0, 0] = REFUSES
+    with pytest.raises(InputError, match="expected something else"):
+        preimage.invert_dataset(
+            generator, x, tmp_path / "refused", Troublesome(), scheduler=address
+        )
+
+
+def test_no_scheduler(tmp_path, monkeypatch):
+    """Claim: an address without a scheduler is an error of ours."""
+    from preimage.batch import cluster as room
+
+    monkeypatch.setattr(room, "_SECONDS", 1)
+    generator, x, _ = problem(4)
+    with pytest.raises(StoreError, match="no workers to offer"):
+        preimage.invert_dataset(
+            generator, x, tmp_path / "store", "exact", scheduler="tcp://127.0.0.1:9"
+        )
+
+
+def test_a_worker_is_killed(tmp_path):
+    """Claim: with a worker killed mid-run, the store is that of an undisturbed run."""
+    generator, x, _ = problem(24)
+    method = Troublesome(0.2)
+    with cluster(tmp_path) as (address, workers):
+
+        def kill():
+            manifest = tmp_path / "dask" / "manifest.jsonl"
+            while not manifest.exists() or len(manifest.read_text().splitlines()) < 4:
+                time.sleep(0.05)
+            os.killpg(workers[0].pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        store = preimage.invert_dataset(
+            generator, x, tmp_path / "dask", method, shard_size=2, scheduler=address
+        )
+        killer.join(timeout=1)
+        assert not killer.is_alive()
+    store.verify()
+    assert store.quarantined == {}
+    preimage.invert_dataset(generator, x, tmp_path / "local", method, shard_size=2, workers=2)
+    assert content(tmp_path / "dask") == content(tmp_path / "local")

@@ -1,0 +1,253 @@
+"""The kernel by itself, without HiGHS behind it: verdicts, proofs, company."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preimage import lp
+from preimage.activation import Slab
+from preimage.generator import Layer
+from preimage.layer_program import LayerProgram, layer_program
+from preimage.lp import Outcome, kernel
+
+SLACKS = ["shared", "own", "none"]
+DOMAINS = [(-np.inf, np.inf), (0.0, np.inf), (-2.0, 3.0)]
+
+
+def draw(rng, slack):
+    """A small program of integers: duplicate, parallel and zero rows, zero columns, ties, gaps."""
+    k, n = int(rng.integers(1, 5)), int(rng.integers(1, 10))
+    weight = rng.integers(-2, 3, size=(n, k)).astype(float)
+    if rng.random() < 0.3:
+        weight[:, int(rng.integers(k))] = 0.0
+    if rng.random() < 0.3 and k > 1:
+        weight[:, 0] = 2 * weight[:, -1]
+    more = [weight[:1], -2 * weight[:1], np.zeros((1, k))]
+    weight = np.vstack([weight, *(part for part in more if rng.random() < 0.5)])
+    n = len(weight)
+    if rng.random() < 0.5:
+        # Bounds around a point, some of them tight; else anything, often infeasible.
+        middle = weight @ rng.integers(-1, 3, size=k)
+        lower, upper = middle - rng.integers(0, 2, size=n), middle + rng.integers(0, 2, size=n)
+    else:
+        lower = rng.integers(-3, 3, size=n).astype(float)
+        upper = lower + rng.integers(-1 if slack != "none" else 0, 4, size=n)
+    lower = np.where(rng.random(n) < 0.4, -np.inf, lower)
+    upper = np.where(rng.random(n) < 0.3, np.inf, upper)
+    rates = rng.integers(0 if rng.random() < 0.3 else 1, 3, size=(2, n)).astype(float)
+    if slack == "none":
+        rates[:] = 0.0
+    rates[0, np.isinf(lower)], rates[1, np.isinf(upper)] = 0.0, 0.0
+    objective = rng.integers(-2, 3, size=k) * float(slack == "none" or rng.random() < 0.3)
+    slab = Slab(lower[None], rates[:1], upper[None], rates[1:])
+    domain = DOMAINS[int(rng.integers(3))]
+    return LayerProgram(weight, slab, slack, objective[None].astype(float), domain)
+
+
+def rescaled(program, rows, columns):
+    """The same program with its rows, and the units of z, scaled: the same slacks and value."""
+    low, high = program.box()
+    return replace(
+        program,
+        weight=rows[:, None] * program.weight * columns,
+        slab=Slab(*(part * rows for part in program.slab)),
+        objective=program.objective * columns,
+        domain=(low / columns, high / columns),
+    )
+
+
+def value_of(program, z):
+    slack = program.slack_at(z) if program.slack != "none" else 0.0
+    return (program.objective * z).sum(axis=1) + slack
+
+
+def check(program, found, right):
+    """Claim: the verdict is HiGHS's (on the unscaled program), or none; values agree."""
+    if found.outcome[0] == Outcome.FAILED:
+        return
+    assert found.outcome[0] == right.outcome[0]
+    if found.outcome[0] == Outcome.OPTIMAL:
+        np.testing.assert_allclose(value_of(program, found.z), right.value, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=300)
+@given(seed=st.integers(0, 10**9), slack=st.sampled_from(SLACKS))
+def test_verdicts_are_those_of_highs(seed, slack):
+    program = draw(np.random.default_rng(seed), slack)
+    right = lp.solve(program, "highs")
+    if right.outcome[0] != Outcome.FAILED:
+        check(program, kernel.minimise(program, 1), right)
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 10**9),
+    slack=st.sampled_from(SLACKS),
+    exponent=st.sampled_from([-12, -6, 6, 12]),
+    what=st.sampled_from(["rows", "columns", "all", "single rows"]),
+)
+def test_scaled_programs_have_the_verdict_of_the_unscaled_one(seed, slack, exponent, what):
+    rng = np.random.default_rng(seed)
+    program = draw(rng, slack)
+    right = lp.solve(program, "highs")
+    n, k = program.weight.shape
+    rows, columns = np.ones(n), np.ones(k)
+    if what == "all":
+        rows[:] = 10.0**exponent
+    elif what == "single rows":
+        rows[rng.random(n) < 0.5] = 10.0**exponent
+    elif what == "rows":
+        rows = 10.0 ** (exponent * rng.uniform(-0.5, 0.5, size=n))
+    else:
+        columns = 10.0 ** (exponent * rng.uniform(-0.5, 0.5, size=k))
+    if right.outcome[0] != Outcome.FAILED:
+        scaled = rescaled(program, rows, columns)
+        check(scaled, kernel.minimise(scaled, 1), right)
+
+
+@pytest.mark.parametrize("slack", SLACKS)
+def test_it_settles_nearly_everything(slack):
+    """Claim: it does not hide behind 'failed'; at most 1 % of degenerate programs stay open."""
+    count = 300
+    programs = [draw(np.random.default_rng(seed), slack) for seed in range(count)]
+    failed = sum(kernel.minimise(p, 1).outcome[0] == Outcome.FAILED for p in programs)
+    assert failed <= 0.01 * count
+
+
+def exact(values):
+    return [Fraction(float(value)) for value in values]
+
+
+def exact_bound(program, lam, ups, price):
+    """Weak duality in rational arithmetic: a bound that no rounding can make wrong."""
+    weight = [exact(row) for row in program.weight]
+    lam, ups = exact(np.maximum(lam, 0)), exact(np.maximum(ups, 0))
+    rows = range(len(weight))
+    paid = [Fraction(0)] * len(weight)
+    if program.slack != "none":
+        low_rate, up_rate = exact(program.slab.lower_rate[0]), exact(program.slab.upper_rate[0])
+        paid = [lam[j] * low_rate[j] + ups[j] * up_rate[j] for j in rows]
+    if price:
+        # Shrunk until the slack pays for them exactly.
+        spent = sum(paid) if program.slack == "shared" else max(paid)
+        lam, ups = ([m / max(spent, Fraction(1)) for m in part] for part in (lam, ups))
+    else:
+        assert not any(paid)
+    bound = Fraction(0)
+    for j in rows:
+        for multiplier, end, sign in (
+            (lam[j], program.slab.lower[0, j], 1),
+            (ups[j], program.slab.upper[0, j], -1),
+        ):
+            if multiplier:
+                bound += sign * multiplier * Fraction(float(end))
+    low, high = program.box()
+    for a in range(program.weight.shape[1]):
+        cost = Fraction(float(program.objective[0, a])) if price else Fraction(0)
+        reduced = cost + sum(weight[j][a] * (ups[j] - lam[j]) for j in rows)
+        bound += reduced * Fraction(float(low[0, a] if reduced > 0 else high[0, a]))
+    return bound
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**9), slack=st.sampled_from(SLACKS))
+def test_proofs_hold_in_rational_arithmetic(seed, slack):
+    """Claim: over a box, multipliers give a bound within 1e-9 of the value, or above 0 (Farkas)."""
+    program = replace(draw(np.random.default_rng(seed), slack), domain=(-2.0, 3.0))
+    found = kernel.minimise(program, 1)
+    assert found.outcome[0] != Outcome.UNBOUNDED
+    if found.outcome[0] == Outcome.OPTIMAL:
+        bound = exact_bound(program, found.dual_lower[0], found.dual_upper[0], True)
+        value = value_of(program, found.z)[0]
+        assert abs(float(Fraction(float(value)) - bound)) <= 1e-9 * max(1.0, abs(value))
+    elif found.outcome[0] == Outcome.INFEASIBLE:
+        assert exact_bound(program, found.dual_lower[0], found.dual_upper[0], False) > 0
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**9), slack=st.sampled_from(SLACKS))
+def test_rays_hold_in_rational_arithmetic(seed, slack):
+    """Claim: along a ray every bound is kept and the value falls."""
+    rng = np.random.default_rng(seed)
+    program = replace(draw(rng, slack), domain=DOMAINS[int(rng.integers(2))])
+    k = program.weight.shape[1]
+    program = replace(program, objective=rng.integers(-2, 3, size=(1, k)).astype(float))
+    found = kernel.minimise(program, 1)
+    if found.outcome[0] != Outcome.UNBOUNDED:
+        return
+    ray = exact(found.ray[0])
+    change = sum(c * r for c, r in zip(exact(program.objective[0]), ray, strict=True))
+    scale = max(abs(r) for r in ray)
+    slab, need = program.slab, []
+    for j, row in enumerate(program.weight):
+        move = sum(w * r for w, r in zip(exact(row), ray, strict=True))
+        for side, bound, rate in (
+            (-move, slab.lower[0, j], slab.lower_rate[0, j]),
+            (move, slab.upper[0, j], slab.upper_rate[0, j]),
+        ):
+            if np.isinf(bound) or side <= 0:
+                continue
+            if program.slack == "none" or rate == 0:
+                assert side <= scale * Fraction(1, 10**9)
+            else:
+                need.append((j, side / Fraction(float(rate))))
+    if program.slack == "shared":
+        change += max((d for _, d in need), default=Fraction(0))
+    else:
+        change += sum(max(d for i, d in need if i == j) for j in {i for i, _ in need})
+    assert change < 0
+    low, _ = program.box()
+    assert (found.ray[0][low[0] == 0] >= 0).all()
+
+
+def batch_of(n, k, slack, count, many):
+    rng = np.random.default_rng(7)
+    weight = rng.normal(size=(n, k)) / np.sqrt(n)
+    layer = Layer(weight)
+    z = np.maximum(rng.normal(size=(count, k)), 0)
+    x = layer(z) + rng.uniform(-0.01, 0.01, size=(count, n))
+    norm = {"shared": "linf", "own": "l1", "none": "relaxed"}[slack]
+    program = layer_program(layer, x, np.full(count, 0.01), norm, (0.0, np.inf))
+    # One infeasible or unbounded sample must not disturb its neighbours.
+    program.slab.lower[1], program.slab.lower_rate[1] = program.slab.upper[1] + 1, 0.0
+    program.slab.upper_rate[1] = 0.0
+    if many:
+        program = replace(program, weight=weight * rng.uniform(0.9, 1.1, size=(count, 1, 1)))
+    return program
+
+
+def bits(settled):
+    parts = (settled.z, settled.dual_lower, settled.dual_upper, settled.ray, settled.steps)
+    return [[part[i].tobytes() for part in parts] for i in range(len(settled.z))]
+
+
+@pytest.mark.parametrize("slack", SLACKS)
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("shape", [(45, 7), (130, 33)])
+def test_bits_do_not_depend_on_company_or_threads(slack, many, shape):
+    """Claim: alone, in a batch of any size and order, on 1 to 4 threads: the same bits."""
+    program = batch_of(*shape, slack, 21, many)
+    right = bits(kernel.minimise(program, 1))
+    for threads in (2, 3, 4):
+        assert bits(kernel.minimise(program, threads)) == right
+    order = np.random.default_rng(0).permutation(21)
+    shuffled = bits(kernel.minimise(kernel.take(program, order), 2))
+    assert [shuffled[i] for i in np.argsort(order)] == right
+    for first, last in ((0, 1), (1, 2), (2, 11), (20, 21)):
+        part = kernel.take(program, slice(first, last))
+        assert bits(kernel.minimise(part, 2)) == right[first:last]
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (8, 8), (64, 15), (65, 16), (130, 33), (300, 64)])
+@pytest.mark.parametrize("slack", ["shared", "own"])
+def test_sizes_around_whole_tiles(shape, slack):
+    """Claim: padding is invisible; values are those of HiGHS and the kernel leaves none open."""
+    program = kernel.take(batch_of(*shape, slack, 5, False), [0, 2, 3, 4])
+    solution = lp.solve(program, "kernel")
+    assert not solution.fallback.any()
+    right = lp.solve(program, "highs")
+    np.testing.assert_allclose(solution.value, right.value, rtol=1e-7, atol=1e-12)

@@ -1,0 +1,22 @@
+"""The benchmarks run, tiny, and write what they promise."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_layer_programs_with_all_peers(tmp_path):
+    """Claim: the command checks answers, times everybody and writes its page; 1 says 'missed'."""
+    script = ROOT / "benchmarks" / "programs.py"
+    run = subprocess.run(
+        [sys.executable, script, "--tiny", "--out", tmp_path], capture_output=True, text=True
+    )
+    assert run.returncode in (0, 1), run.stderr
+    page = (tmp_path / "programs.md").read_text()
+    assert "## 30 × 5, l1" in page, run.stderr
+    for peer in ("cvxopt", "PIQP", "Clarabel", "HiGHS", "SciPy"):
+        assert page.count(f"| {peer} |") == 2
+    assert (tmp_path / "programs.png").exists()
+    assert (tmp_path / "scaling.png").exists()
