@@ -6,9 +6,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PINS := pyproject.toml constraints.txt
 
 <<<<<<< HEAD
+<<<<<<< HEAD
 .PHONY: demo test lint types claims soundness clean
 =======
 .PHONY: demo test lint types claims bench faults fuzz clean
+>>>>>>> main
+=======
+.PHONY: demo test lint types claims bench soundness faults fuzz clean
 >>>>>>> main
 
 demo: .venv/installed-demo
@@ -29,9 +33,12 @@ claims: .venv/installed-test
 	$(BIN)/python benchmarks/joint.py
 
 <<<<<<< HEAD
+<<<<<<< HEAD
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
 =======
+=======
+>>>>>>> main
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/programs.py
 	$(BIN)/python benchmarks/inversions.py --out docs/benchmarks/inversions.md $(if $(MNIST),--data $(MNIST))
@@ -41,6 +48,11 @@ faults: .venv/installed-test
 
 fuzz: .venv/installed-test
 	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
+<<<<<<< HEAD
+>>>>>>> main
+=======
+soundness: .venv/installed-test
+	$(BIN)/python benchmarks/soundness.py
 >>>>>>> main
 
 clean:

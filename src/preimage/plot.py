@@ -157,14 +157,16 @@ def certificate_figure(
         raise InputError(f"shape: expected (height, width) of {least.size} entries, got {shape}")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
     figure = Figure(figsize=(8.4, 2.9), layout="constrained")
-    left, *pictures = figure.subplots(1, 4, width_ratios=(2.3, 1, 1, 1.12))
+    left, *pictures = figure.subplots(1, 4, width_ratios=(2.3, 1, 1, 1))
     index = np.arange(len(low))
     left.vlines(index, low, high, color="#4878a8", linewidth=4, label="every code")
     left.plot(index, code, "o", color="black", markersize=3, label="estimate")
     left.set_xlabel("latent coordinate", fontsize=_FONT)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_title(title, fontsize=_FONT)
     left.tick_params(labelsize=_FONT - 1)
     left.legend(fontsize=_FONT - 1, frameon=False, loc="upper left", ncols=2)

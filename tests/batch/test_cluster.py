@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jobs import content, problem
-from troublesome import KILLS, RAISES, REFUSES, STALLS, Troublesome
+from troublesome import KILLS, QUICK, RAISES, REFUSES, STALLS, Troublesome
 
 import preimage
 from preimage.errors import InputError, StoreError
@@ -67,13 +67,13 @@ def address(tmp_path_factory):
 def test_the_same_store(address, tmp_path):
     """Claim: the store of a cluster is, byte for byte, that of worker processes.
 
-    The last bit of many steps of least squares shows whether weights arrive aligned in memory.
+    The last bit of many steps shows whether weights arrive aligned in memory.
     """
     generator = preimage.zoo.load("mnist-20-60-784")
     digits = preimage.zoo.digits()[0][:12]
     for name, where in {"dask": {"scheduler": address}, "local": {"workers": 2}}.items():
         preimage.invert_dataset(
-            generator, digits, tmp_path / name, "gauss_newton", noise=0.1, shard_size=4, **where
+            generator, digits, tmp_path / name, QUICK, noise=0.1, shard_size=4, **where
         )
     assert content(tmp_path / "dask") == content(tmp_path / "local")
 
@@ -90,7 +90,7 @@ def test_samples_that_fail(address, tmp_path):
     assert "ZeroDivisionError" in store.quarantined[1]
     good = [0, 2, 3, 5, 7]
     np.testing.assert_array_equal(
-        store.latent[good], preimage.invert(generator, x, "exact").latent[good]
+        store.latent[good], preimage.invert(generator, x, QUICK).latent[good]
     )
     x[0, 0] = REFUSES
     with pytest.raises(InputError, match="expected something else"):
@@ -107,7 +107,7 @@ def test_no_scheduler(tmp_path, monkeypatch):
     generator, x, _ = problem(4)
     with pytest.raises(StoreError, match="no workers to offer"):
         preimage.invert_dataset(
-            generator, x, tmp_path / "store", "exact", scheduler="tcp://127.0.0.1:9"
+            generator, x, tmp_path / "store", QUICK, scheduler="tcp://127.0.0.1:9"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jobs import content, problem
-from troublesome import EXITS, KILLS, RAISES, REFUSES, STALLS, Troublesome
+from troublesome import EXITS, KILLS, QUICK, RAISES, REFUSES, STALLS, Troublesome
 
 import preimage
 from preimage.errors import InputError, StoppedError
@@ -21,7 +21,7 @@ from preimage.errors import InputError, StoppedError
 def test_troublesome_samples_are_left_out(tmp_path):
     """Claim: a sample that kills, raises or exits is left out with the reason; no other is."""
     generator, x, _ = problem()
-    plain = preimage.invert(generator, x, "exact")
+    plain = preimage.invert(generator, x, QUICK)
     x[[5, 17, 30], 0] = KILLS, RAISES, EXITS
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", Troublesome(), shard_size=8, workers=2, retries=0
@@ -43,8 +43,8 @@ def test_a_sample_that_stalls(tmp_path):
     generator, x, _ = problem(6)
     x[2, 0] = STALLS
     store = preimage.invert_dataset(
-        generator, x, tmp_path / "store", Troublesome(), shard_size=3, workers=2, retries=0,
-        stall=1.0,
+        generator, x, tmp_path / "store", Troublesome(), shard_size=2, workers=2, retries=0,
+        stall=3.0,
     )  # fmt: skip
     assert store.quarantined == {2: "its worker was stopped: it took too long"}
 
@@ -62,7 +62,7 @@ def test_workers_that_do_not_start(tmp_path, monkeypatch):
     generator, x, _ = problem(6)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(preimage.PreimageError, match="workers in a row ended before"):
-        preimage.invert_dataset(generator, x, tmp_path / "store", "exact", workers=1)
+        preimage.invert_dataset(generator, x, tmp_path / "store", QUICK, workers=1)
 
 
 SCRIPT = """
@@ -151,7 +151,7 @@ def test_bad_arguments(tmp_path):
         ({"retries": -1}, "retries"),
         ({"stall": 0}, "stall"),
     ]:
-        given = {"source": x, "method": "exact", **arguments}
+        given = {"source": x, "method": QUICK, **arguments}
         with pytest.raises(InputError, match=message):
             preimage.invert_dataset(generator, store=tmp_path / "store", **given)
     assert not (tmp_path / "store").exists()

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from jobs import content, problem
+from troublesome import QUICK
 
 import preimage
 from preimage.batch.store import MANIFEST, sealed, shard_path
@@ -22,8 +23,8 @@ def finished(tmp_path_factory):
     """A finished store, and what one call of ``invert`` says of the same samples."""
     generator, x, _ = problem()
     folder = tmp_path_factory.mktemp("finished") / "store"
-    preimage.invert_dataset(generator, x, folder, "exact", shard_size=SIZE, workers=2)
-    return folder, preimage.invert(generator, x, "exact")
+    preimage.invert_dataset(generator, x, folder, QUICK, shard_size=SIZE, workers=2)
+    return folder, preimage.invert(generator, x, QUICK)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def copy(finished, tmp_path):
     return tmp_path / "store"
 
 
-def again(folder, method="exact", *, size=SIZE, noise=0.0, change=0.0, seed=0):
+def again(folder, method=QUICK, *, size=SIZE, noise=0.0, change=0.0, seed=0):
     generator, x, _ = problem(seed=seed)
     x = problem()[1] + change
     return preimage.invert_dataset(
@@ -130,7 +131,7 @@ def test_unfinished_samples_are_an_error(finished, copy):
     [
         ({"seed": 1}, "another network"),
         ({"change": 1e-12}, "other observations"),
-        ({"method": preimage.Exact(backend="piqp")}, "another method"),
+        ({"method": preimage.GradientDescent()}, "another method"),
         ({"noise": 1e-3}, "another noise"),
         ({"size": 8}, "another shard size"),
     ],

@@ -26,7 +26,9 @@ import hostile
 import numpy as np
 from measure import apart, outcome, read
 
+import preimage
 from preimage.batch.store import Entry, Job, from_text, sealed, to_text
+from preimage.certify import checker
 
 BLOCK = 100  # cases of one process
 SECONDS, BYTES = 5.0, 500e6  # that a case may take at most, of CPU time and more than a good file
@@ -51,6 +53,7 @@ WORDS = [
     "null", "true", "-1", "1e999", "NaN", '""', "[]", "{}", "[[]]", "9" * 30, "1.5", "4294967296",
     '"F64"', '"sum"', '"operator"', '"csr"', '"prelu(0.1;3)"', '"leaky_relu(nan)"',
 ]  # fmt: skip
+CERTIFIED = ("certificate", "network", "observation")
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -99,7 +102,21 @@ def seeds() -> dict[str, list[bytes]]:
     ]  # fmt: skip
     job = Job("a" * 64, "b" * 64, "Exact()", "c" * 64, 0.1, 40, 20, 3, 8, "0.1.0")
     found["jsonl"] = [to_text(job, [Entry(i, "d" * 64, 999, {"3": "why"}) for i in range(3)])]
-    return found
+    return found | certified()
+
+
+def certified() -> dict[str, list[bytes]]:
+    """A certificate of two samples, its network and observations, which all have a code."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((4, 2)), rng.standard_normal((6, 4))]
+    generator = preimage.from_arrays(weights, [rng.standard_normal(4), None], "leaky_relu(0.1)")
+    x = generator(rng.standard_normal((2, 2)))
+    with tempfile.TemporaryDirectory() as name:
+        network, certificate = Path(name) / "net.safetensors", Path(name) / "certificate"
+        preimage.save(generator, network)
+        preimage.certify(generator, x, noise=[0.0, 0.1], box=5.0).save(certificate)
+        whole = certificate.read_bytes(), network.read_bytes(), hostile.npy(x)
+    return dict(zip(CERTIFIED, ([data] for data in whole), strict=True))
 
 
 # Changes ----------------------------------------------------------------------------------------
@@ -163,7 +180,21 @@ def change_parts(kind: str, data: bytes, draw: random.Random) -> bytes:
             which = draw.randrange(len(lines))
             lines[which] = change_text(lines[which], draw)
             return sealed("".join(lines).encode())
+        case "certificate":
+            return _change_certificate(change_text(data.decode(), draw))
+        case "network":
+            return change_parts("safetensors", data, draw)
     return change_bytes(data, draw)
+
+
+def _change_certificate(text: str) -> bytes:
+    """The changed text with its digest put right, if it still is one."""
+    try:
+        content = json.loads(text)
+        content.pop("digest")
+        return json.dumps(content | {"digest": checker.seal(content)}).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return text.encode()
 
 
 def _change_archive(data: bytes, draw: random.Random) -> bytes:
@@ -196,7 +227,23 @@ def try_case(path: Path) -> str:
     """What came of a file."""
     if path.suffix == ".jsonl":
         return outcome(lambda: from_text(path.read_bytes(), path))
+    if path.suffix[1:] in CERTIFIED:
+        return outcome(lambda: check_certified(path))
     return outcome(lambda: read(path))
+
+
+def check_certified(path: Path) -> None:
+    """Check a certificate; one of the three files is changed, the others stand beside it."""
+    files = [path.with_name(f"good.{kind}") for kind in CERTIFIED]
+    files[CERTIFIED.index(path.suffix[1:])] = path
+    try:
+        verdicts = checker.check(*files)
+    except MemoryError:
+        raise
+    except Exception as error:  # as the checker's own ``main``: nothing is proven then
+        raise preimage.FormatError(str(error)) from error
+    if "infeasible" in verdicts:
+        raise AssertionError("proven that there is no code, where there is one")
 
 
 def run_block(
@@ -225,6 +272,8 @@ def run_block(
 def fuzz(cases: int, seed: int, folder: Path, start: int = 0) -> dict[str, Any]:
     """Run cases; what came of them, what is wrong, and the most that one process took."""
     files = seeds()
+    for kind, good in files.items():
+        (folder / f"good.{kind}").write_bytes(good[0])
     for kind, good in files.items():  # warm: what is imported late counts for no case
         for data in good:
             path = folder / f"good.{kind}"
@@ -266,6 +315,8 @@ def main() -> int:
             kind, data = case(options.only, options.seed, seeds())
             path = Path(f"case-{options.only}.{kind}")
             path.write_bytes(data)
+            for name, (good, *_) in certified().items():
+                path.with_name(f"good.{name}").write_bytes(good)
             print(f"{path}: {try_case(path)}")
             return 0
         total = fuzz(options.cases, options.seed, folder, options.start)

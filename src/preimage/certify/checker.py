@@ -279,7 +279,7 @@ def check_sample(layers, x, sample):
         far = [abs(v - w) for part in parts for pair, w in zip(part, codes[0]) for v in pair]
         require(max(far) <= distance <= resolution, "a code may be far from the witness")
     elif verdict == "ambiguous" and sample["ray"]:
-        ray = list(map(Fraction, sample["ray"]))
+        ray = [Fraction(int(entry)) for entry in sample["ray"]]  # not "1e999999999"
         require(not sample["box"] and any(ray) and escapes(layers, codes[0], ray), "no such ray")
     elif verdict == "ambiguous":
         apart = max(abs(v - w) for v, w in zip(codes[0], codes[1], strict=True))
@@ -304,10 +304,13 @@ def read_network(path):
     for i, record in enumerate(json.loads(header["__metadata__"]["layers"])):
         name, (n, k) = record["activation"], record["shape"]
         require(record["storage"] == "dense", "network: expected dense weights")
+        # A shape may not ask for more than the file holds.
+        require(f"layers.{i}.weight" in header and 0 < n * k <= len(data), "network: no weights")
         flat, bias = tensor(f"layers.{i}.weight", n * k), tensor(f"layers.{i}.bias", n)
         sha.update(f"{n} {k} {name}".encode() + pack(flat) + pack(bias))
         kind, given, _, repeat = re.fullmatch(r"(\w+)(?:\(([^;)]*)(;(\d+))?\))?", name).groups()
         slope = {"relu": "0", "identity": "1", "sigmoid": "0", "tanh": "0"}.get(kind, given)
+        require(int(repeat or 1) <= n, "network: expected a slope for each output")
         slopes = [Fraction(float(c)) for c in slope.split(",") for _ in range(int(repeat or 1))]
         smooth = kind if kind in ("sigmoid", "tanh") else None
         layers.append(Layer(flat, (n, k), bias, slopes if repeat else slopes * n, smooth))

@@ -12,7 +12,7 @@ so that its least-squares minimiser and the loss there come from what is known a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def _nearest(values: Array, gradients: Array, gram: Array) -> NDArray[np.intp]:
     return np.argsort(distance, kind="stable")[:NEAREST]
 
 
-def _ridge(mean: Array | float) -> Array:
+def _ridge(mean: Array | float) -> Any:
     """What keeps a singular matrix solvable, by the mean of its diagonal."""
     return 1e-8 * np.where(np.asarray(mean) > 0, mean, 1.0)
 
