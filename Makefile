@@ -5,15 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-.PHONY: demo test lint types claims soundness clean
-=======
-.PHONY: demo test lint types claims bench faults fuzz clean
->>>>>>> main
-=======
 .PHONY: demo test lint types claims bench soundness faults fuzz clean
->>>>>>> main
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
@@ -32,13 +24,6 @@ claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/joint.py
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-soundness: .venv/installed-test
-	$(BIN)/python benchmarks/soundness.py
-=======
-=======
->>>>>>> main
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/programs.py
 	$(BIN)/python benchmarks/inversions.py --out docs/benchmarks/inversions.md $(if $(MNIST),--data $(MNIST))
@@ -48,12 +33,8 @@ faults: .venv/installed-test
 
 fuzz: .venv/installed-test
 	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
-<<<<<<< HEAD
->>>>>>> main
-=======
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
->>>>>>> main
 
 clean:
 	rm -rf .venv demo-output

@@ -38,9 +38,9 @@ def error_bound(generator: Generator, observation: ArrayLike, noise: float) -> E
 
     Of a layer with outputs x known up to eps, the rows ``I = {x_i > eps}`` are equations up to eps.
     With ``R = pinv(W_I)``, ``z = R (x_I - b_I)``, the residual ``r = |W_I z + b_I - x_I|`` and
-    ``a = |I - R W_I|_inf < 1``, every z\' with ``|W_I z\' + b_I - x_I| <= eps`` obeys
+    ``a = |I - R W_I|_inf < 1``, every z' with ``|W_I z' + b_I - x_I| <= eps`` obeys
 
-        |z - z\'|_inf  <=  max_i sum_j |R_ij| (r_j + eps) / (1 - a)
+        |z - z'|_inf  <=  max_i sum_j |R_ij| (r_j + eps) / (1 - a)
 
     plus what rounding may add. The layer below is inverted at z (0 where it is negative) with this
     bound for eps. Slopes below 0 are divided out; a tanh or sigmoid head is not supported.

@@ -34,7 +34,9 @@ def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[A
     low, high = _outward_sum(x, -noise), _outward_sum(x, noise)
     bottom, top = activation.range
     if np.isfinite(top):
-        return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+        least, most = _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+        # The ends of the range are never reached.
+        return np.where(low >= top, np.inf, least), np.where(high <= bottom, -np.inf, most)
     if bottom == 0.0:
         return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
     least, most = activation.inverse(low), activation.inverse(high)
