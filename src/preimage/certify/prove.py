@@ -63,7 +63,8 @@ def prove(
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: str) -> Claim:
     """What is proven of one sample."""
     witness = problem.find_witness(start) if np.isfinite(start).all() else None
-    if witness is None and problem.noise <= problem.rounding and np.isfinite(start).all():
+    exact = problem.noise <= problem.rounding and not problem.bounds(problem.noise).empty
+    if witness is None and exact and np.isfinite(start).all():
         witness = problem.first(exact_solutions(problem, problem.middle(start)))
     apart = witness is not None and problem.find_pair(witness)
     if (
