@@ -154,7 +154,8 @@ def optima(draws: int) -> list[bool]:
     proven, near, seconds = (np.array(part) for part in zip(*rows, strict=True))
     apart, its, ours = (np.array(part) for part in zip(*plain, strict=True))
     claim = f"optimum at noise 0.1, {draws} draws"
-    text = f"{proven.mean():.1%} proven; median {np.median(seconds):.2f} s, worst {seconds.max():.1f} s"
+    times = f"median {np.median(seconds):.2f} s, worst {seconds.max():.1f} s"
+    text = f"{proven.mean():.1%} proven; {times}"
     held = [
         row(claim, text, "median <= 1 s", bool(proven.mean() > 0.5 and np.median(seconds) <= 1))
     ]
