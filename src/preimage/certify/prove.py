@@ -108,8 +108,8 @@ def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[s
         apart = float(np.abs(problem.witnesses[0] - problem.witnesses[1]).max())
         return "ambiguous", float(np.nextafter(apart * (1 - 2.0**-50), 0.0)), ""
     if (low > high).any():
-        if problem.witnesses:
-            raise AssertionError("a witness in an empty set")
+        if problem.witnesses:  # cannot be; if it is, neither is to be trusted
+            return "undecided", np.nan, "a witness contradicts the bounds: please report this"
         return "infeasible", np.nan, ""
     if problem.witnesses and not stopped:
         distance = spread(problem.witnesses[0], low, high)

@@ -75,6 +75,7 @@ def rounding_error(network: Network, x: Array, z: Array) -> float:
         weight, magnitude = network.weights[i], network.magnitudes[i]
         size = magnitude @ np.abs(z) + np.abs(network.biases[i])
         error = rounding(weight.shape[1] + 3) * size + magnitude @ error
+        error = error * np.maximum(1.0, network.slopes[i])
         a = weight @ z + network.biases[i]
         z = np.where(a >= 0, a, network.slopes[i] * a)
-    return float(2 * error.max(initial=0.0) + 2 * UNIT * np.abs(x).max(initial=0.0))
+    return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x).max(initial=0.0))
