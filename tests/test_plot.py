@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import preimage
-from preimage.plot import certificate_figure, image_grid, image_shape
+from preimage.plot import certificate_figure, image_grid, image_shape, plane_figure
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,15 @@ def test_certificate_figure_shows_intervals_and_the_band(tmp_path):
         certificate_figure(low, high[:1], low, band)
     with pytest.raises(preimage.InputError, match="16 entries"):
         certificate_figure(low, high, low, band, shape=(3, 3))
+
+
+def test_the_plane_shows_where_the_misfit_is_zero(tmp_path):
+    """Claim: Example 1: dark at both preimages, not at the midpoint."""
+    generator, x, corners = preimage.hardness.non_convex()
+    figure = plane_figure(generator, x, corners)
+    figure.savefig(tmp_path / "plane.png")
+    misfit = figure.axes[0].images[0].get_array()
+    assert misfit[200, 300] == misfit[200, 100] == 0.0
+    assert misfit[200, 200] == 1.0
+    with pytest.raises(preimage.InputError, match="two latent"):
+        plane_figure(preimage.from_arrays([np.eye(3)]), np.zeros(3), corners)

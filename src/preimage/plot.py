@@ -14,6 +14,8 @@ from preimage.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from preimage.generator import Generator
+
 _CELL = 0.62  # inches an image
 _FONT = 9.0  # points
 
@@ -179,4 +181,52 @@ def certificate_figure(
         axes.set_title(label, fontsize=_FONT)
         axes.set_axis_off()
     figure.colorbar(shown, ax=pictures[-1], shrink=0.6).ax.tick_params(labelsize=_FONT - 1)
+    return figure
+
+
+def plane_figure(
+    generator: Generator, observation: ArrayLike, codes: ArrayLike, *, half: float = 2.0
+) -> Figure:
+    """Draw the preimage of a network with two latent coordinates, such as Example 1.
+
+    Args:
+        generator: With latent size 2.
+        observation: (n,).
+        codes: (2, 2) two preimages; they and the middle between them are marked.
+        half: The square drawn is ``[-half, half]^2``.
+
+    Returns:
+        A ``matplotlib.figure.Figure``: ``max |G(z) - x|`` as gray levels, its zeros dark.
+
+    Raises:
+        InputError: Another latent size, or not two codes.
+        MissingExtraError: matplotlib is not installed.
+    """
+    x, pair = np.asarray(observation, dtype=np.float64), np.asarray(codes, dtype=np.float64)
+    if generator.latent_size != 2 or pair.shape != (2, 2):
+        raise InputError(
+            "plane_figure: expected a generator of two latent coordinates and two codes, got "
+            f"latent size {generator.latent_size} and codes of shape {pair.shape}"
+        )
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    line = np.linspace(-half, half, 401)
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    misfit = np.abs(generator(grid) - x).max(axis=1).reshape(len(line), -1)
+    figure = Figure(figsize=(4.6, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
+    axes = figure.subplots()
+    axes.set_aspect("equal")
+    shown = axes.imshow(misfit, extent=(-half, half) * 2, origin="lower", cmap="cividis", vmin=0.0)
+    axes.plot(*pair.T, "o--", color="white", markersize=5, linewidth=1, label="two preimages")
+    axes.plot(*pair.mean(axis=0), "x", color="red", markersize=7, label="their midpoint")
+    axes.legend(fontsize=_FONT - 1, loc="lower right", facecolor="0.25", labelcolor="white")
+    axes.set_xlabel("$z_1$", fontsize=_FONT)
+    axes.set_ylabel("$z_2$", fontsize=_FONT, labelpad=6)
+    axes.tick_params(labelsize=_FONT - 1)
+    bar = figure.colorbar(shown, ax=axes)
+    bar.set_label(r"$\max |G(z) - x|$", fontsize=_FONT)
+    bar.ax.tick_params(labelsize=_FONT - 1)
     return figure
