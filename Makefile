@@ -26,6 +26,7 @@ claims: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/programs.py
+	$(BIN)/python benchmarks/certificates.py
 	$(BIN)/python benchmarks/inversions.py --out docs/benchmarks/inversions.md $(if $(MNIST),--data $(MNIST))
 
 faults: .venv/installed-test

@@ -214,3 +214,35 @@ def test_version_and_module():
     command = [sys.executable, "-m", "preimage", "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == f"preimage {preimage.__version__}"
+
+
+def test_certify_and_check(planted, tmp_path):
+    """Claim: a certificate is written, drawn and proven again; of another observation it is not."""
+    network, observations, latent = planted
+    np.save(observations, np.load(observations)[:2] + 1e-4)
+    out, picture = tmp_path / "out" / "c.json", tmp_path / "c.png"
+    done = run("certify", network, observations, "--noise", 0.001, "--box", 5, "--out", out,
+               "--picture", picture, "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    samples = json.loads(done.stdout)["samples"]
+    for sample, z in zip(samples, latent[:2], strict=True):
+        assert sample["verdict"] == "unique"
+        assert (np.array(sample["lower"]) <= z).all()
+        assert (z <= np.array(sample["upper"])).all()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run("certify", network, observations, "--noise", 0.001, "--out", out).exit_code == 0
+    done = run("check", out, network, observations)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["0: unique", "1: unique", "proven"]
+    np.save(observations, np.load(observations)[::-1])
+    done = run("check", out, network, observations, "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["proven"] is False
+
+
+def test_undecided_is_exit_code_1(planted, tmp_path):
+    network, observations, _ = planted
+    done = run("certify", network, observations, "--noise", 0, "--box", 5, "--out",
+               tmp_path / "c.json")  # fmt: skip
+    assert done.exit_code == 1
+    assert "undecided" in done.stdout

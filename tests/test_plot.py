@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import preimage
-from preimage.plot import image_grid, image_shape
+from preimage.plot import certificate_figure, image_grid, image_shape, plane_figure
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,35 @@ def test_strips(tmp_path):
 def test_bad_input(rows, shape, message):
     with pytest.raises(preimage.InputError, match=message):
         image_grid(rows, shape)
+
+
+def test_certificate_figure_shows_intervals_and_the_band(tmp_path):
+    """Claim: what is drawn is what is given; shapes are checked."""
+    low, high = np.array([-1.0, 0.0]), np.array([1.0, 0.5])
+    band = np.zeros(16), np.linspace(0.0, 1.0, 16)
+    figure = certificate_figure(low, high, (low + high) / 2, band, title="unique")
+    figure.savefig(tmp_path / "certificate.png")
+    left, least, most, width = figure.axes[:4]
+    assert left.get_title() == "unique"
+    np.testing.assert_array_equal(
+        [segment[:, 1] for segment in left.collections[0].get_segments()], np.c_[low, high]
+    )
+    np.testing.assert_array_equal(most.images[0].get_array(), band[1].reshape(4, 4))
+    np.testing.assert_array_equal(width.images[0].get_array(), band[1].reshape(4, 4))
+    assert not least.images[0].get_array().any()
+    with pytest.raises(preimage.InputError, match="one shape"):
+        certificate_figure(low, high[:1], low, band)
+    with pytest.raises(preimage.InputError, match="16 entries"):
+        certificate_figure(low, high, low, band, shape=(3, 3))
+
+
+def test_the_plane_shows_where_the_misfit_is_zero(tmp_path):
+    """Claim: Example 1: dark at both preimages, not at the midpoint."""
+    generator, x, corners = preimage.hardness.non_convex()
+    figure = plane_figure(generator, x, corners)
+    figure.savefig(tmp_path / "plane.png")
+    misfit = figure.axes[0].images[0].get_array()
+    assert misfit[200, 300] == misfit[200, 100] == 0.0
+    assert misfit[200, 200] == 1.0
+    with pytest.raises(preimage.InputError, match="two latent"):
+        plane_figure(preimage.from_arrays([np.eye(3)]), np.zeros(3), corners)

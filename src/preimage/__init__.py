@@ -3,7 +3,7 @@
 from preimage import hardness, zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.batch import Store, invert_dataset, open_store
-from preimage.certify import Certificate, certify
+from preimage.certify import Certificate, certify, reconstruction_band
 from preimage.errors import (
     FormatError,
     InputError,
@@ -69,6 +69,7 @@ __all__ = [
     "invert_dataset",
     "load",
     "open_store",
+    "reconstruction_band",
     "save",
     "zoo",
 ]

@@ -173,3 +173,20 @@ def test_a_certificate_is_one_json_file_of_hexadecimal_floats(tmp_path):
     content = json.loads((tmp_path / "c.json").read_text())
     assert content["samples"][0]["noise"] == (0.25).hex()
     assert content["samples"][0]["verdict"] == certificate.verdict
+
+
+def test_the_band_holds_every_output_of_every_witness():
+    """Claim: the band of a picture holds G of the true code and of both witnesses."""
+    rng = np.random.default_rng(7)
+    generator = gaussian_generator((3, 12, 40), rng, head="sigmoid")
+    z = rng.normal(size=3)
+    x = generator(z) + rng.uniform(-0.05, 0.05, size=40)
+    found = certify(generator, x, noise=0.05, box=3.0)
+    low, high = preimage.reconstruction_band(generator, found)
+    codes = [z, found.witness] + ([found.other] if found.verdict == "ambiguous" else [])
+    for code in codes:
+        assert ((low <= generator(code)) & (generator(code) <= high)).all()
+    assert (high - low).max() <= 0.1 + 1e-9
+    empty = certify(generator, x + 2.0, noise=0.05, box=3.0)
+    with pytest.raises(InputError, match="no code"):
+        preimage.reconstruction_band(generator, empty)

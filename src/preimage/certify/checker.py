@@ -37,7 +37,6 @@ def number(text):
 
 
 def integers(values):
-    """Rationals as integers over one denominator."""
     scale = math.lcm(*(v.denominator for v in values))
     return [v.numerator * (scale // v.denominator) for v in values], scale
 
@@ -304,14 +303,13 @@ def read_network(path):
     for i, record in enumerate(json.loads(header["__metadata__"]["layers"])):
         name, (n, k) = record["activation"], record["shape"]
         require(record["storage"] == "dense", "network: expected dense weights")
-        # A shape may not ask for more than the file holds.
         require(f"layers.{i}.weight" in header and 0 < n * k <= len(data), "network: no weights")
         flat, bias = tensor(f"layers.{i}.weight", n * k), tensor(f"layers.{i}.bias", n)
         sha.update(f"{n} {k} {name}".encode() + pack(flat) + pack(bias))
         kind, given, _, repeat = re.fullmatch(r"(\w+)(?:\(([^;)]*)(;(\d+))?\))?", name).groups()
         slope = {"relu": "0", "identity": "1", "sigmoid": "0", "tanh": "0"}.get(kind, given)
-        require(int(repeat or 1) <= n, "network: expected a slope for each output")
-        slopes = [Fraction(float(c)) for c in slope.split(",") for _ in range(int(repeat or 1))]
+        each = min(int(repeat or 1), n)  # a shape may not ask for more than the file holds
+        slopes = [Fraction(float(c)) for c in slope.split(",") for _ in range(each)]
         smooth = kind if kind in ("sigmoid", "tanh") else None
         layers.append(Layer(flat, (n, k), bias, slopes if repeat else slopes * n, smooth))
     hidden = not any(layer.smooth for layer in layers[:-1])

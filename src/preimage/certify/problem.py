@@ -128,6 +128,8 @@ class Problem:
 
     def find_witness(self, z: Array) -> Array | None:
         """A code in S near z, if one is found; remembered."""
+        if self.bounds(self.noise).empty:
+            return None
         best = np.clip(z, self.low, self.high)
         candidates = [best]
         for _ in range(3):

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from preimage import lp
 from preimage.activation import Sigmoid, Tanh, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Claim, box_record
@@ -47,6 +48,7 @@ def prove(
     """
     network, activation = as_network(generator), generator.layers[-1].activation
     layers, digest = exact_layers(generator)
+    lp.kernel.compile()  # which can take longer than a sample may
     claims = []
     for x, level, start in zip(observation.values, observation.noise.tolist(), starts, strict=True):
         rounding = rounding_error(network, x, start)
@@ -61,7 +63,8 @@ def prove(
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: str) -> Claim:
     """What is proven of one sample."""
     witness = problem.find_witness(start) if np.isfinite(start).all() else None
-    if witness is None and problem.noise <= problem.rounding and np.isfinite(start).all():
+    exact = problem.noise <= problem.rounding and not problem.bounds(problem.noise).empty
+    if witness is None and exact and np.isfinite(start).all():
         witness = problem.first(exact_solutions(problem, problem.middle(start)))
     apart = witness is not None and problem.find_pair(witness)
     if (
@@ -105,8 +108,8 @@ def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[s
         apart = float(np.abs(problem.witnesses[0] - problem.witnesses[1]).max())
         return "ambiguous", float(np.nextafter(apart * (1 - 2.0**-50), 0.0)), ""
     if (low > high).any():
-        if problem.witnesses:
-            raise AssertionError("a witness in an empty set")
+        if problem.witnesses:  # cannot be; if it is, neither is to be trusted
+            return "undecided", np.nan, "a witness contradicts the bounds: please report this"
         return "infeasible", np.nan, ""
     if problem.witnesses and not stopped:
         distance = spread(problem.witnesses[0], low, high)

@@ -34,7 +34,9 @@ def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[A
     low, high = _outward_sum(x, -noise), _outward_sum(x, noise)
     bottom, top = activation.range
     if np.isfinite(top):
-        return _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+        least, most = _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+        # The ends of the range are never reached.
+        return np.where(low >= top, np.inf, least), np.where(high <= bottom, -np.inf, most)
     if bottom == 0.0:
         return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
     least, most = activation.inverse(low), activation.inverse(high)
@@ -73,6 +75,7 @@ def rounding_error(network: Network, x: Array, z: Array) -> float:
         weight, magnitude = network.weights[i], network.magnitudes[i]
         size = magnitude @ np.abs(z) + np.abs(network.biases[i])
         error = rounding(weight.shape[1] + 3) * size + magnitude @ error
+        error = error * np.maximum(1.0, network.slopes[i])
         a = weight @ z + network.biases[i]
         z = np.where(a >= 0, a, network.slopes[i] * a)
-    return float(2 * error.max(initial=0.0) + 2 * UNIT * np.abs(x).max(initial=0.0))
+    return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x).max(initial=0.0))

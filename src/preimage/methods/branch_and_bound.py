@@ -98,7 +98,7 @@ class BranchAndBound:
         status = Status.SOLVED.each(batch)
         network = as_network(generator)
         for sample, x in enumerate(observation.values):
-            search = _Search(self, network, generator, x, float(observation.noise[sample]))
+            search = Search(self, network, generator, x, float(observation.noise[sample]))
             latent[sample], value, bound[sample] = search.run(latent[sample])
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
@@ -107,7 +107,7 @@ class BranchAndBound:
         return Estimate(latent, status, bound=bound, gap=gap)
 
 
-class _Search:
+class Search:
     """One sample."""
 
     def __init__(
@@ -145,7 +145,7 @@ class _Search:
             seconds = self.deadline - time.perf_counter()
             if seconds <= 0:
                 break
-            model = _Model(self, relax(self.network, bounds), bounds, reach, uncertain)
+            model = Model(self, relax(self.network, bounds), bounds, reach, uncertain)
             gap = self.noise / 2 if self.method.decide else self.method.gap / 2
             point, found = milp.minimise(model.program, gap, seconds)
             if found == np.inf:
@@ -191,12 +191,12 @@ class _Fixed:
         return Estimate(self.latent[None], Status.SOLVED.each(1))
 
 
-class _Model:
+class Model:
     """The mixed program: variables v of the relaxation, then misfits, then 0/1 variables."""
 
     def __init__(
         self,
-        search: _Search,
+        search: Search,
         relaxation: Relaxation,
         bounds: Bounds,
         reach: float,

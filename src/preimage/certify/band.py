@@ -1,0 +1,57 @@
+"""What a certificate says of the picture: the range of each output over all codes left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage.certify.certificate import Certificate
+from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.relaxation import relax
+from preimage.enclosure.tighten import Deduction, Target, pull
+from preimage.errors import InputError
+from preimage.generator import Generator
+
+_CHUNK = 256
+
+
+def reconstruction_band(
+    generator: Generator, certificate: Certificate, sample: int = 0
+) -> tuple[Array, Array]:
+    """The least and the largest value that each output takes over the codes of one sample.
+
+    Two linear programs an output, over what the certificate's enclosure says of all layers; their
+    multipliers are evaluated with rounding in mind, so that the band holds ``G(z)`` for every code
+    z that explains the observation.
+
+    Args:
+        generator: That the certificate is about.
+        certificate: From ``certify``.
+        sample: Which of its samples.
+
+    Returns:
+        Both ends, (n,) each; infinite where nothing bounds an output.
+
+    Raises:
+        InputError: The sample is infeasible, and has no codes at all.
+    """
+    claim = certificate.claims[sample]
+    if claim.verdict == "infeasible":
+        raise InputError(f"sample {sample}: no code explains it, so that there is no band")
+    network = as_network(generator)
+    root = Deduction.start(claim.proof.bounds)
+    found = root.branch()
+    if all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
+        relaxation = relax(network, root.bounds)
+        image, depth = relaxation.image[network.depth], network.depth
+        wanted = [
+            Target(depth, j, upper, -image[j] if upper else image[j], -1.0 if upper else 1.0)
+            for j in range(network.sizes[-1])
+            for upper in (False, True)
+        ]
+        for first in range(0, len(wanted), _CHUNK):
+            pull(network, found, relaxation, wanted[first : first + _CHUNK])
+    activation = generator.layers[-1].activation
+    low, high = found.bounds.lower[-1], found.bounds.upper[-1]
+    with np.errstate(invalid="ignore"):
+        least, most = activation(low), activation(high)
+    return np.nextafter(least, -np.inf), np.nextafter(most, np.inf)
