@@ -1,4 +1,4 @@
-"""A sample's numbers depend neither on what the process did before nor on when code was compiled."""
+"""A sample's numbers depend neither on what the process did before nor on what is compiled."""
 
 from __future__ import annotations
 
