@@ -21,8 +21,11 @@ _jit: Any = numba.njit
 _LOOSE = {"reassoc", "contract", "nsz"}
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-# Functions that only compiled code calls need no way in from Python.
-_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Functions that only compiled code calls need no way in from Python. They are part of each of their
+# callers: a function of its own would be shared by name, each caller would then run the copy that
+# was loaded first, whose sums may be in another order, and the last bit would depend on what else
+# the process has done.
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 
 
 def compiled(function: Function) -> Function:

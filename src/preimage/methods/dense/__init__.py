@@ -149,7 +149,10 @@ def normal_equations(network: Network, derivatives: Array, error: Array) -> tupl
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use; ``NUMBA_NUM_THREADS`` says if it is to use fewer."""
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    if wanted.isdecimal():
+        return max(int(wanted), 1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
