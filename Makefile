@@ -5,13 +5,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims bench soundness faults fuzz clean
+.PHONY: demo test slow lint types claims bench soundness faults fuzz clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+slow: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
