@@ -123,7 +123,7 @@ def draw(config: Config, table: Table) -> Figure:
     word = "uniform noise on (−a, a)" if config.noise == "uniform" else "Gaussian noise, deviation a"
     axes.set_xlabel(f"noise level a ({word})")
     axes.set_title(f"{network}, {config.draws} draws a level", fontsize=10)
-    legend(axes, loc="upper left")
+    legend(axes)
     return figure
 
 

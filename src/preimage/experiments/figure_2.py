@@ -91,7 +91,7 @@ def draw(config: Config, table: Table) -> Figure:
     hidden = "-".join(map(str, config.hidden))
     word = "ReLU" if config.activation == "relu" else "LeakyReLU(0.1)"
     axes.set_title(f"k-{hidden}, {word}, noiseless, {config.draws} draws a width", fontsize=10)
-    legend(axes, loc="lower left")
+    legend(axes)
     return figure
 
 

@@ -42,7 +42,7 @@ LOOKS = {
 }
 
 
-def panels(count: int = 1, *, width: float = 7.0, height: float = 4.2) -> tuple[Figure, list[Any]]:
+def panels(count: int = 1, *, width: float = 7.0, height: float = 4.8) -> tuple[Figure, list[Any]]:
     """A figure with ``count`` panels side by side."""
     try:
         from matplotlib.figure import Figure
@@ -70,6 +70,8 @@ def dots(axes: Any, method: str, x: Any, y: Any) -> None:
     axes.plot(x, y, ".", color=LOOKS[method].colour, alpha=0.25, markersize=3, zorder=1)
 
 
-def legend(axes: Any, **more: Any) -> None:
-    """A legend that hides as little as it can."""
-    axes.legend(fontsize=8, framealpha=0.9, **more)
+def legend(axes: Any) -> None:
+    """A legend under the axes, where it hides nothing."""
+    figure = axes.get_figure()
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
