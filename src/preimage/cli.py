@@ -331,7 +331,7 @@ def experiment(
     configs = {name: experiments.find(name, scale) for name in wanted}
     for name, (one, config) in configs.items():
         table = _table_of(name, config, _folder(out), workers)
-        one.draw(config, table).savefig(out / f"{name}.png", dpi=130)
+        one.draw(config, table).savefig(out / f"{name}.png", dpi=130, bbox_inches="tight")
         typer.echo(f"{name}: {len(table.rows)} rows, {table.facts['seconds']} s: {out / name}.csv")
 
 

@@ -71,9 +71,7 @@ def find(name: str, scale: str = "quick") -> tuple[Experiment, Any]:
     module = import_module(f"preimage.experiments.{MODULES[name]}")
     experiment: Experiment = module.EXPERIMENTS[name]
     if scale not in experiment.scales:
-        raise InputError(
-            f"--scale: expected one of {', '.join(experiment.scales)}, got {scale!r}"
-        )
+        raise InputError(f"--scale: expected one of {', '.join(experiment.scales)}, got {scale!r}")
     return experiment, experiment.scales[scale]
 
 
@@ -136,9 +134,7 @@ def _resume(journal: Path | None, wanted: str) -> dict[str, list[Row]]:
     return done
 
 
-def _work(
-    name: str, config: Any, jobs: list[Job], workers: int
-) -> Iterator[tuple[Job, list[Row]]]:
+def _work(name: str, config: Any, jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Row]]]:
     if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield job, _one(name, config, job)

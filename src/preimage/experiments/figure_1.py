@@ -120,7 +120,9 @@ def draw(config: Config, table: Table) -> Figure:
         curve(axes, name, x, y, note=note)
     axes.set(xscale="log", yscale="log", ylim=(1e-8, 1e1), ylabel="relative latent error")
     network = "random 20-100-500" if config.network == "random" else f"trained {config.network}"
-    word = "uniform noise on (−a, a)" if config.noise == "uniform" else "Gaussian noise, deviation a"
+    word = (
+        "uniform noise on (−a, a)" if config.noise == "uniform" else "Gaussian noise, deviation a"
+    )
     axes.set_xlabel(f"noise level a ({word})")
     axes.set_title(f"{network}, {config.draws} draws a level", fontsize=10)
     legend(axes)

@@ -20,15 +20,16 @@ class Look(NamedTuple):
     colour: str
     marker: str
     line: str = "-"
+    size: float = 5.0  # of the marker; unequal, so that curves that coincide can both be seen
 
 
 LOOKS = {
-    "linf": Look("l∞ LP", "#0072B2", "o"),
-    "l1": Look("l1 LP", "#E69F00", "s"),
+    "linf": Look("l∞ LP", "#0072B2", "o", size=9),
+    "l1": Look("l1 LP", "#E69F00", "s", size=7),
     "relaxed": Look("relaxed LP", "#009E73", "^"),
     "gradient": Look("gradient descent", "#D55E00", "v"),
     "adam": Look("Adam, restarts", "#CC79A7", "D"),
-    "auto": Look("auto", "#000000", "P"),
+    "auto": Look("auto", "#000000", "P", size=4),
     "exact": Look("exact", "#56B4E9", "X"),
     "oracle": Look("oracle", "#808080", "", "--"),
     "limit": Look("limit", "#808080", "", "--"),
@@ -62,7 +63,7 @@ def curve(axes: Any, method: str, x: Any, y: Any, *, note: str = "", **more: Any
     """A line with the method's look."""
     look = LOOKS[method]
     axes.plot(x, y, color=look.colour, marker=look.marker or None, linestyle=look.line,
-              markersize=5, linewidth=1.6, label=look.label + note, **more)  # fmt: skip
+              markersize=look.size, linewidth=1 + (look.size - 4) / 2.5, label=look.label + note, **more)  # fmt: skip
 
 
 def dots(axes: Any, method: str, x: Any, y: Any) -> None:
