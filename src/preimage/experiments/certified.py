@@ -24,7 +24,7 @@ VERDICTS = {"unique": "#009E73", "ambiguous": "#E69F00", "undecided": "#BBBBBB",
 
 @dataclass(frozen=True)
 class Config:
-    """Network (``random`` has ``sizes``), levels, seed; ``box`` bounds the codes, seconds a sample."""
+    """Network (``random`` has ``sizes``), levels, seed; ``box`` bounds the codes."""
 
     draws: int
     levels: tuple[float, ...]

@@ -78,10 +78,10 @@ def work(config: Config, job: Job) -> list[Row]:
         name, level, start, stop = job
         generator, names = zoo.load(config.network), (name,)
         pairs = [(draw, level) for draw in range(start, stop)]
-    return [r for name in names for r in _rows(config, generator, name, pairs)]
+    return [r for name in names for r in rows_of(config, generator, name, pairs)]
 
 
-def _rows(
+def rows_of(
     config: Config, generator: Generator, name: str, pairs: list[tuple[int, int]]
 ) -> list[Row]:
     truth = np.array([drawn(generator, (config.seed, draw, 1)) for draw, _ in pairs])
@@ -131,7 +131,7 @@ def draw(config: Config, table: Table) -> Figure:
 
 def _scales(**given: Any) -> dict[str, Config]:
     trained = given.get("network") == TRAINED
-    tiny = dict(levels=(1e-1, 1e-3, 1e-5), methods=("linf", "gradient", "auto"))
+    tiny = {"levels": (1e-1, 1e-3, 1e-5), "methods": ("linf", "gradient", "auto")}
     return {
         "tiny": Config(draws=3, **given | tiny),
         "quick": Config(draws=10 if trained else 30, **given),

@@ -52,7 +52,7 @@ def band(k: np.ndarray, rows: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Between what success rates ``draws`` draws at the limit lie in 99 of 100 cases."""
     tail = (1 - BAND) / 2
     chance = limit(k, rows)
-    return tuple(stats.binom.ppf(q, draws, chance) / draws for q in (tail, 1 - tail))  # type: ignore[return-value]
+    return tuple(stats.binom.ppf(q, draws, chance) / draws for q in (tail, 1 - tail))
 
 
 def jobs(config: Config) -> Iterator[Job]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ def random_generator(
 ) -> Generator:
     """Weights from N(0, 1/n_i) without biases, as in the paper's section 5.1."""
     weights = [
-        rng.normal(size=(rows, columns)) / np.sqrt(rows)
-        for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)
+        rng.normal(size=(rows, columns)) / np.sqrt(rows) for columns, rows in pairwise(sizes)
     ]
     return from_arrays(weights, activation=activation)
 
@@ -97,7 +97,7 @@ def row(
     method: str, draw: int, seed: int, success: bool, error: float, seconds: float, **more: Any
 ) -> Row:
     """One row with numbers that CSV and JSON can hold."""
-    first = {
+    first: Row = {
         "method": method,
         "draw": int(draw),
         "seed": int(seed),

@@ -63,7 +63,8 @@ def curve(axes: Any, method: str, x: Any, y: Any, *, note: str = "", **more: Any
     """A line with the method's look."""
     look = LOOKS[method]
     axes.plot(x, y, color=look.colour, marker=look.marker or None, linestyle=look.line,
-              markersize=look.size, linewidth=1 + (look.size - 4) / 2.5, label=look.label + note, **more)  # fmt: skip
+              markersize=look.size, linewidth=1 + (look.size - 4) / 2.5,
+              label=look.label + note, **more)  # fmt: skip
 
 
 def dots(axes: Any, method: str, x: Any, y: Any) -> None:
