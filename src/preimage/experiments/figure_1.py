@@ -84,6 +84,7 @@ def work(config: Config, job: Job) -> list[Row]:
 def rows_of(
     config: Config, generator: Generator, name: str, pairs: list[tuple[int, int]]
 ) -> list[Row]:
+    """Rows of one method for pairs of draw and level, inverted in one call."""
     truth = np.array([drawn(generator, (config.seed, draw, 1)) for draw, _ in pairs])
     noise = np.array([config.levels[level] for _, level in pairs])
     size = generator.observation_size
