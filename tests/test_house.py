@@ -29,6 +29,7 @@ FLOORS = [
     "plot",
     "inspection",
     "demo",
+    "experiments",
     "cli",
 ]
 HEAVY = {
