@@ -108,7 +108,8 @@ EXPERIMENTS = {
     "compression": Experiment(
         {
             "tiny": Config(draws=3, networks=Config.networks[:1], methods=("linf", "joint l2")),
-            "quick": Config(draws=4),
+            # On the wide networks a run takes minutes.
+            "quick": Config(draws=6, networks=Config.networks[:2]),
             "paper": Config(draws=100),
         }, jobs, work, draw),
 }  # fmt: skip
