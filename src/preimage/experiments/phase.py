@@ -90,10 +90,10 @@ def draw(config: Config, table: Table) -> Figure:
                                  shading="nearest")  # fmt: skip
         panel.grid(False)
         for ratio, line in ((2.0, "--"), (1.5, ":")):
-            panel.axhline(ratio, color="white", linestyle=line, linewidth=1.4)
+            panel.axhline(ratio, color="#D55E00", linestyle=line, linewidth=1.4)
         # Half of the rows are active: each layer needs k of them.
-        panel.axvline(config.width / 2, color="white", linewidth=1.0)
-        panel.plot(latent, 2 * latent / config.width, color="white", linewidth=1.0)
+        panel.axvline(config.width / 2, color="#D55E00", linewidth=1.0)
+        panel.plot(latent, 2 * latent / config.width, color="#D55E00", linewidth=1.0)
         panel.set_ylim(ratios[0] - 0.1, ratios[-1] + 0.1)
         panel.set_title({"linf": "l∞ LP with z ≥ 0", "joint l2": "joint, 8 starts"}.get(
             name, LOOKS[name].label), fontsize=10)  # fmt: skip
