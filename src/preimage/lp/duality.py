@@ -47,7 +47,9 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
         held to 1e-9 of the largest cost.
     """
     lam, ups = _present(program, dual_lower, dual_upper)
-    bound = _bound(program, program.objective, lam, ups, _price(program, *_sizes(program)))
+    column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing can be rounded
+    size = column * _price(program, *_sizes(program))[:, None]
+    bound = _bound(program, program.objective, lam, ups, size)
     if program.slack != "none":
         paid = ups * program.slab.upper_rate + lam * program.slab.lower_rate
         cost = paid.sum(axis=1) if program.slack == "shared" else paid.max(axis=1, initial=0.0)
@@ -89,10 +91,26 @@ def is_optimal(
     row, column = _sizes(program)
     unit = _unit(program, row)
     natural = np.where(unit > 0, unit, 1.0) * _price(program, row, column)
-    rounding = 1e-14 * (size + terms.sum(axis=1) + natural)
+    rounding = 1e-14 * (size + terms.sum(axis=1) + _slack_terms(program, z))
     # A bound above the value by more than the rows' tolerance explains shows a point that is none.
     close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * (size + natural))
     return is_feasible(program, z) & close
+
+
+def _slack_terms(program: LayerProgram, z: Array) -> Array:
+    """(batch,) the magnitudes of the sums that a slack at ``z`` is made of.
+
+    Each is in units of the slack, so that scaling a row and its rates changes nothing.
+    """
+    if program.slack == "none":
+        return np.zeros(len(z))
+    slab, size = program.slab, np.zeros_like(program.slab.lower)
+    image = replace(program, weight=abs(program.weight)).image(np.abs(z))
+    for bound, rate in ((slab.lower, slab.lower_rate), (slab.upper, slab.upper_rate)):
+        bent = (rate > 0) & np.isfinite(bound)
+        terms = image + np.where(bent, np.abs(bound), 0.0)
+        size = np.maximum(size, np.where(bent, terms / np.where(bent, rate, 1.0), 0.0))
+    return np.asarray(size.sum(axis=1) if program.slack == "own" else size.max(axis=1, initial=0.0))
 
 
 def proves_infeasible(
@@ -102,8 +120,9 @@ def proves_infeasible(
     lam, ups = _present(program, dual_lower, dual_upper)
     hard_lower, hard_upper = _hard(program)
     lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
-    price = (np.maximum(lam, ups) * _sizes(program)[0]).max(axis=1, initial=0.0)
-    bound = _bound(program, np.zeros_like(program.objective), lam, ups, price)
+    # No more is rounding than the sums' own terms explain.
+    size = replace(program, weight=abs(program.weight)).pull_back(lam + ups)
+    bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
     terms = _weighted(lam, np.abs(program.slab.lower)) + _weighted(ups, np.abs(program.slab.upper))
     return np.asarray(bound > _SIGN * terms.sum(axis=1))
 
@@ -114,7 +133,9 @@ def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
     fall = (program.objective * ray).sum(axis=1)
     if program.slack != "none":
         fall = fall + still.slack_at(ray)
-    size = np.abs(program.objective * ray).sum(axis=1)
+    # Rows may be missed by a part of the ray's largest entry, so the fall must be above that too.
+    row, column = _sizes(program)
+    size = _price(program, row, column) * (column * np.abs(ray)).max(axis=1, initial=0.0)
     return np.asarray(is_feasible(still, ray) & (fall < -_SIGN * size))
 
 
@@ -205,8 +226,8 @@ def _price(program: LayerProgram, row: Array, column: Array) -> Array:
     return np.asarray(price)
 
 
-def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, price: Array) -> Array:
-    """The right-hand side of weak duality; ``price`` (batch,) is the size of a reduced cost."""
+def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, size: Array) -> Array:
+    """The right-hand side of weak duality; ``size`` (batch, k) is that of the reduced costs."""
     low, high = program.box()
     reduced = objective + program.pull_back(ups - lam)
     end = np.where(reduced > 0, low, high)
@@ -214,7 +235,6 @@ def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, pric
     open_ = np.isinf(end) & (reduced != 0)
     box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
     bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
-    column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing can be rounded
-    wrong = open_ & (np.abs(reduced) > _ROUNDING * column * price[:, None])
+    wrong = open_ & (np.abs(reduced) > _ROUNDING * size)
     bound[wrong.any(axis=1)] = -np.inf
     return bound
