@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 # Rows whose weight is below this fraction of the size-th largest weight do not enter the Gram
 # matrix: they change the Newton direction by less than the next step's own error.
-NEGLIGIBLE = 2.0**-9
+NEGLIGIBLE = 2.0**-10
 
 # Rows that enter the Gram matrix at a time: two tiles' worth of them fit the first-level cache.
 PANEL = 128
