@@ -1,27 +1,42 @@
 """What notebooks show."""
 
-import io
-
 import numpy as np
-from PIL import Image
+import pytest
 
 import preimage
-from preimage.notebook import table
-from preimage.pixels import png
 
 
-def test_png_is_read_by_another_library():
-    """Claim: an independent reader finds the gray levels again; NaN is transparent."""
-    image = np.asarray(Image.open(io.BytesIO(png(np.array([0.0, 0.2, 1.0, np.nan])))))
-    np.testing.assert_array_equal(image[..., 0], [[0, 51], [255, 0]])
-    np.testing.assert_array_equal(image[..., 3], [[255, 255], [255, 0]])
+@pytest.fixture
+def inverted():
+    rng = np.random.default_rng(0)
+    generator = preimage.from_arrays([rng.standard_normal((36, 3))])
+    images = generator(rng.standard_normal((8, 3)))
+    return generator, images, preimage.invert(generator, images, "linf")
 
 
-def test_cells_are_text():
-    assert "<td>&lt;b&gt;</td>" in table(("x",), [("<b>",)])
+def test_tables_and_thumbnails(inverted):
+    generator, images, inversion = inverted
+    assert generator._repr_html_().count("<img") == 6
+    assert "3 -&gt; 36" in generator._repr_html_()
+    assert inversion._repr_html_().count("<img") == 6
+    assert preimage.invert(generator, images[0], "linf")._repr_html_().count("<img") == 1
 
 
-def test_generator_has_a_row_a_layer_and_thumbnails():
-    found = preimage.from_arrays([np.eye(3), np.ones((4, 3))])._repr_html_()
-    assert found.count("<tr>") == 1 + 2
-    assert found.count("<img") == found.count('alt="output') == 6
+def test_frame_holds_every_sample(inverted):
+    _, _, inversion = inverted
+    frame = inversion.to_pandas()
+    np.testing.assert_array_equal(frame[["z0", "z1", "z2"]], inversion.latent)
+    np.testing.assert_array_equal(frame["residual"], inversion.residual)
+    assert list(frame["status"]) == list(inversion.status)
+
+
+def test_plot_shows_both_rows(inverted):
+    generator, images, inversion = inverted
+    assert len(inversion.plot(generator).axes) == 1
+    assert len(inversion.plot(generator, images).axes) == 2
+    with pytest.raises(preimage.InputError, match="one shape"):
+        inversion.plot(generator, images[:2])
+
+
+def test_versions():
+    assert preimage.show_versions()["preimage"] == preimage.__version__

@@ -1,59 +1,88 @@
-"""The report of a run: one page that holds everything it shows."""
+"""The report: self-contained, readable, worst first, honest about damage."""
 
+import io
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import preimage
-from preimage.report import report_html
+from preimage.pixels import png
+from preimage.report import INK, report_html
 
 
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.cells = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.cells.append(data)
-
-
-def write(folder, name):
-    seen = np.full((3, 16), 0.5)
+def write(folder, residuals=(0.1, 3.0, np.nan), network="net"):
+    count = len(residuals)
+    seen = np.zeros((count, 16))
     found = seen.copy()
-    found[1], found[2] = np.nan, 0.25
-    status = ["solved", "failed", "solved"]
-    summary = {
-        "settings": {"network": name}, "versions": {"numpy": "2"}, "ms_per_sample": 1.0,
-        "generator": {"sizes": [2, 16], "sha256": "0" * 64}, "layers": [], "sample_status": status,
-        "status": {"solved": {"samples": 2, "message": "fine"},
-                   "failed": {"samples": 1, "message": "<b>none</b>"}},
-    }  # fmt: skip
+    found[:, 0] = residuals
     np.save(folder / "observation.npy", seen)
     np.save(folder / "reconstruction.npy", found)
+    summary = {
+        "settings": {"network": network, "method": "linf"},
+        "versions": {"numpy": "2"},
+        "generator": {"sizes": [4, 16], "sha256": "ab" * 32},
+        "status": {"solved": {"samples": count, "message": "Fine."}},
+        "sample_status": ["solved"] * (count - 1) + ["failed"],
+        "layers": [],
+        "ms_per_sample": None,
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def test_page_is_whole_and_escaped(tmp_path):
-    """Claim: nothing is fetched, hostile names stay text, the worst sample comes first."""
-    hostile = '<script src="https://x.test/a.js">"&'
-    write(tmp_path, hostile)
-    page = Page(report_html(tmp_path))
-    assert {"script", "link", "iframe", "b"}.isdisjoint(tag for tag, _ in page.tags)
-    assert hostile in page.cells
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
+def test_one_file_without_requests_or_scripts(tmp_path):
+    """Every source is a data URI; names from outside are escaped; every picture has words."""
+    write(tmp_path, network="<script>alert(1)</script>")
+    page = report_html(tmp_path)
+    tags = []
+
+    class Collect(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append((tag, dict(attrs)))
+
+    Collect().feed(page)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
+    images = [attrs for tag, attrs in tags if tag == "img"]
     assert len(images) == 9
-    assert all(a["alt"] and a["src"].startswith("data:image/png;base64,") for a in images)
-    assert [a["alt"] for a in images[::3]] == ["observation 1", "observation 2", "observation 0"]
-    row = page.cells.index("solved")
-    assert page.cells[row + 1 : row + 3] == ["2", "fine"]
+    assert all(a["src"].startswith("data:image/png;base64,") and a["alt"] for a in images)
+    assert not re.search(r"https?:|url\(|@import", page)
+    assert all(a.get("tabindex") == "0" for _, a in tags if a.get("class") == "scroll")
 
 
-def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(preimage.FormatError, match="summary"):
+def test_worst_first(tmp_path):
+    write(tmp_path)
+    assert re.findall(r"<figcaption>sample (\d)", report_html(tmp_path)) == ["2", "1", "0"]
+
+
+@pytest.mark.parametrize("scheme", INK)
+def test_contrast(scheme):
+    """WCAG 2.2's contrast ratio of both inks on the ground is at least 4.5."""
+
+    def luminance(colour):
+        c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [
+            0.2126, 0.7152, 0.0722,
+        ]  # fmt: skip
+
+    ground, *inks = map(luminance, INK[scheme])
+    for ink in inks:
+        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5
+
+
+def test_damage_is_named(tmp_path):
+    with pytest.raises(preimage.FormatError, match=r"summary\.json"):
         report_html(tmp_path)
+    write(tmp_path)
+    np.save(tmp_path / "reconstruction.npy", np.zeros((2, 16)))
+    with pytest.raises(preimage.FormatError, match="one shape"):
+        report_html(tmp_path)
+
+
+def test_png_is_what_pillow_reads():
+    vector = np.array([0.0, 1.0, 0.5, np.nan])
+    image = np.asarray(Image.open(io.BytesIO(png(vector))))
+    np.testing.assert_array_equal(image[..., 3], [[255, 255], [255, 0]])
+    np.testing.assert_array_equal(image[..., 0].ravel()[:3], [0, 255, 128])
