@@ -5,13 +5,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint types claims bench soundness faults fuzz clean
+.PHONY: demo test slow lint types claims bench soundness faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+slow: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -37,8 +40,16 @@ fuzz: .venv/installed-test
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
 
+# SCALE=paper has the paper's 200 draws; what is finished is not done again.
+SCALE ?= quick
+figures: .venv/installed-test
+	$(BIN)/preimage experiment all --scale $(SCALE) --out $(if $(filter quick,$(SCALE)),docs/gallery,figures-$(SCALE))
+
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict --site-dir site
+
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "preimage needs Python >= 3.11; choose one with: make PYTHON=python3.11")'
@@ -51,3 +62,7 @@ clean:
 .venv/installed-test: $(PINS) | .venv/bin/python
 	$(PIP) -e ".[test]"
 	@touch $@ .venv/installed-demo
+
+.venv/installed-docs: $(PINS) | .venv/bin/python
+	$(PIP) -e ".[docs]"
+	@touch $@

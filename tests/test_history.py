@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import hashlib, sys
 import preimage
@@ -27,6 +29,7 @@ def run(folder, *names):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_compiled_anew_or_loaded_and_in_any_order(tmp_path):
     """Claim: bit by bit the same in the process that compiles, and in those that load."""
     first = run(tmp_path, "gauss_newton", "exact")

@@ -33,6 +33,7 @@ FLOORS = [
     "adapters",
     "report",
     "demo",
+    "experiments",
     "cli",
 ]
 HEAVY = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import sys
 import time
@@ -432,6 +433,46 @@ def check(
         typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
     if not proven:
         raise typer.Exit(1)
+
+
+def experiment(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="A figure such as figure-1a, or all.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for NAME.csv and NAME.png.")],
+    scale: Annotated[str, typer.Option(help="tiny, quick or paper.")] = "quick",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+) -> None:
+    """Rerun figures of the paper; one that was interrupted goes on where it ended."""
+    from preimage import experiments
+
+    wanted = list(experiments.MODULES) if names == ["all"] else names
+    configs = {name: experiments.find(name, scale) for name in wanted}
+    for name, (one, config) in configs.items():
+        table = _table_of(name, config, _folder(out), workers)
+        one.draw(config, table).savefig(out / f"{name}.png", dpi=130, bbox_inches="tight")
+        typer.echo(f"{name}: {len(table.rows)} rows, {table.facts['seconds']} s: {out / name}.csv")
+
+
+def _table_of(name: str, config: Any, folder: Path, workers: int) -> Any:
+    from preimage import experiments
+
+    path, journal = folder / f"{name}.csv", folder / f"{name}.partial"
+    if path.exists():
+        table = experiments.Table.read(path)
+        if table.facts.get("fingerprint") == experiments.fingerprint(name, config):
+            return table
+
+    def progress(finished: Iterable[Any], total: int) -> Iterable[Any]:
+        with _progress(total, name) as bar:
+            for item in finished:
+                yield item
+                bar.update()
+
+    table = experiments.run(name, config, workers=workers, journal=journal, progress=progress)
+    table.write(path)
+    journal.unlink(missing_ok=True)
+    return table
 
 
 @app.command()

@@ -20,7 +20,6 @@ Array = NDArray[np.float64]
 SHOWN = 24  # samples drawn
 BARS = 20  # of the histogram
 
-# Colours: text on ground is above 4.5 : 1 in both schemes (a test computes it).
 INK = {"light": ("#ffffff", "#1b1f24", "#57606a"), "dark": ("#14181d", "#e6e9ec", "#a3adb8")}
 
 _STYLE = """

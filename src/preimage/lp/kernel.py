@@ -74,8 +74,10 @@ def compile() -> None:
 
 
 def accepts(program: LayerProgram) -> bool:
-    """Whether the kernel is made for programs of this shape."""
+    """Whether the kernel is made for programs of this shape, and no bound is beyond all numbers."""
     rows, columns = program.weight.shape[-2:]
+    if (program.slab.lower == np.inf).any() or (program.slab.upper == -np.inf).any():
+        return False
     return columns > 0 and (not sparse.issparse(program.weight) or rows * columns <= _DENSE_ENTRIES)
 
 

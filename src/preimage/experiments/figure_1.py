@@ -1,0 +1,153 @@
+"""Figure 1: relative latent error against noise, on random networks and on the trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from preimage import Adam, Auto, Generator, GradientDescent, LayerwiseLP, zoo
+from preimage.experiments.experiment import Experiment, Job
+from preimage.experiments.problems import (
+    TRAINED,
+    drawn,
+    inverted,
+    noise_of,
+    oracle,
+    random_generator,
+    relative_error,
+    row,
+)
+from preimage.experiments.style import LOOKS, curve, dots, legend, panels
+from preimage.experiments.table import Row, Table, medians, slope
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = {
+    "linf": LayerwiseLP("linf"),
+    "l1": LayerwiseLP("l1"),
+    "relaxed": LayerwiseLP("relaxed"),
+    "auto": Auto(),
+    "adam": Adam(steps=500),
+}
+# The paper's settings of gradient descent (sections 5.1 and 5.2).
+DESCENT = {
+    "random": GradientDescent(rate=1.0, steps=1000),
+    TRAINED: GradientDescent(rate=1e-3, steps=10_000),
+}
+# An error so many times the oracle's counts as a failure.
+FAILURE = 10.0
+CHUNK = 10  # draws of one job on the trained network
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, draws, seed, methods."""
+
+    draws: int
+    noise: str = "uniform"
+    network: str = "random"
+    sizes: tuple[int, ...] = (20, 100, 500)
+    levels: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    methods: tuple[str, ...] = ("linf", "l1", "relaxed", "gradient", "auto")
+    seed: int = 1
+
+
+def jobs(config: Config) -> Iterator[Job]:
+    """A draw on random networks; several draws of one method on the trained one."""
+    if config.network == "random":
+        yield from ((draw,) for draw in range(config.draws))
+        return
+    for method in ("oracle", *config.methods):
+        for level in range(len(config.levels)):
+            for start in range(0, config.draws, CHUNK):
+                yield method, level, start, min(start + CHUNK, config.draws)
+
+
+def work(config: Config, job: Job) -> list[Row]:
+    """Invert; on random networks all levels of a draw share its network."""
+    if config.network == "random":
+        (draw,) = job
+        generator = random_generator(config.sizes, np.random.default_rng((config.seed, draw, 0)))
+        pairs = [(draw, level) for level in range(len(config.levels))]
+        names: tuple[str, ...] = ("oracle", *config.methods)
+    else:
+        name, level, start, stop = job
+        generator, names = zoo.load(config.network), (name,)
+        pairs = [(draw, level) for draw in range(start, stop)]
+    return [r for name in names for r in rows_of(config, generator, name, pairs)]
+
+
+def rows_of(
+    config: Config, generator: Generator, name: str, pairs: list[tuple[int, int]]
+) -> list[Row]:
+    """Rows of one method for pairs of draw and level, inverted in one call."""
+    truth = np.array([drawn(generator, (config.seed, draw, 1)) for draw, _ in pairs])
+    noise = np.array([config.levels[level] for _, level in pairs])
+    size = generator.observation_size
+    error = np.array([
+        noise_of(config.noise, config.levels[level], size, (config.seed, draw, 2 + level))
+        for draw, level in pairs
+    ])  # fmt: skip
+    observation = generator(truth) + error
+    bound = oracle(generator, observation, truth)
+    if name == "oracle":
+        latent, seconds = bound, float("nan")
+    else:
+        method = DESCENT[config.network] if name == "gradient" else METHODS[name]
+        inversion, seconds = inverted(generator, observation, method, noise=noise)
+        latent = inversion.latent
+    errors, least = relative_error(latent, truth), relative_error(bound, truth)
+    return [
+        row(name, draw, config.seed, e <= FAILURE * b, e, seconds, noise=a)
+        for (draw, _), e, b, a in zip(pairs, errors, least, noise.tolist(), strict=True)
+    ]
+
+
+def draw(config: Config, table: Table) -> Figure:
+    """Dots and median lines, with the fitted slope and the failures in the legend."""
+    figure, (axes,) = panels()
+    for name in map(str, table.distinct("method")):
+        part = table.where(method=name)
+        x, y = medians(part, "noise", "error")
+        failures = int((part.values("success") == 0).sum())
+        note = f" (slope {slope(x, y):.2f}; {failures} of {len(part.rows)} failed)"
+        if name != "oracle":
+            shift = 1.06 ** (list(LOOKS).index(name) - 3)
+            dots(axes, name, part.values("noise") * shift, part.values("error"))
+        curve(axes, name, x, y, note=note)
+    axes.set(xscale="log", yscale="log", ylim=(1e-8, 1e1), ylabel="relative latent error")
+    network = "random 20-100-500" if config.network == "random" else f"trained {config.network}"
+    word = (
+        "uniform noise on (−a, a)" if config.noise == "uniform" else "Gaussian noise, deviation a"
+    )
+    axes.set_xlabel(f"noise level a ({word})")
+    axes.set_title(f"{network}, {config.draws} draws a level", fontsize=10)
+    legend(axes)
+    return figure
+
+
+def _scales(**given: Any) -> dict[str, Config]:
+    trained = given.get("network") == TRAINED
+    tiny = {"levels": (1e-1, 1e-3, 1e-5), "methods": ("linf", "gradient", "auto")}
+    return {
+        "tiny": Config(draws=3, **given | tiny),
+        "quick": Config(draws=10 if trained else 30, **given),
+        "paper": Config(draws=200, **given),
+    }
+
+
+_ON_TRAINED = {
+    "network": TRAINED,
+    "sizes": (20, 60, 784),
+    "methods": (*Config.methods, "adam"),
+}
+EXPERIMENTS = {
+    "figure-1a": Experiment(_scales(noise="uniform"), jobs, work, draw),
+    "figure-1b": Experiment(_scales(noise="gaussian"), jobs, work, draw),
+    "figure-1c": Experiment(_scales(noise="uniform", **_ON_TRAINED), jobs, work, draw),
+    "figure-1d": Experiment(_scales(noise="gaussian", **_ON_TRAINED), jobs, work, draw),
+}

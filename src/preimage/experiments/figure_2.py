@@ -1,0 +1,113 @@
+"""Figure 2: success rate against the number of latent entries, noiseless k-250-600."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from preimage import Auto, GradientDescent, LayerwiseLP
+from preimage.experiments.experiment import Experiment, Job
+from preimage.experiments.problems import inverted, random_generator, relative_error, row
+from preimage.experiments.style import curve, legend, panels
+from preimage.experiments.table import Row, Table, means
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = {
+    "linf": LayerwiseLP("linf"),
+    "l1": LayerwiseLP("l1"),
+    "gradient": GradientDescent(rate=1.0, steps=1000),
+    "auto": Auto(),
+}
+SUCCESS = 1e-3  # largest relative error, as in the paper
+BAND = 0.99
+_PAPER = (*range(10, 100, 10), *range(100, 131, 2), *range(140, 251, 10))
+_QUICK = (10, 40, 70, 100, 109, 115, 120, 125, 130, 140)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, draws, seed, methods; ``slow`` has fewer draws of the slow methods."""
+
+    draws: int
+    widths: tuple[int, ...]
+    activation: str = "relu"
+    hidden: tuple[int, ...] = (250, 600)
+    methods: tuple[str, ...] = ("linf", "l1", "gradient", "auto")
+    seed: int = 2
+
+
+def limit(k: np.ndarray, rows: int) -> np.ndarray:
+    """P(at least k of ``rows`` units of the first layer are active), each with probability 1/2."""
+    found: np.ndarray = stats.binom.sf(k - 1, rows, 0.5)
+    return found
+
+
+def band(k: np.ndarray, rows: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Between what success rates ``draws`` draws at the limit lie in 99 of 100 cases."""
+    tail = (1 - BAND) / 2
+    chance = limit(k, rows)
+    return tuple(stats.binom.ppf(q, draws, chance) / draws for q in (tail, 1 - tail))
+
+
+def jobs(config: Config) -> Iterator[Job]:
+    """One network each."""
+    yield from ((k, draw) for k in config.widths for draw in range(config.draws))
+
+
+def work(config: Config, job: Job) -> list[Row]:
+    """Draw a network and a code, invert by every method."""
+    k, draw = job
+    rng = np.random.default_rng((config.seed, k, draw))
+    generator = random_generator((k, *config.hidden), rng, config.activation)
+    truth = rng.standard_normal((1, k))
+    observation = generator(truth)
+    rows = []
+    for name in config.methods:
+        inversion, seconds = inverted(generator, observation, METHODS[name])
+        error = relative_error(inversion.latent, truth)[0]
+        rows.append(row(name, draw, config.seed, error <= SUCCESS, error, seconds, k=k))
+    return rows
+
+
+def draw(config: Config, table: Table) -> Figure:
+    """Success rates; for ReLU the limit with its band."""
+    figure, (axes,) = panels()
+    if config.activation == "relu":
+        k = np.arange(min(config.widths), max(config.widths) + 1)
+        low, high = band(k, config.hidden[0], config.draws)
+        axes.fill_between(k, low, high, color="#808080", alpha=0.2, linewidth=0,
+                          label=f"{BAND:.0%} band of {config.draws} draws")  # fmt: skip
+        curve(axes, "limit", k, limit(k, config.hidden[0]), note=": P(≥ k active in layer 1)")
+    for name in config.methods:
+        curve(axes, name, *means(table.where(method=name), "k", "success"))
+    axes.set(xlabel="latent entries k", ylabel="success rate (relative error ≤ 1e-3)")
+    axes.set_ylim(-0.04, 1.04)
+    hidden = "-".join(map(str, config.hidden))
+    word = "ReLU" if config.activation == "relu" else "LeakyReLU(0.1)"
+    axes.set_title(f"k-{hidden}, {word}, noiseless, {config.draws} draws a width", fontsize=10)
+    legend(axes)
+    return figure
+
+
+_TINY = {"hidden": (30, 72), "draws": 10, "methods": ("linf", "gradient", "auto")}
+EXPERIMENTS = {
+    "figure-2a": Experiment(
+        {
+            "tiny": Config(widths=(4, 8, 12, 15, 18), **_TINY),  # type: ignore[arg-type]
+            "quick": Config(draws=8, widths=_QUICK),
+            "paper": Config(draws=200, widths=_PAPER),
+        }, jobs, work, draw),
+    "figure-2b": Experiment(
+        {
+            "tiny": Config(widths=(8, 30), activation="leaky_relu(0.1)", **_TINY),  # type: ignore[arg-type]
+            "quick": Config(draws=4, widths=(10, 50, 100, 150, 200, 250),
+                            activation="leaky_relu(0.1)"),
+            "paper": Config(draws=200, widths=_PAPER, activation="leaky_relu(0.1)"),
+        }, jobs, work, draw),
+}  # fmt: skip
