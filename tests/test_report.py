@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import preimage
+from preimage.cli import app
 from preimage.pixels import png
 from preimage.report import INK, report_html
 
@@ -79,6 +81,20 @@ def test_damage_is_named(tmp_path):
     np.save(tmp_path / "reconstruction.npy", np.zeros((2, 16)))
     with pytest.raises(preimage.FormatError, match="one shape"):
         report_html(tmp_path)
+
+
+def test_the_command_reports_what_invert_wrote(tmp_path):
+    """From observations to the page, by the two commands."""
+    generator = preimage.from_arrays([np.random.default_rng(0).standard_normal((16, 2))])
+    preimage.save(generator, tmp_path / "net.npz")
+    np.save(tmp_path / "x.npy", generator([[1.0, 2.0], [0.5, -1.0]]))
+    out = str(tmp_path / "out")
+    command = ["invert", str(tmp_path / "net.npz"), str(tmp_path / "x.npy"), "--out", out]
+    assert CliRunner().invoke(app, [*command, "--method", "exact"]).exit_code == 0
+    assert CliRunner().invoke(app, ["report", out]).exit_code == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "2 inversions" in page
+    assert CliRunner().invoke(app, ["report", str(tmp_path)]).exit_code == 2
 
 
 def test_png_is_what_pillow_reads():

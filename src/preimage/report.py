@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 SHOWN = 24  # samples drawn
 BARS = 20  # of the histogram
 
+# Ground, ink, soft ink: contrast above 4.5 : 1 in both schemes (a test computes it).
 INK = {"light": ("#ffffff", "#1b1f24", "#57606a"), "dark": ("#14181d", "#e6e9ec", "#a3adb8")}
 
 _STYLE = """
@@ -32,7 +33,7 @@ h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}
 .soft,figcaption{color:var(--soft);font-size:.875rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);
-vertical-align:top}td{overflow-wrap:anywhere}
+vertical-align:top}td:last-child{overflow-wrap:anywhere}
 :focus-visible{outline:3px solid var(--bar);outline-offset:2px}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(18.5rem,1fr));gap:1rem}
 figure{margin:0;break-inside:avoid}figure img{margin-right:.25rem;background:#8883}

@@ -22,7 +22,9 @@ def planted():
 def test_planted_codes_come_back_through_a_pipeline(planted):
     """Clone, parameters and a pipeline work; transform gives the codes, its inverse the images."""
     generator, codes, images = planted
-    encoder = clone(PreimageEncoder(generator)).set_params(method="linf")
+    encoder = clone(PreimageEncoder(generator)).set_params(
+        method=preimage.LayerwiseLP(backend="highs")
+    )
     pipeline = make_pipeline(FunctionTransformer(lambda x: x / 2), encoder)
     np.testing.assert_allclose(pipeline.fit_transform(2 * images), codes, atol=1e-6)
     np.testing.assert_allclose(encoder.inverse_transform(codes), images)
