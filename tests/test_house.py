@@ -11,9 +11,12 @@ ROOT = Path(preimage.__file__).parent
 # Each room may import those before it.
 FLOORS = [
     "errors",
+    "pixels",
+    "notebook",
     "activation",
     "generator",
     "observation",
+    "plot",
     "inversion",
     "layer_program",
     "lp",
@@ -26,8 +29,9 @@ FLOORS = [
     "hardness",
     "zoo",
     "train",
-    "plot",
     "inspection",
+    "adapters",
+    "report",
     "demo",
     "experiments",
     "cli",
@@ -44,6 +48,8 @@ HEAVY = {
     "tqdm",
     "distributed",
     "zarr",
+    "pandas",
+    "sklearn",
 }
 
 

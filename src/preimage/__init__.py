@@ -27,6 +27,7 @@ from preimage.methods import (
     LayerwiseLP,
     ProjectedGradient,
 )
+from preimage.notebook import show_versions
 
 __version__ = "0.1.0"
 
@@ -71,5 +72,6 @@ __all__ = [
     "open_store",
     "reconstruction_band",
     "save",
+    "show_versions",
     "zoo",
 ]

@@ -196,8 +196,10 @@ def invert(
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     summary = _summary(generator, inversion, seconds) | {"settings": settings}
+    summary["sample_status"] = [str(status) for status in inversion.status]
     images = inversion.reconstruct(generator)
     folder = _folder(out)
+    np.save(folder / "observation.npy", values)
     np.save(folder / "latent.npy", inversion.latent)
     np.save(folder / "reconstruction.npy", images)
     rows = {"observation": values[:SHOWN], method: images[:SHOWN]}
@@ -209,6 +211,20 @@ def invert(
         _print_summary(summary, folder)
     if not all(status.has_latent for status in inversion.status):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `preimage invert` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The file; by default DIR/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file that shows a run: it holds its pictures and asks no network."""
+    from preimage.report import report_html
+
+    target = out or folder / "report.html"
+    target.write_text(report_html(folder), encoding="utf-8")
+    _print_json({"report": str(target)}) if as_json else typer.echo(f"Written: {target}")
 
 
 @app.command()

@@ -322,6 +322,11 @@ class Generator:
             )
         return np.atleast_2d(latent), latent.ndim == 1
 
+    def _repr_html_(self) -> str:
+        from preimage.notebook import generator_html
+
+        return generator_html(self)
+
     def __call__(self, z: ArrayLike) -> Array:
         """``G(z)``.
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from preimage.generator import Generator
 
@@ -198,6 +198,39 @@ class Inversion:
         names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)
         summary = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
         return f"Inversion({len(self)} samples: {summary or 'none'})"
+
+    def _repr_html_(self) -> str:
+        from preimage.notebook import inversion_html
+
+        return inversion_html(self)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, one row a sample (extra ``notebook``).
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        from preimage.notebook import inversion_frame
+
+        return inversion_frame(self)
+
+    def plot(self, generator: Generator, observation: ArrayLike | None = None) -> Any:
+        """Reconstructions as images, under their observations if given (extra ``plot``).
+
+        Returns:
+            A ``matplotlib.figure.Figure``.
+
+        Raises:
+            InputError: Observations that do not fit.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from preimage.plot import image_grid
+
+        rows = {"reconstruction": np.atleast_2d(self.reconstruct(generator))}
+        if observation is not None:
+            seen = np.atleast_2d(np.asarray(observation, dtype=np.float64))
+            rows = {"observation": seen, **rows}
+        return image_grid(rows)
 
 
 def outputs_of(generator: Generator, latent: Array) -> Array:

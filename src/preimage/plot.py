@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import InputError, MissingExtraError
+from preimage.pixels import image_shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,22 +19,6 @@ if TYPE_CHECKING:
 
 _CELL = 0.62  # inches an image
 _FONT = 9.0  # points
-
-
-def image_shape(size: int) -> tuple[int, ...]:
-    """Guess how a vector of ``size`` entries is drawn.
-
-    Returns:
-        (s, s) for a square, (3, s, s) for three squares (channels first), else a strip (1, size).
-
-    >>> image_shape(784), image_shape(3 * 32 * 32), image_shape(500)
-    ((28, 28), (3, 32, 32), (1, 500))
-    """
-    side = math.isqrt(size)
-    if side * side == size:
-        return side, side
-    side = math.isqrt(size // 3)
-    return (3, side, side) if 3 * side * side == size else (1, size)
 
 
 def image_grid(

@@ -1,0 +1,65 @@
+"""Inversion as a scikit-learn transformer (extra ``sklearn``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import InputError, MissingExtraError
+from preimage.generator import Generator
+from preimage.invert import invert
+from preimage.methods import Method
+
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise MissingExtraError("scikit-learn", "sklearn") from error
+
+
+class PreimageEncoder(TransformerMixin, BaseEstimator):
+    """Images to latent codes of a fixed generator: ``transform`` inverts, its inverse generates.
+
+    Args:
+        generator: The network; ``fit`` checks that the data have its observation size.
+        method: As in ``preimage.invert``.
+        noise: As in ``preimage.invert``.
+    """
+
+    def __init__(
+        self, generator: Generator, method: Method | str = "auto", noise: float = 0.0
+    ) -> None:
+        self.generator = generator
+        self.method = method
+        self.noise = noise
+
+    def fit(self, X: Any, y: Any = None) -> PreimageEncoder:
+        """Check the data; nothing is learned.
+
+        Raises:
+            InputError: No generator, or X (samples, features) has not its observation size.
+        """
+        X = validate_data(self, X, dtype=np.float64)
+        if not isinstance(self.generator, Generator):
+            raise InputError(
+                f"generator: expected a preimage.Generator, got {type(self.generator).__name__}"
+            )
+        if X.shape[1] != self.generator.observation_size:
+            raise InputError(
+                f"X: expected {self.generator.observation_size} features, the generator's "
+                f"observation size, got {X.shape[1]}"
+            )
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Codes (samples, latent_size); NaN where the inversion found none."""
+        check_is_fitted(self, "n_features_in_")
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return invert(self.generator, X, self.method, noise=self.noise).latent
+
+    def inverse_transform(self, X: Any) -> NDArray[np.float64]:
+        """Images (samples, observation_size) of codes."""
+        check_is_fitted(self, "n_features_in_")
+        return self.generator(X)
