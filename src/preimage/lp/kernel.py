@@ -157,16 +157,20 @@ def _run(
     """The compiled code's answers: z, multipliers of both sides, steps; nothing is proven yet."""
     from preimage.lp import block
 
-    weight = program.weight if program.weight.ndim == 3 else program.weight[None]
+    # Numba would compile everything anew for arrays that may not be written.
     data = [
-        np.ascontiguousarray(part) for part in (*program.slab, *program.box(), program.objective)
+        np.require(part, requirements=["C", "W"])
+        for part in (*program.slab, *program.box(), program.objective)
     ]
     batch, k = program.objective.shape
-    n = weight.shape[1]
+    n = program.weight.shape[-2]
     many = program.weight.ndim == 3
     matrix = block.room_for_matrix(0 if many else n, k)
-    if not many:
-        block.equilibrate(weight[0], matrix)
+    if many:
+        weight = np.require(program.weight, requirements=["C", "W"])
+    else:
+        block.equilibrate(np.require(program.weight, requirements=["C", "W"]), matrix)
+        weight = np.empty((1, n, k))  # only its shape is asked for
     z, lower, upper = np.empty((batch, k)), np.empty((batch, n)), np.empty((batch, n))
     verdict, steps = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)
 

@@ -28,7 +28,7 @@ _EASY = 1e-6
 def prepare(weight: Array) -> Matrix:
     """The matrix (n, k) as the compiled code wants it: scaled, by columns."""
     matrix = room_for_matrix(*weight.shape)
-    equilibrate(np.ascontiguousarray(weight), matrix)
+    equilibrate(np.require(weight, requirements=["C", "W"]), matrix)
     return matrix
 
 

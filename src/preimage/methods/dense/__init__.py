@@ -75,7 +75,7 @@ def as_fit(
 
     def rows(mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         none = np.zeros((0, observation.values.shape[1]), dtype=np.bool_)
-        return none if mask is None else np.ascontiguousarray(mask)
+        return none if mask is None else np.array(mask, order="C")
 
     return Fit(
         np.array(observation.values, order="C"),
