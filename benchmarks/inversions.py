@@ -217,7 +217,7 @@ def joint(steps: int) -> list[Row]:
 
 def all_digits(folder: Path) -> list[Row]:
     """All 10,000 test digits of MNIST by ``auto``."""
-    from preimage.io import load_observations
+    from preimage.io.observations import load_observations
 
     generator = preimage.zoo.load("mnist-20-60-784")
     images = load_observations(folder / "t10k-images-idx3-ubyte")
