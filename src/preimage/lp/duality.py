@@ -86,15 +86,25 @@ def is_optimal(
         value, size = value + slack, size + slack
     gap = value - dual_bound(program, dual_lower, dual_upper)
     # Values and bounds are sums of terms that may cancel; no gap can be known better than those.
-    terms = _weighted(np.abs(dual_lower), np.abs(program.slab.lower))
-    terms += _weighted(np.abs(dual_upper), np.abs(program.slab.upper))
+    terms = _terms(program, dual_lower, dual_upper)
+    rounding = 1e-14 * (size + terms + _slack_terms(program, z))
+    # At a point so far away that rounding hides the program's own numbers, it is no excuse.
+    own = np.abs(value) + terms + _slack_terms(program, np.zeros_like(z))
+    rounding = np.where(rounding <= _SIGN * own, rounding, 0.0)
+    # A bound above the value by more than the rows' tolerance explains shows a point that is none.
     row, column = _sizes(program)
     unit = _unit(program, row)
-    natural = np.where(unit > 0, unit, 1.0) * _price(program, row, column)
-    rounding = 1e-14 * (size + terms.sum(axis=1) + _slack_terms(program, z))
-    # A bound above the value by more than the rows' tolerance explains shows a point that is none.
-    close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * (size + natural))
+    explained = own + np.where(unit > 0, unit, 1.0) * _price(program, row, column)
+    close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * explained)
     return is_feasible(program, z) & close
+
+
+def _terms(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Array:
+    """(batch,) the magnitudes of the terms of ``lam . lower - ups . upper``."""
+    slab = program.slab
+    terms = _weighted(np.abs(dual_lower), np.where(np.isinf(slab.lower), 0.0, np.abs(slab.lower)))
+    terms += _weighted(np.abs(dual_upper), np.where(np.isinf(slab.upper), 0.0, np.abs(slab.upper)))
+    return np.asarray(terms.sum(axis=1))
 
 
 def _slack_terms(program: LayerProgram, z: Array) -> Array:
@@ -123,8 +133,8 @@ def proves_infeasible(
     # No more is rounding than the sums' own terms explain.
     size = replace(program, weight=abs(program.weight)).pull_back(lam + ups)
     bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
-    terms = _weighted(lam, np.abs(program.slab.lower)) + _weighted(ups, np.abs(program.slab.upper))
-    return np.asarray(bound > _SIGN * terms.sum(axis=1))
+    # Those that cancelled are terms, too: what is left of them may be all that rounding made.
+    return np.asarray(bound > _SIGN * _terms(program, dual_lower, dual_upper))
 
 
 def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:

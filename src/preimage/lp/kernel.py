@@ -19,6 +19,7 @@ from scipy import sparse
 from preimage.activation import Slab
 from preimage.layer_program import LayerProgram
 from preimage.lp import duality
+from preimage.lp.balance import balance
 from preimage.lp.outcome import Outcome
 
 Array = NDArray[np.float64]
@@ -104,12 +105,20 @@ def minimise(program: LayerProgram, threads: int | None = None) -> Settled:
     """
     if sparse.issparse(program.weight):
         program = replace(program, weight=program.weight.toarray())
+    balanced = balance(program)
+    if balanced:
+        program = balanced.program
     batch, n = program.slab.lower.shape
     settled = unsettled(program)
     size = max(_CHUNK_ENTRIES // max(n, 1), _BLOCK)
     for first in range(0, batch, size):
         chunk = slice(first, first + size)
         _settle(take(program, chunk), threads, _view(settled, chunk))
+    if balanced:
+        for latent in (settled.z, settled.ray):
+            latent *= balanced.column
+        for dual in (settled.dual_lower, settled.dual_upper):
+            dual *= balanced.row
     return settled
 
 
