@@ -1,0 +1,65 @@
+"""What MkDocs does to the pages beside Markdown: formulas, the house, the list of benchmarks."""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import ziamath
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from house import house_svg, rooms_table
+
+# What pymdownx.arithmatex leaves of $...$ and $$...$$.
+_INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Put the house, and links to the benchmark pages that there are, where comments ask for it."""
+    if "<!-- house -->" in markdown:
+        source = Path(config["config_file_path"]).parent / "src" / "preimage"
+        drawn = house_svg(source) + "\n\n" + rooms_table(source)
+        markdown = markdown.replace("<!-- house -->", drawn)
+    if "<!-- benchmarks -->" in markdown:
+        markdown = markdown.replace("<!-- benchmarks -->", _benchmarks(files))
+    return markdown
+
+
+def _benchmarks(files: Any) -> str:
+    pages = [file for file in files.documentation_pages() if file.src_uri.startswith("benchmarks/")]
+    if not pages:
+        return "None are in this copy: `make bench` writes them."
+    lines = []
+    for file in pages:
+        text = Path(file.abs_src_path).read_text(encoding="utf-8")
+        title = next((x[2:] for x in text.splitlines() if x.startswith("# ")), file.src_uri)
+        lines.append(f"- [{title}]({file.src_uri})")
+    return "\n".join(lines)
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
+    """Formulas become drawings: no script, no font, the same on every machine."""
+    content = _INLINE.sub(lambda match: _formula(match[1], inline=True), content)
+    wide = '<div class="formula" tabindex="0">{}</div>'
+    return _BLOCK.sub(lambda match: wide.format(_formula(match[1], inline=False)), content)
+
+
+def _formula(text: str, *, inline: bool) -> str:
+    """An SVG in units of the text around it, in its colour; its LaTeX is what is read aloud."""
+    latex, size = " ".join(html.unescape(text).split()), 16
+    drawn = ziamath.Latex(latex, size=size, color="currentColor", inline=inline)
+    width, height = drawn.getsize()
+    style = f"width:{width / size:.3f}em;height:{height / size:.3f}em"
+    if inline:
+        style += f";vertical-align:{drawn.getyofst() / size:.3f}em"
+    label = html.escape(latex, quote=True)
+    return re.sub(
+        r'^<svg(.*?) width="[^"]*" height="[^"]*"',
+        lambda match: f'<svg{match[1]} role="img" aria-label="{label}" style="{style}"',
+        drawn.svg(),
+    )
