@@ -44,6 +44,7 @@ def given(tmp_path, monkeypatch):
     state = {f"fc{i}.{name}": w for i, part in ((3, decoder[0]), (4, decoder[2]))
              for name, w in part.state_dict().items()}  # fmt: skip
     torch.save(state, "vae.pth")
+    exec(BLOCK.search(PAGES["docs/tutorials/onnx.md"])[2], {})  # writes decoder.onnx
     return {"__name__": "__main__", "decoder": decoder}
 
 

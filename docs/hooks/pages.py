@@ -1,4 +1,4 @@
-"""What MkDocs does to the pages beside Markdown: formulas, the house, the list of benchmarks."""
+"""What MkDocs does beside Markdown: formulas, the house, the list of benchmarks, checks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import ziamath
+from mkdocs.exceptions import PluginError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from checks import faults
 from house import house_svg, rooms_table
 
 # What pymdownx.arithmatex leaves of $...$ and $$...$$.
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+
+# Size of the letters drawn, and of what is 1em for them: those of the drawings are small.
+_SIZE, _EM = 16, 13.5
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -51,15 +56,20 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 def _formula(text: str, *, inline: bool) -> str:
     """An SVG in units of the text around it, in its colour; its LaTeX is what is read aloud."""
-    latex, size = " ".join(html.unescape(text).split()), 16
-    drawn = ziamath.Latex(latex, size=size, color="currentColor", inline=inline)
-    width, height = drawn.getsize()
-    style = f"width:{width / size:.3f}em;height:{height / size:.3f}em"
-    if inline:
-        style += f";vertical-align:{drawn.getyofst() / size:.3f}em"
+    latex = " ".join(html.unescape(text).split())
+    drawn = ziamath.Latex(latex, size=_SIZE, color="currentColor", inline=inline)
     label = html.escape(latex, quote=True)
-    return re.sub(
-        r'^<svg(.*?) width="[^"]*" height="[^"]*"',
-        lambda match: f'<svg{match[1]} role="img" aria-label="{label}" style="{style}"',
-        drawn.svg(),
-    )
+
+    def sized(match: re.Match[str]) -> str:
+        width, height = (f"{float(size) / _EM:.3f}em" for size in match.groups())
+        style = f"width:{width};height:{height};vertical-align:{drawn.getyofst() / _EM:.3f}em"
+        return f'<svg role="img" aria-label="{label}" style="{style}"'
+
+    return re.sub(r'^<svg[^>]*? width="(\S*)" height="(\S*)"', sized, drawn.svg())
+
+
+def on_post_build(config: Any) -> None:
+    """Fail if the site asks anything of another host, or has a broken link."""
+    found = faults(Path(config["site_dir"]))
+    if found:
+        raise PluginError("\n".join(found))
