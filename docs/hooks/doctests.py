@@ -1,4 +1,4 @@
-"""Doctests in docstrings are shown as code: to Markdown, ``>>>`` would be a quotation."""
+"""Docstrings as Markdown: to it ``>>>`` would be a quotation, and ``::`` is nothing special."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import griffe
 
 _DOCTEST = re.compile(r"^>>> .*?(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
-_LITERAL = re.compile(r"(?:^|(?<=\n\n))((?: {4}.*\n?|\n(?= {4}))+)", re.MULTILINE)
+_MARK = re.compile(r"^::$|(?<=\S:):$", re.MULTILINE)  # before an indented block
 
 
 class Doctests(griffe.Extension):
-    """Fences every doctest."""
+    """Fences every doctest, and takes the mark of literal blocks away."""
 
     def on_instance(self, *, obj: Any, **kwargs: Any) -> None:
         """Change the docstring before it is parsed."""
         if obj.docstring:
             text = _DOCTEST.sub(lambda match: f"```pycon\n{match[0]}\n```", obj.docstring.value)
-            obj.docstring.value = text
+            obj.docstring.value = _MARK.sub("", text)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import sys
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
-_WIDTH, _FLOOR, _ROOM, _TALL = 760, 74, 104, 34
+_WIDTH, _FLOOR, _ROOM, _TALL = 760, 78, 108, 34
 
 
 def imports_of(source: Path) -> dict[str, set[str]]:
@@ -57,43 +58,70 @@ def _needed(rooms: dict[str, set[str]]) -> dict[str, set[str]]:
     }
 
 
-def _places(floors: list[list[str]], needed: dict[str, set[str]]) -> dict[str, tuple[float, float]]:
-    """The middle of each room: on its floor near what it uses and what uses it."""
-    near = {room: needed[room] | {r for r in needed if room in needed[r]} for room in needed}
-    across = dict.fromkeys(needed, _WIDTH / 2)
-    for _ in range(20):
-        for floor in floors:
-            wanted = {
-                room: sum(across[other] for other in near[room]) / max(len(near[room]), 1)
-                for room in floor
-            }
-            step = _WIDTH / len(floor)
-            for index, room in enumerate(sorted(floor, key=lambda room: (wanted[room], room))):
-                across[room] = step * (index + 0.5)
-    return {
-        room: (across[room], 30 + (len(floors) - 1 - height) * _FLOOR)
-        for height, floor in enumerate(floors)
-        for room in floor
-    }
+def _routes(rooms: dict[str, set[str]], level: dict[str, int]) -> list[list[str]]:
+    """Each arrow as the points that it goes through: a gap on every floor between its ends."""
+    return [
+        [room, *(f"{room}>{other}@{i}" for i in range(level[room] - 1, level[other], -1)), other]
+        for room, others in sorted(rooms.items())
+        for other in sorted(others)
+    ]
+
+
+def _across(floors: list[list[str]], routes: list[list[str]]) -> dict[str, float]:
+    """Where each room and gap stands on its floor: near what it is joined to, above and below."""
+    level = {room: height for height, floor in enumerate(floors) for room in floor}
+    near: dict[str, list[str]] = {room: [] for room in level}
+    for route in routes:
+        for height, point in enumerate(reversed(route), level[route[-1]]):
+            if point not in level:
+                level[point] = height
+        for one, two in pairwise(route):
+            near.setdefault(one, []).append(two)
+            near.setdefault(two, []).append(one)
+    across = dict.fromkeys(level, _WIDTH / 2)
+    for _ in range(60):
+        for height in range(len(floors)):
+            points = [point for point in level if level[point] == height]
+            wanted = {p: sum(across[q] for q in near[p]) / max(len(near[p]), 1) for p in points}
+            points.sort(key=lambda point: (wanted[point], point))
+            sizes = [_ROOM + 24 if point in floors[height] else 22 for point in points]
+            left = (_WIDTH - sum(sizes)) / 2
+            for point, size in zip(points, sizes, strict=True):
+                across[point] = left + size / 2
+                left += size
+    return across
 
 
 def house_svg(source: Path) -> str:
     """The drawing, with colours of the page that it stands on."""
     rooms = imports_of(source)
-    floors, needed = floors_of(rooms), _needed(rooms)
-    place = _places(floors, needed)
+    floors = floors_of(rooms)
+    level = {room: height for height, floor in enumerate(floors) for room in floor}
+    routes = _routes(_needed(rooms), level)
+    across = _across(floors, routes)
+
+    def y(height: int) -> float:
+        return 30 + (len(floors) - 1 - height) * _FLOOR
+
     arrows = ""
-    for room, others in sorted(needed.items()):
-        for other in sorted(others):
-            (x, y), (u, v) = place[room], place[other]
-            y, v = y + _TALL / 2, v - _TALL / 2 - 5
-            bend = (v - y) / 2
-            arrows += f'<path d="M{x:.0f} {y:.0f}C{x:.0f} {y + bend:.0f} {u:.0f} {v - bend:.0f} '
-            arrows += f'{u:.0f} {v:.0f}" marker-end="url(#tip)"/>'
+    for route in routes:
+        x, top = across[route[0]], y(level[route[0]]) + _TALL / 2
+        path = f"M{x:.0f} {top:.0f}"
+        for step, point in enumerate(route[1:], 1):
+            last = point == route[-1]
+            u, middle = across[point], y(level[route[0]] - step)
+            v = middle - _TALL / 2 - (5 if last else 0)
+            bend = (v - top) / 2
+            path += f"C{x:.0f} {top + bend:.0f} {u:.0f} {v - bend:.0f} {u:.0f} {v:.0f}"
+            path += "" if last else f"V{middle + _TALL / 2:.0f}"
+            x, top = u, middle + _TALL / 2
+        arrows += f'<path d="{path}" marker-end="url(#tip)"/>'
     boxes = "".join(
-        f'<rect x="{x - _ROOM / 2:.0f}" y="{y - _TALL / 2:.0f}" width="{_ROOM}" height="{_TALL}" '
-        f'rx="4"/><text x="{x:.0f}" y="{y + 5:.0f}">{escape(room)}</text>'
-        for room, (x, y) in place.items()
+        f'<rect x="{across[room] - _ROOM / 2:.0f}" y="{y(height) - _TALL / 2:.0f}" '
+        f'width="{_ROOM}" height="{_TALL}" rx="4"/>'
+        f'<text x="{across[room]:.0f}" y="{y(height) + 5:.0f}">{escape(room)}</text>'
+        for height, floor in enumerate(floors)
+        for room in floor
     )
     text = "; ".join(f"floor {i}: {', '.join(floor)}" for i, floor in enumerate(floors))
     return (
