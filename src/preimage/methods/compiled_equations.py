@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.lp.block import Matrix, equilibrate, room_for_matrix
 from preimage.lp.compiled import compiled, entry
+from preimage.lp.matrix import Matrix, equilibrate, room_for_matrix
 from preimage.lp.normal import (
     Rows,
     cholesky,
