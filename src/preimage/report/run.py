@@ -78,6 +78,7 @@ def write_run(
     settings: Mapping[str, Any],
     sensing: Any = None,
     seconds: float = math.nan,
+    picture: str | None = None,
 ) -> dict[str, Any]:
     """Write an inversion into a folder, for ``report_html`` and for other programs.
 
@@ -90,6 +91,7 @@ def write_run(
             and noise under ``"method"`` and ``"noise"``.
         sensing: As given to ``preimage.invert``.
         seconds: What the inversion took.
+        picture: Path of a picture of it, for readers of the summary.
 
     Returns:
         The summary, as it stands in summary.json, but with NaN where that has null.
@@ -108,7 +110,7 @@ def write_run(
         arrays["mask"] = checked.mask
     if checked.sensing is not None:
         arrays["measured"] = outputs_of(checked.measured(generator), latent)
-    summary = _summary(generator, inversion, settings, seconds)
+    summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in arrays.items():
