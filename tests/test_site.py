@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import preimage
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 
@@ -26,6 +28,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert theory.count('role="img" aria-label=') > 50  # formulas are drawn
     assert "arithmatex" not in theory
     assert 'class="house"' in (tmp_path / "site" / "contributing" / "index.html").read_text()
+    reference = "".join(p.read_text() for p in (tmp_path / "site" / "reference").rglob("*.html"))
+    documented = {
+        name.rpartition(".")[2] for name in re.findall(r'id="(preimage\.[^"]+)"', reference)
+    }
+    assert set(preimage.__all__) <= documented
 
 
 @pytest.mark.parametrize(

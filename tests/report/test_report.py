@@ -275,7 +275,7 @@ def test_certificates_worst_first(tmp_path):
         "ambiguous", "infeasible", "unique",
     ]  # fmt: skip
     assert "−∞" in page
-    assert "a ray" in page
+    assert "ambiguous, distance a ray" in page
     with pytest.raises(preimage.InputError, match="latent size 2"):
         report_html(tmp_path, generator=preimage.from_arrays([np.eye(3)]))
     with pytest.raises(preimage.InputError, match="another network"):

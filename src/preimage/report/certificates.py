@@ -203,12 +203,14 @@ def _end(value: float) -> str:
 
 
 def _distance(sample: _Sample) -> str:
+    if sample.ray:
+        return "a ray"
     return number(sample.distance) if sample.verdict in ("unique", "ambiguous") else "–"
 
 
 def _table(found: Sequence[_Sample]) -> str:
     lines = [
-        (s.name, s.index, s.verdict, "a ray" if s.ray else _distance(s), number(s.resolution),
+        (s.name, s.index, s.verdict, _distance(s), number(s.resolution),
          number(s.noise), *(("–", "–") if s.empty else
          (_end(float(np.median(s.half_width))), _end(float(np.max(s.half_width))))),
          s.branches, s.reason)
@@ -236,19 +238,40 @@ def _figure(sample: _Sample, generator: Generator | None, seen: Array | None) ->
 
 
 def _intervals(sample: _Sample) -> str:
-    """Bars from ``lower`` to ``upper``, around the witness if there is one, and a table."""
+    """The intervals as a drawing, and below it as a table."""
+    half, known = sample.half_width, sample.witnesses[:1]
+    text = (
+        f"Intervals of {len(half)} coordinates"
+        f"{' around the witness' if known else ', no witness known'}: median half-width "
+        f"{_end(float(np.median(half)))}, widest {_end(float(half.max()))}"
+    )
+    lines = [
+        (f"z{i}", _end(float(low)), _end(float(high)), _end(float(high - low)),
+         *(number(float(code[i])) for code in known))
+        for i, (low, high) in enumerate(zip(sample.lower, sample.upper, strict=True))
+    ]  # fmt: skip
+    columns = ("coordinate", "lower", "upper", "width", *("witness" for _ in known))
+    listed = wide_table(f"Intervals of sample {sample.index}", columns, lines)
+    return (
+        f'{_chart(sample, text)}<details><summary class="soft">{text}</summary>{listed}</details>'
+    )
+
+
+def _chart(sample: _Sample, text: str) -> str:
+    """Bars from ``lower`` to ``upper``, around the witness if there is one."""
     centre = sample.witnesses[0] if sample.witnesses else np.zeros(len(sample.lower))
     below, above, *others = (
         end - centre for end in (sample.lower, sample.upper, *sample.witnesses[1:2])
     )
     ends = np.concatenate([below, above, *others, [0.0]])
     low, high = ends[np.isfinite(ends)].min(), ends[np.isfinite(ends)].max()
-    span, tall, left = (high - low) or 1.0, 130, 90
+    low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
+    tall, left = 130, 90
     step = (600 - left) / len(centre)
 
     def y(value: float) -> float:
         # An interval without an end goes to the edge.
-        return float(10 + tall * (1 - (np.clip(value, low, high) - low) / span))
+        return float(10 + tall * (1 - (np.clip(value, low, high) - low) / (high - low)))
 
     bars, dots = "", ""
     for i in range(len(centre)):
@@ -260,24 +283,13 @@ def _intervals(sample: _Sample) -> str:
         for other in others:
             radius = min(3.5, 0.25 * step)
             dots += f'<circle cx="{x:.1f}" cy="{y(other[i]):.1f}" r="{radius:.1f}"/>'
-    half = sample.half_width
-    text = (
-        f"Intervals of {len(half)} coordinates: median half-width "
-        f"{_end(float(np.median(half)))}, widest {_end(float(half.max()))}"
-    )
-    lines = [
-        (f"z{i}", *(_end(float(v)) for v in (*ends_of, ends_of[1] - ends_of[0])),
-         *(number(float(code[i])) for code in sample.witnesses[:1]))
-        for i, ends_of in enumerate(zip(sample.lower, sample.upper, strict=True))
-    ]  # fmt: skip
-    columns = ("coordinate", "lower", "upper", "width", "witness")[: 4 + len(sample.witnesses[:1])]
+    highest = number(high) if np.isfinite(above).all() else "∞"
+    lowest = number(low) if np.isfinite(below).all() else "−∞"
     return (
         f'<svg role="img" aria-label="{text}" viewBox="0 0 600 150" width="600">'
         f'<path d="M{left} {y(0.0):.1f}H600" stroke="var(--soft)"/>'
         f'<g fill="var(--bar)">{bars}</g>'
         f'<g fill="var(--ground)" stroke="var(--ink)" stroke-width="1.5">{dots}</g>'
-        f'<text x="{left - 8}" y="20" text-anchor="end">{high:+.2g}</text>'
-        f'<text x="{left - 8}" y="{tall + 12}" text-anchor="end">{low:+.2g}</text></svg>'
-        f'<details><summary class="soft">{text}</summary>'
-        f"{wide_table(f'Intervals of sample {sample.index}', columns, lines)}</details>"
+        f'<text x="{left - 8}" y="20" text-anchor="end">{highest}</text>'
+        f'<text x="{left - 8}" y="{tall + 12}" text-anchor="end">{lowest}</text></svg>'
     )

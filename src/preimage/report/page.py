@@ -45,7 +45,7 @@ vertical-align:top}td:last-child{overflow-wrap:anywhere;min-width:9rem}
 summary{cursor:pointer}:focus-visible{outline:3px solid var(--bar);outline-offset:2px}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:1rem}
 figure{margin:0 0 1rem;break-inside:avoid}.samples figure{margin:0}
-figure img{margin-right:.25rem;print-color-adjust:exact;
+figure img{margin-right:.25rem;outline:1px solid var(--line);print-color-adjust:exact;
 background:repeating-linear-gradient(45deg,#b36b00 0 2px,#ffd591 2px 6px)}
 svg{max-width:100%;height:auto}svg text{fill:var(--ink);font-size:14px}
 @media (max-width:40rem){svg text{font-size:26px}td,th{padding-right:.6rem;font-size:.875rem}}
