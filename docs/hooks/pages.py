@@ -1,4 +1,4 @@
-"""What MkDocs does beside Markdown: formulas, the house, the list of benchmarks, checks."""
+"""What MkDocs does beside Markdown: formulas, the house, the commands, benchmarks, checks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mkdocs.exceptions import PluginError
 sys.path.insert(0, str(Path(__file__).parent))
 
 from checks import faults
+from commands import commands_markdown
 from house import house_svg, rooms_table
 
 # What pymdownx.arithmatex leaves of $...$ and $$...$$.
@@ -25,11 +26,13 @@ _SIZE, _EM = 16, 13.5
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Put the house, and links to the benchmark pages that there are, where comments ask for it."""
+    """Put the house, the commands and links to benchmark pages where comments ask for them."""
     if "<!-- house -->" in markdown:
         source = Path(config["config_file_path"]).parent / "src" / "preimage"
         drawn = house_svg(source) + "\n\n" + rooms_table(source)
         markdown = markdown.replace("<!-- house -->", drawn)
+    if "<!-- commands -->" in markdown:
+        markdown = markdown.replace("<!-- commands -->", commands_markdown())
     if "<!-- benchmarks -->" in markdown:
         markdown = markdown.replace("<!-- benchmarks -->", _benchmarks(files))
     return markdown
