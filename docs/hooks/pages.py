@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-import ziamath
 from mkdocs.exceptions import PluginError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checks import faults
 from commands import commands_markdown
 from house import house_svg, rooms_table
+
+with warnings.catch_warnings():  # it warns of how it finds its own font
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ziamath
 
 # What pymdownx.arithmatex leaves of $...$ and $$...$$.
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
