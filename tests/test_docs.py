@@ -1,13 +1,15 @@
 """Documentation that runs: every code block, top to bottom, page by page, in an empty folder."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
-from typer.testing import CliRunner
 
 import preimage
 from preimage.cli import app
@@ -18,9 +20,19 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WITH_CODE = {name: BLOCK.findall(text) for name, text in PAGES.items() if BLOCK.search(text)}
+WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
 # Their arguments are checked, and they are not run: they take minutes, a cluster or a browser.
 LONG = {"demo", "experiment", "train", "app"}
+# What a page takes as given, on its first line.
+GIVEN = {
+    "README.md": "from torch import nn; decoder = nn.Sequential(nn.Linear(5, 90), nn.Sigmoid())"
+}
+RUN = (
+    "import typer.testing, preimage.cli\n"
+    "def _run(*arguments):\n"
+    "    found = typer.testing.CliRunner().invoke(preimage.cli.app, arguments)\n"
+    "    assert found.exit_code in (0, 1), found.output\n"
+)
 
 
 def commands(block):
@@ -29,39 +41,58 @@ def commands(block):
     return [words[1:] for words in lines if words[:1] == ["preimage"]]
 
 
+def as_program(name):
+    """The page without its prose, each line of Python where it was; commands become calls."""
+    text = PAGES[name]
+    lines = [""] * (text.count("\n") + 1)
+    for match in BLOCK.finditer(text):
+        kind, block = match.groups()
+        first = text[: match.start(2)].count("\n")
+        if kind == "python":
+            lines[first : first + block.count("\n")] = block.splitlines()
+        else:
+            wanted = [a for a in commands(block) if a[0] not in LONG and "--scheduler" not in a]
+            lines[first] = "; ".join(f"_run{tuple(arguments)}" for arguments in wanted)
+    lines[0] = f"exec({RUN!r}); {GIVEN.get(name, '')}"
+    return "\n".join(lines) + "\n"
+
+
 @pytest.fixture
-def given(tmp_path, monkeypatch):
-    """What the README takes as given: an empty folder with a decoder in several forms, and data."""
+def folder(tmp_path, monkeypatch):
+    """Empty but for what the README takes as given: a decoder in several forms, and data."""
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    decoder = torch.nn.Sequential(
-        torch.nn.Linear(5, 30), torch.nn.ReLU(), torch.nn.Linear(30, 90), torch.nn.Sigmoid()
-    )
-    generator = preimage.from_torch(decoder)
+    layers = torch.nn.Linear(5, 30), torch.nn.ReLU(), torch.nn.Linear(30, 90), torch.nn.Sigmoid()
+    generator = preimage.from_torch(torch.nn.Sequential(*layers))
     preimage.save(generator, "decoder.safetensors")
     np.save("images.npy", generator(np.random.default_rng(0).standard_normal((4, 5))))
-    state = {f"fc{i}.{name}": w for i, part in ((3, decoder[0]), (4, decoder[2]))
-             for name, w in part.state_dict().items()}  # fmt: skip
-    torch.save(state, "vae.pth")
+    named = {"fc3": layers[0], "fc4": layers[2]}
+    torch.save({f"{n}.{k}": w for n, f in named.items() for k, w in f.state_dict().items()},
+               "vae.pth")  # fmt: skip
     exec(BLOCK.search(PAGES["docs/tutorials/onnx.md"])[2], {})  # writes decoder.onnx
-    return {"__name__": "__main__", "decoder": decoder}
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
-def test_every_block_runs(name, given):
-    """A block that raises, warns or exits with bad input fails; line numbers are the page's."""
+def test_every_block_runs(name, folder):
+    """A page fails if it raises, warns or gives a command bad input; the line is the page's."""
     for match in BLOCK.finditer(PAGES[name]):
-        kind, block = match.groups()
-        if kind == "python":
-            line = PAGES[name][: match.start(2)].count("\n")
-            exec(compile("\n" * line + block, name, "exec"), given)
-            continue
-        for arguments in commands(block):
-            check_arguments(arguments)
-            if arguments[0] not in LONG and "--scheduler" not in arguments:
-                result = CliRunner().invoke(app, arguments)
-                assert result.exit_code in (0, 1), f"{arguments}: {result.output}"
+        if match[1] == "sh":
+            for arguments in commands(match[2]):
+                check_arguments(arguments)
+    program = as_program(name)
+    if not program.split("\n", 1)[1].strip():
+        return  # commands that take long, and nothing else
+    path = folder / "page.py"
+    path.write_text(program, encoding="utf-8")
+    strict = ["-W", "error::UserWarning", "-W", "error::RuntimeWarning"]
+    source = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *strict, path.name], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def check_arguments(arguments):
