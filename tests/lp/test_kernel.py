@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from preimage import lp
 from preimage.activation import Slab
 from preimage.generator import Layer
 from preimage.layer_program import LayerProgram, layer_program
-from preimage.lp import Outcome, kernel
+from preimage.lp import Outcome, kernel, matrix
 
 SLACKS = ["shared", "own", "none"]
 DOMAINS = [(-np.inf, np.inf), (0.0, np.inf), (-2.0, 3.0)]
@@ -251,6 +252,24 @@ def test_bits_do_not_depend_on_company_or_threads(slack, many, shape):
 def test_sizes_around_whole_tiles(shape, slack):
     """Claim: padding is invisible; values are those of HiGHS and the kernel leaves none open."""
     program = kernel.take(batch_of(*shape, slack, 5, False), [0, 2, 3, 4])
+    solution = lp.solve(program, "kernel")
+    assert not solution.fallback.any()
+    right = lp.solve(program, "highs")
+    np.testing.assert_allclose(solution.value, right.value, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("slack", SLACKS)
+def test_matrices_of_few_entries_take_the_way_of_lists(slack):
+    """Claim: the entries' lists give HiGHS's values, and the proof is that of the dense way."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(300, 64)) * (rng.random((300, 64)) < 0.05)
+    weight[np.arange(64), np.arange(64)] = 1.0
+    assert matrix.entries_worth_listing(weight) == np.count_nonzero(weight)
+    layer = Layer(sparse.csr_array(weight))
+    z = np.maximum(rng.normal(size=(4, 64)), 0)
+    x = layer(z) + rng.uniform(-0.01, 0.01, size=(4, 300))
+    norm = {"shared": "linf", "own": "l1", "none": "relaxed"}[slack]
+    program = layer_program(layer, x, np.full(4, 0.01), norm, (0.0, np.inf))
     solution = lp.solve(program, "kernel")
     assert not solution.fallback.any()
     right = lp.solve(program, "highs")

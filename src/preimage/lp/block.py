@@ -32,7 +32,7 @@ def solve_block(
     """
     n, k = weight.shape[1:]
     many = len(shared_matrix.row) == 0
-    matrix = room_for_matrix(n, k) if many else shared_matrix
+    matrix = room_for_matrix(n, k, 0) if many else shared_matrix
     m = len(matrix.row)
     work, sides = new_scratch(m, k), new_sides(m, k)
     at, step, other = new_point(m, k), new_point(m, k), new_point(m, k)
@@ -44,6 +44,8 @@ def solve_block(
         matrix.columns,
         matrix.table,
         np.arange(m),
+        matrix.first,
+        matrix.place,
         np.zeros(m),
         np.zeros(m),
         m,

@@ -174,11 +174,12 @@ def _run(
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
     many = program.weight.ndim == 3
-    scaled = matrix.room_for_matrix(0 if many else n, k)
+    weight = np.require(program.weight, requirements=["C", "W"])
     if many:
-        weight = np.require(program.weight, requirements=["C", "W"])
+        scaled = matrix.room_for_matrix(0, k, 0)
     else:
-        matrix.equilibrate(np.require(program.weight, requirements=["C", "W"]), scaled)
+        scaled = matrix.room_for_matrix(n, k, matrix.entries_worth_listing(weight))
+        matrix.equilibrate(weight, scaled)
         weight = np.empty((1, n, k))  # only its shape is asked for
     z, lower, upper = np.empty((batch, k)), np.empty((batch, n)), np.empty((batch, n))
     verdict, steps = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)

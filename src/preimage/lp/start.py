@@ -43,6 +43,8 @@ def least_squares(rows: Rows, sides: Sides, work: Scratch, z: Array) -> None:
         rows.columns,
         rows.table,
         rows.origin,
+        rows.first,
+        rows.place,
         rows.upper_rate,
         rows.lower_rate,
         m,
