@@ -141,7 +141,8 @@ def certificates_page(
             "Samples, worst first": note(
                 f"{len(worst)} of {len(found)}. Bars: how far from the witness, a code that "
                 "explains the observation, each coordinate of any other can lie. Dots: a second "
-                "such code."
+                "such code. Pictures, with the network and the observations: what was observed, "
+                "outputs of these codes, and the difference from the first."
             )
             + "".join(_figure(sample, generator, seen) for sample in worst),
             "All samples": _table(found),
