@@ -33,6 +33,7 @@ FLOORS = [
     "adapters",
     "report",
     "demo",
+    "app",
     "experiments",
     "cli",
 ]
@@ -50,6 +51,7 @@ HEAVY = {
     "zarr",
     "pandas",
     "sklearn",
+    "gradio",
 }
 
 
@@ -76,8 +78,8 @@ def test_heavy_packages_wait_until_they_are_needed():
     assert not HEAVY & set(loaded.stdout.split())
 
 
-def test_no_module_of_the_command_is_long():
-    for path in (ROOT / "cli").glob("*.py"):
+def test_no_module_of_the_command_or_the_page_is_long():
+    for path in [*(ROOT / "cli").glob("*.*"), *(ROOT / "app").glob("*.*")]:
         assert len(path.read_text().splitlines()) <= 400, path
 
 
