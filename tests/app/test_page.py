@@ -194,3 +194,13 @@ def test_the_default_inversion_takes_two_seconds(visit):
         assert visit.locator("#pictures figure").count() >= 2
         visit.wait_for_selector("#verdict .chip")
     assert min(seconds) <= 2.0
+
+
+def test_a_port_that_is_taken_is_one_line(address):
+    port = address.rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "preimage", "app", "--no-browser", "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert port in done.stderr
