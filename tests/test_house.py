@@ -52,6 +52,7 @@ HEAVY = {
     "pandas",
     "sklearn",
     "gradio",
+    "deepinv",
 }
 
 
