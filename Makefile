@@ -51,7 +51,7 @@ figures: .venv/installed-test
 	$(BIN)/preimage experiment all --scale $(SCALE) --out $(if $(filter quick,$(SCALE)),docs/gallery,figures-$(SCALE))
 
 docs: .venv/installed-docs
-	$(BIN)/mkdocs build --strict --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 clean:
 	rm -rf .venv demo-output site

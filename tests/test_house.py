@@ -11,6 +11,7 @@ ROOT = Path(preimage.__file__).parent
 # Each room may import those before it.
 FLOORS = [
     "errors",
+    "threads",
     "pixels",
     "notebook",
     "activation",

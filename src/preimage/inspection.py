@@ -11,6 +11,7 @@ from preimage.activation import activation_name
 from preimage.generator import Generator
 
 _DRAWS = 1000
+_ENTRIES = 2**24  # numbers of all draws and layers together: fewer draws of a large network
 _RANK_DRAWS = 10  # a Jacobian is larger than an output
 
 
@@ -49,7 +50,8 @@ class Inspection:
 
 def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
     """Draw codes from N(0, I) and count, layer by layer, what an inversion would know."""
-    latent = np.random.default_rng(seed).standard_normal((_DRAWS, generator.latent_size))
+    draws = min(max(_ENTRIES // sum(generator.sizes), _RANK_DRAWS), _DRAWS)
+    latent = np.random.default_rng(seed).standard_normal((draws, generator.latent_size))
     layers = []
     for index, (layer, a) in enumerate(
         zip(generator.layers, generator.preactivations(latent), strict=True)
@@ -71,7 +73,7 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
     k = generator.latent_size
     return Inspection(
         tuple(layers),
-        f"Active rows: outputs that determine their pre-activation, over {_DRAWS} draws of "
+        f"Active rows: outputs that determine their pre-activation, over {draws} draws of "
         "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
         "ReLU outputs, whose zeros help.\n"
         "Under noise, rows whose output is within the noise do not count.",

@@ -86,9 +86,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
     low, high = tree.hull(problem.witnesses[0] if problem.witnesses else None)
     verdict, distance, reason = _verdict(problem, low, high, stopped)
     box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
-    noise = hexed(problem.noise)
-    seen = hashlib.sha256(checker.pack(problem.x.tolist())).hexdigest()
-    bound_to = checker.seal([digest, seen, noise, box_record(box)])
+    bound_to = binding(digest, problem.x, hexed(problem.noise), box_record(box))
     smooth = isinstance(problem.activation, (Tanh, Sigmoid))
     wide = problem.noise + problem.rounding
     head = observed_interval(problem.activation, problem.x, wide) if smooth else None
@@ -99,6 +97,19 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
         problem.witnesses[:1], distance, problem.resolution, problem.ray, problem.noise,
         problem.rounding, box, head, tree, bound_to,
     )  # fmt: skip
+
+
+def binding(digest: str, x: Array, noise: str, box: list[list[str]] | None) -> str:
+    """What ties a claim to its question, as the checker computes it.
+
+    Args:
+        digest: Of the network, from ``exact_layers``.
+        x: (n,) the observation.
+        noise: As it stands in the certificate, and so is ``box``.
+        box: Both ends; None for none.
+    """
+    seen = hashlib.sha256(checker.pack(x.tolist())).hexdigest()
+    return str(checker.seal([digest, seen, noise, box]))
 
 
 def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[str, float, str]:

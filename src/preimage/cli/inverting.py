@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +23,6 @@ from preimage.cli.options import (
     load_network,
 )
 from preimage.cli.terminal import (
-    as_json_text,
     folder_at,
     number,
     print_json,
@@ -60,6 +56,7 @@ def invert(
 
     from preimage.cli.compilation import show_compilation
     from preimage.io.observations import load_observations
+    from preimage.report import write_run
 
     generator = load_network(network, layers, activation, head)
     values = np.atleast_2d(load_observations(observations))
@@ -69,16 +66,12 @@ def invert(
     seconds = time.perf_counter() - start
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
-    summary = _summary(generator, inversion, seconds) | {"settings": settings}
-    summary["sample_status"] = [str(status) for status in inversion.status]
-    images = inversion.reconstruct(generator)
     folder = folder_at(out)
-    np.save(folder / "observation.npy", values)
-    np.save(folder / "latent.npy", inversion.latent)
-    np.save(folder / "reconstruction.npy", images)
-    rows = {"observation": values[:SHOWN], method: images[:SHOWN]}
-    summary["picture"] = write_picture(rows, folder / "grid.png") if len(values) else None
-    (folder / "summary.json").write_text(as_json_text(summary) + "\n")
+    rows = {"observation": values[:SHOWN], method: inversion.reconstruct(generator)[:SHOWN]}
+    picture = write_picture(rows, folder / "grid.png") if len(values) else None
+    summary = write_run(
+        folder, generator, values, inversion, settings=settings, seconds=seconds, picture=picture
+    )
     if as_json:
         print_json(summary)
     else:
@@ -101,38 +94,6 @@ def invert_in_chunks(
     return preimage.Inversion.concatenate(parts)
 
 
-def _summary(
-    generator: preimage.Generator, inversion: preimage.Inversion, seconds: float
-) -> dict[str, Any]:
-    counts = {
-        str(status): {"samples": count, "message": status.message}
-        for status in preimage.Status
-        if (count := sum(found == status for found in inversion.status))
-    }
-    versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
-    return {
-        "versions": versions | {"python": platform.python_version()},
-        "generator": {"sizes": generator.sizes, "sha256": generator.digest},
-        "samples": len(inversion),
-        "status": counts,
-        "residual": _quantiles(inversion.residual),
-        "residual_max": _quantiles(inversion.residual_max),
-        "layers": [
-            {name: _quantiles(values)["median"] for name, values in report._asdict().items()}
-            for report in inversion.layers
-        ],
-        "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
-    }
-
-
-def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
-    import numpy as np
-
-    known = values[np.isfinite(values)]
-    marks = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
-    return {k: float(np.quantile(known, q)) if len(known) else math.nan for k, q in marks.items()}
-
-
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     typer.echo(f"{summary['samples']} samples, {number(summary['ms_per_sample'])} ms each")
     for status, entry in summary["status"].items():
@@ -146,15 +107,29 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `preimage invert` wrote.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="What invert or batch wrote, or a certificate's file."),
+    ],
     out: Annotated[Path | None, typer.Option(help="The file; by default DIR/report.html.")] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="NET", help="For its card, and for reconstructions.")
+    ] = None,
+    observations: Annotated[
+        Path | None, typer.Option(help="Of a store or a certificate, for their pictures.")
+    ] = None,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML file that shows a run: it holds its pictures and asks no network."""
+    """Write one HTML file that shows a result: it holds its pictures and asks no network."""
     from preimage.report import report_html
 
-    target = out or folder / "report.html"
-    target.write_text(report_html(folder), encoding="utf-8")
+    generator = None if network is None else load_network(network, layers, activation, head)
+    target = out or (path if path.is_dir() else path.parent) / "report.html"
+    page = report_html(path, generator=generator, observations=observations)
+    target.write_text(page, encoding="utf-8")
     print_json({"report": str(target)}) if as_json else typer.echo(f"Written: {target}")
 
 

@@ -54,8 +54,8 @@ class Race(NamedTuple):
 
 _ALL = Race(first=25, kept=1, then=0)
 _DRAWS = Race(first=6, kept=2, then=15)
-# Neighbours start so near to their minimum that four steps tell which of them lead anywhere.
-_NEIGHBOURS = Race(first=4, kept=1, then=8)
+# Neighbours start so near to their minimum that two steps tell which of them lead anywhere.
+_NEIGHBOURS = Race(first=2, kept=2, then=8)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Search:
         self.explained = np.maximum(0.5 * misfit.observation.explained**2, self.enough)
 
     def run(self, given: Array | None) -> Ends:
-        """From all starts, then around the answers."""
+        """From all starts, then around the answers, then to the end of the best."""
         method, k = self.method, self.misfit.generator.latent_size
         open_ = np.flatnonzero(self.best.loss > self.enough)
         first: Array = np.full((len(open_), k), np.nan) if given is None else given[open_]
@@ -208,7 +208,6 @@ class _Search:
             open_ = np.flatnonzero(self.best.loss > self.enough)
             starts = np.tile(draws[i : i + _WAVE], (len(open_), 1, 1))
             self._improve(open_, self._relaxed(open_, starts), _DRAWS)
-        self._polish()
         tried = np.zeros(len(self.best.z), dtype=np.int64)
         for _ in range(method.hops):
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
@@ -217,14 +216,10 @@ class _Search:
             self._improve(open_, self._flipped(open_, tried[open_]), _NEIGHBOURS)
             better = self.best.loss[open_] < before
             tried[open_] = np.where(better, 0, tried[open_] + _WAVE)
-        self._polish()
-        return self.best
-
-    def _polish(self) -> None:
-        """Go on from the best codes where they are not stationary."""
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.method.steps))
+        return self.best
 
     def _relaxed(self, open_: NDArray[np.intp], starts: Array) -> Array:
         """Every other start moved on the easier function: the two kinds fail on other samples."""
@@ -282,7 +277,7 @@ class _Search:
         return starts
 
 
-def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 30) -> Array:
+def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 10) -> Array:
     """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
 
     The step length is the line minimum for a linear network half of whose units are active in

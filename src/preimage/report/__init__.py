@@ -1,0 +1,53 @@
+"""One HTML file that shows a result: of ``preimage invert``, ``certify`` or ``batch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from preimage.batch.store import MANIFEST, open_store
+from preimage.errors import FormatError, InputError
+from preimage.generator import Generator
+from preimage.report.certificates import certificates_page, find_certificates
+from preimage.report.inversions import inversions_page
+from preimage.report.run import SUMMARY, read_run, write_run
+from preimage.report.stores import store_page
+
+__all__ = ["report_html", "write_run"]
+
+
+def report_html(
+    path: str | Path, *, generator: Generator | None = None, observations: Any = None
+) -> str:
+    """The report on what a command wrote, as one page.
+
+    Args:
+        path: A folder that ``preimage invert`` or ``write_run`` wrote, a store of ``preimage
+            batch``, or a certificate (or a folder of them).
+        generator: The network, for its card and the reconstructions; an inversion's folder holds
+            both already.
+        observations: Of a store or a certificate: a path or an array, for their pictures; of a
+            store only the rows that are drawn are read.
+
+    Returns:
+        HTML without a script or a link to anything outside itself.
+
+    Raises:
+        FormatError: Nothing that a report can be made of, or a damaged file.
+        StoreError: A damaged store.
+        InputError: Another network, or other observations, than those of the result.
+    """
+    path = Path(path)
+    if (path / SUMMARY).exists():
+        if observations is not None:
+            raise InputError(f"{path}: expected no observations, an inversion's folder holds them")
+        return inversions_page(read_run(path), generator)
+    if (path / MANIFEST).exists():
+        return store_page(open_store(path), generator, observations)
+    certificates = find_certificates(path)
+    if not certificates:
+        raise FormatError(
+            f"{path}: expected the output of `preimage invert` (summary.json), a store of "
+            "`preimage batch` (manifest.jsonl), or a certificate of `preimage certify`"
+        )
+    return certificates_page(certificates, generator, observations)

@@ -1,0 +1,197 @@
+"""A run: the folder that ``preimage invert`` writes and ``preimage report`` reads.
+
+::
+
+    summary.json        settings, versions, statuses, quantiles, what ``inspect`` says
+    observation.npy     (batch, m) as given
+    latent.npy          (batch, k)
+    reconstruction.npy  (batch, n) G(latent)
+    mask.npy            (batch, n), True where observed, if there was a mask
+    measured.npy        (batch, m) A G(latent), if there was another linear map
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preimage.errors import FormatError
+from preimage.generator import Generator
+from preimage.inversion import Inversion, Status, outputs_of
+from preimage.observation import check_observation
+from preimage.report.network import inspection_of
+
+Array = NDArray[np.float64]
+
+SUMMARY = "summary.json"
+_MARKS = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a folder holds.
+
+    Attributes:
+        summary: As ``write_run`` returns it.
+        observation: (batch, m); NaN where nothing was observed.
+        reconstruction: (batch, n); NaN where there is no code.
+        measured: (batch, m) what the reconstruction would have been observed as.
+    """
+
+    summary: Mapping[str, Any]
+    observation: Array
+    reconstruction: Array
+    measured: Array
+
+    @property
+    def residual(self) -> Array:
+        """(batch,) ``||y - A G(z)||_2`` over what was observed."""
+        return np.sqrt(np.sum(self._error**2, axis=1))
+
+    @property
+    def residual_max(self) -> Array:
+        """(batch,) ``||y - A G(z)||_inf`` over what was observed."""
+        return np.max(np.abs(self._error), axis=1, initial=0.0)
+
+    @property
+    def _error(self) -> Array:
+        # Without a code the error is unknown; where nothing was observed there is none.
+        error = self.observation - self.measured
+        return np.where(np.isnan(self.observation), 0.0, error)
+
+
+def write_run(
+    folder: str | Path,
+    generator: Generator,
+    observation: ArrayLike,
+    inversion: Inversion,
+    *,
+    settings: Mapping[str, Any],
+    sensing: Any = None,
+    seconds: float = math.nan,
+    picture: str | None = None,
+) -> dict[str, Any]:
+    """Write an inversion into a folder, for ``report_html`` and for other programs.
+
+    Args:
+        folder: Made if it is not there.
+        generator: The network.
+        observation: (m,) or (batch, m), as given to ``preimage.invert``.
+        inversion: What it returned.
+        settings: Shown as they are: the name of the network under ``"network"``, and the method
+            and noise under ``"method"`` and ``"noise"``.
+        sensing: As given to ``preimage.invert``.
+        seconds: What the inversion took.
+        picture: Path of a picture of it, for readers of the summary.
+
+    Returns:
+        The summary, as it stands in summary.json, but with NaN where that has null.
+
+    Raises:
+        InputError: Observations or sensing that do not fit the network.
+    """
+    checked, _ = check_observation(generator, observation, 0.0, sensing)
+    latent = np.atleast_2d(inversion.latent)
+    arrays: dict[str, NDArray[Any]] = {
+        "observation": np.atleast_2d(np.asarray(observation, dtype=np.float64)),
+        "latent": latent,
+        "reconstruction": outputs_of(generator, latent),
+    }
+    if checked.mask is not None:
+        arrays["mask"] = checked.mask
+    if checked.sensing is not None:
+        arrays["measured"] = outputs_of(checked.measured(generator), latent)
+    summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
+    (folder / SUMMARY).write_text(to_json(summary) + "\n", encoding="utf-8")
+    return summary
+
+
+def _summary(
+    generator: Generator, inversion: Inversion, settings: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    found = [Status(status) for status in np.atleast_1d(inversion.status)]
+    versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
+    return {
+        "settings": dict(settings),
+        "versions": versions | {"python": platform.python_version()},
+        "generator": {"sizes": generator.sizes, "sha256": generator.digest},
+        "samples": len(inversion),
+        "status": {
+            str(status): {"samples": found.count(status), "message": status.message}
+            for status in Status
+            if status in found
+        },
+        "sample_status": [str(status) for status in found],
+        "residual": _quantiles(inversion.residual),
+        "residual_max": _quantiles(inversion.residual_max),
+        "layers": [
+            {name: _quantiles(values)["median"] for name, values in report._asdict().items()}
+            for report in inversion.layers
+        ],
+        "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
+        "inspection": inspection_of(generator),
+    }
+
+
+def _quantiles(values: Any) -> dict[str, float]:
+    known = np.atleast_1d(values)
+    known = known[np.isfinite(known)]
+    return {k: float(np.quantile(known, q)) if len(known) else math.nan for k, q in _MARKS.items()}
+
+
+def to_json(value: Any) -> str:
+    """JSON that every reader takes: NaN and infinity become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_run(folder: Path) -> Run:
+    """Read a folder.
+
+    Raises:
+        FormatError: A file is missing, is damaged, or does not fit the others.
+    """
+
+    def array(name: str) -> NDArray[Any]:
+        found: NDArray[Any] = np.load(folder / f"{name}.npy", allow_pickle=False)
+        return found
+
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        seen, found = array("observation"), array("reconstruction")
+        measured = array("measured") if (folder / "measured.npy").exists() else found
+        mask = array("mask") if (folder / "mask.npy").exists() else np.ones(seen.shape, bool)
+        count = len(summary["sample_status"])
+        shapes = (seen.shape, measured.shape, mask.shape, (len(found), count))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{folder}: expected the output folder of `preimage invert` (summary.json, "
+            f"observation.npy, reconstruction.npy), got {error!r}"
+        ) from error
+    if seen.ndim != 2 or set(shapes[1:3]) != {seen.shape} or {len(found), count} != {len(seen)}:
+        raise FormatError(
+            f"{folder}: expected observation.npy and reconstruction.npy of one shape with a "
+            "status a sample (or, with a linear map, observation.npy and measured.npy), got "
+            f"{seen.shape}, {measured.shape} and {count} statuses"
+        )
+    return Run(summary, np.where(mask, seen, np.nan), found, measured)
