@@ -5,13 +5,18 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test slow lint types claims bench soundness faults fuzz figures docs clean
+.PHONY: demo test chromium slow lint types claims bench soundness faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
 
-test: .venv/installed-test
+test: .venv/installed-test chromium
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The tests of the page drive a browser. Where it cannot be had they fail, and say what to do.
+chromium:
+	@command -v chromium >/dev/null || if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; \
+	then apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; fi
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow

@@ -40,5 +40,23 @@ def test_plot_shows_both_rows(inverted):
         inversion.plot(generator, images[:2])
 
 
-def test_versions():
-    assert preimage.show_versions()["preimage"] == preimage.__version__
+def test_certificates_show_their_intervals():
+    """Claim: a table with every verdict, and a picture wherever there is a finite box."""
+    generator = preimage.from_arrays([np.random.default_rng(0).standard_normal((36, 3))])
+    images = generator(np.random.default_rng(1).standard_normal((2, 3)))
+    certificate = preimage.certify(generator, [*images, -np.ones(36)], noise=1e-3, box=4.0)
+    assert list(certificate.verdict) == ["unique", "unique", "infeasible"]
+    shown = certificate._repr_html_()
+    assert shown.count("<svg") == 2
+    assert shown.count("<rect") == shown.count("<circle") == 6
+    for verdict in certificate.verdict:
+        assert f"<td>{verdict}</td>" in shown
+    single = preimage.certify(generator, images[0], noise=1e-3, box=4.0)
+    assert single._repr_html_().count("<svg") == 1
+
+
+def test_versions(capsys):
+    assert preimage.show_versions() is None
+    shown = capsys.readouterr().out
+    assert f"preimage: {preimage.__version__}" in shown
+    assert f"numpy: {np.__version__}" in shown

@@ -1,4 +1,4 @@
-"""What notebooks show of generators and inversions: tables and thumbnails in HTML."""
+"""What notebooks show of generators, inversions and certificates: tables and thumbnails in HTML."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preimage.errors import MissingExtraError
 from preimage.pixels import picture
+
+Array = NDArray[np.float64]
 
 SHOWN = 6  # thumbnails, rows of a table
 PACKAGES = ("preimage", "numpy", "scipy", "numba", "highspy", "safetensors", "torch", "onnx",
@@ -61,6 +64,56 @@ def inversion_html(inversion: Any) -> str:
     return f"<div>{found}<p>{' '.join(strips)}</p></div>"
 
 
+def certificate_html(certificate: Any) -> str:
+    """A row a sample, what is undecided first, each with the intervals that hold every code."""
+    verdict = np.atleast_1d(certificate.verdict)
+    reason, distance = np.atleast_1d(certificate.reason), np.atleast_1d(certificate.distance)
+    lower, upper, witness = (
+        np.atleast_2d(part) for part in (certificate.lower, certificate.upper, certificate.witness)
+    )
+    shown = np.argsort(verdict != "undecided", kind="stable")[:SHOWN]
+    half = np.median(upper - lower, axis=1) / 2
+    rows = [(i, verdict[i], number(distance[i]), number(half[i]), reason[i]) for i in shown]
+    columns = ("sample", "verdict", "distance", "half-width, median", "reason")
+    caption = f"{certificate!r}" + (", undecided first" if len(verdict) > SHOWN else "")
+    boxes = [
+        f'<figure style="display:inline-block;margin:0 1em 0 0">{intervals}'
+        f"<figcaption>sample {i}</figcaption></figure>"
+        for i in shown
+        if (intervals := _intervals(lower[i], upper[i], witness[i]))
+    ]
+    return f"<div>{table(columns, rows, caption)}{''.join(boxes)}</div>"
+
+
+def _intervals(lower: Array, upper: Array, witness: Array) -> str:
+    """A bar a coordinate, from lower to upper, a dot where the witness is; nothing without ends."""
+    if not np.isfinite(lower + upper).all():
+        return ""
+    step, tall = 10, 100
+    reach = max(1.1 * float(np.abs([lower, upper]).max(initial=0.0)), 1e-300)
+
+    def height(value: float) -> float:
+        return float(tall / 2 * (1 - value / reach))
+
+    bars = []
+    for i, (low, high, z) in enumerate(zip(lower, upper, witness, strict=True)):
+        bars.append(
+            f'<rect x="{step * i + 2}" width="{step - 4}" y="{height(high):.2f}" '
+            f'height="{max(height(low) - height(high), 1.0):.2f}" fill="#4a90d9"/>'
+        )
+        if np.isfinite(z):
+            bars.append(
+                f'<circle cx="{step * (i + 0.5)}" cy="{height(z):.2f}" r="2" fill="currentColor"/>'
+            )
+    wide = step * len(lower)
+    return (
+        f'<svg role="img" aria-label="Intervals of {len(lower)} coordinates, from {number(-reach)} '
+        f'to {number(reach)}" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}">'
+        f'<line x2="{wide}" y1="{tall / 2}" y2="{tall / 2}" stroke="currentColor" opacity="0.4"/>'
+        f"{''.join(bars)}</svg>"
+    )
+
+
 def inversion_frame(inversion: Any) -> Any:
     """A ``pandas.DataFrame``: one row a sample.
 
@@ -80,16 +133,8 @@ def inversion_frame(inversion: Any) -> Any:
     return pandas.DataFrame(columns).rename_axis("sample")
 
 
-def show_versions() -> dict[str, str]:
-    """Versions of Python, the system and the packages that matter, for a bug report.
-
-    Returns:
-        Name to version; a package that is not installed is left out.
-
-    >>> import preimage
-    >>> preimage.show_versions()["preimage"] == preimage.__version__
-    True
-    """
+def versions() -> dict[str, str]:
+    """Versions of Python, the system and the packages that matter; what is missing is left out."""
     found = {"python": platform.python_version(), "system": platform.platform()}
     for name in PACKAGES:
         try:
@@ -97,3 +142,11 @@ def show_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def show_versions() -> None:
+    """Print versions of Python, the system and the packages that matter, for a bug report."""
+    found = versions()
+    width = max(map(len, found))
+    for name, number_ in found.items():
+        print(f"{name:>{width}}: {number_}")  # noqa: T201  (it is asked to)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from preimage.certify.proof import Node, hexed, hexed_all
 from preimage.enclosure.network import Array
 from preimage.io.guard import write_bytes
+from preimage.notebook import certificate_html
 
 VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")
 
@@ -151,6 +152,9 @@ class Certificate:
         counts = [f"{sum(c.verdict == name for c in self.claims)} {name}" for name in VERDICTS]
         shown = ", ".join(text for text in counts if not text.startswith("0 "))
         return f"Certificate({len(self)} samples: {shown or 'none'})"
+
+    def _repr_html_(self) -> str:
+        return certificate_html(self)
 
 
 def verdict_counts(certificate: Certificate) -> dict[str, int]:

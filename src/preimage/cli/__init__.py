@@ -17,6 +17,7 @@ from preimage.errors import PreimageError
 # In the order in which --help lists them.
 _COMMANDS = (
     showing.demo,
+    showing.app,
     networks.inspect,
     inverting.invert,
     inverting.report,

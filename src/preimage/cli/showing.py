@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli.options import Json
+from preimage.cli.options import ActivationName, Head, Json, Layers, Network, load_network
 from preimage.cli.terminal import (
     folder_at,
     number,
@@ -76,6 +77,30 @@ def _print_scores(title: str, scores: Sequence[Any]) -> None:
         rows.append((method, *(number(n) for n in numbers), str(failures), time))
     print_table(title, columns, rows)
     typer.echo("error: ||z - z*|| / ||z*||; residual: ||x - G(z)||; ms: per sample\n")
+
+
+def app(
+    network: Network = "mnist-20-60-784",
+    port: Annotated[int | None, typer.Option(help="By default a free one from 7860 on.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+) -> None:
+    """Play with inversion on a page that only this machine can see (needs the web extra)."""
+    from preimage.app import page
+    from preimage.cli.compilation import show_compilation
+
+    generator = load_network(network, layers, activation, head)
+    shown = page.build(generator, Path(network).name)
+    with show_compilation():
+        page.warm_up(generator)
+    page.serve(shown, port=port, browser=browser)
+    typer.echo(f"{shown.local_url} until Ctrl-C")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        shown.close(verbose=False)
 
 
 def experiment(

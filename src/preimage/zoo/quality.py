@@ -155,7 +155,7 @@ def batches(
 ) -> Iterator[torch.Tensor]:
     """Shuffled batches of every epoch, with a progress bar."""
     import torch
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     size = min(size, len(images))
     steps = len(images) // size

@@ -1,0 +1,122 @@
+"""Inversion as a reconstructor of DeepInverse (extra ``deepinv``).
+
+DeepInverse takes any module with ``forward(y, physics)``, so that this room needs torch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import InputError, MissingExtraError
+from preimage.generator import Generator
+from preimage.invert import invert
+from preimage.methods import Method
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("torch", "deepinv") from error
+
+Array = NDArray[np.float64]
+
+# Physics of up to this many entries become a matrix, which every method takes.
+_MATRIX_ENTRIES = 2**24
+
+
+class PreimageReconstructor(torch.nn.Module):
+    """Images from measurements: the output of the code that explains them best.
+
+    ``forward(y, physics)`` inverts ``A G``, where A is the physics' linear map. No gradient flows.
+
+    Args:
+        generator: The network; its outputs are images, flattened.
+        image_shape: Of one image, such as (1, 28, 28).
+        method: As in ``preimage.invert``.
+        noise: As in ``preimage.invert``.
+
+    Raises:
+        InputError: Images of another size than the generator's outputs.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        image_shape: tuple[int, ...],
+        method: Method | str = "auto",
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if math.prod(image_shape) != generator.observation_size:
+            raise InputError(
+                f"image_shape: expected {generator.observation_size} pixels, the generator's "
+                f"output size, got {image_shape}"
+            )
+        self.generator = generator
+        self.image_shape = tuple(image_shape)
+        self.method = method
+        self.noise = noise
+
+    def forward(self, y: torch.Tensor, physics: Any, **_: Any) -> torch.Tensor:
+        """Reconstruct.
+
+        Args:
+            y: Measurements (batch, ...).
+            physics: The same for the whole batch. It computes in the type of ``y``.
+
+        Returns:
+            (batch, ...) of ``image_shape``, in the type and on the device of ``y``; NaN where the
+            inversion found no code.
+
+        Raises:
+            InputError: The physics is not linear (a ``deepinv.physics.LinearPhysics``), or does not
+                map such an image to such a measurement.
+        """
+        operator = _Sensing(physics, self.image_shape, y)
+        small = math.prod(operator.shape) <= _MATRIX_ENTRIES
+        sensing = operator.matmat(np.eye(operator.shape[1])) if small else operator
+        values = y.detach().cpu().double().numpy().reshape(len(y), -1)
+        found = invert(self.generator, values, self.method, noise=self.noise, sensing=sensing)
+        images = found.reconstruct(self.generator).reshape(len(y), *self.image_shape)
+        return torch.as_tensor(images).to(y)
+
+
+class _Sensing:
+    """Physics as an ``Operator`` on columns of float64."""
+
+    def __init__(self, physics: Any, image: tuple[int, ...], y: torch.Tensor) -> None:
+        if not hasattr(physics, "A_adjoint"):
+            raise InputError(
+                f"physics: expected a deepinv.physics.LinearPhysics, got {type(physics).__name__}"
+            )
+        self._physics, self._y, self._shapes = physics, y[:0], (image, tuple(y.shape[1:]))
+        self.shape = math.prod(y.shape[1:]), math.prod(image)
+        try:
+            found = self._map(physics.A, torch.zeros(1, *image))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"physics: it refuses an image of shape {image}: {error}") from error
+        if found.shape != (1, *self._shapes[1]):
+            raise InputError(
+                f"y: expected measurements of shape {tuple(found.shape[1:])}, which the physics "
+                f"makes of one image, one a sample, got {self._shapes[1]}"
+                + (f"; it makes {len(found)} of one image" if len(found) != 1 else "")
+            )
+
+    def matmat(self, X: Array) -> Array:
+        """A, (pixels, columns) to (measurements, columns)."""
+        return self._columns(self._physics.A, X, *self._shapes)
+
+    def rmatmat(self, X: Array) -> Array:
+        """Its adjoint."""
+        return self._columns(self._physics.A_adjoint, X, *self._shapes[::-1])
+
+    def _columns(self, part: Any, X: Array, start: tuple[int, ...], end: tuple[int, ...]) -> Array:
+        found = self._map(part, torch.as_tensor(X.T.copy()).reshape(-1, *start))
+        return found.cpu().double().numpy().reshape(-1, math.prod(end)).T
+
+    def _map(self, part: Any, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return part(images.to(self._y))

@@ -1,0 +1,149 @@
+"""From an observation to reconstructions, a certificate, and how far a moved code has left it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import preimage
+from preimage.app.question import Question, numbers
+from preimage.errors import InputError
+from preimage.generator import Generator
+
+Array = NDArray[np.float64]
+
+# Those that answer while a visitor waits: Adam restarts for minutes, branch and bound for longer.
+METHODS = ("auto", "exact", "linf", "l1", "relaxed", "gauss_newton", "gradient")
+BOX = 5.0  # certified are the codes with |z_i| <= BOX
+PATIENCE = 5.0  # seconds for a certificate
+
+
+class Answer(NamedTuple):
+    """One method's.
+
+    Attributes:
+        method: Its name.
+        latent: (k,); NaN where there is none.
+        reconstruction: (n,) likewise.
+        status: How it ended.
+        misfit: Largest error on what is seen, to be held against the noise.
+        seconds: That it took.
+    """
+
+    method: str
+    latent: Array
+    reconstruction: Array
+    status: preimage.Status
+    misfit: float
+    seconds: float
+
+
+class Verdict(NamedTuple):
+    """What is proven.
+
+    Attributes:
+        name: ``unique``, ``ambiguous``, ``infeasible``, ``undecided``; ``none`` where nothing can
+            be proven of such a network.
+        sentence: What that means here.
+        lower: (k,) every code that explains the observation lies above; NaN where there is none.
+        upper: (k,) and below.
+        seconds: That it took.
+    """
+
+    name: str
+    sentence: str
+    lower: Array
+    upper: Array
+    seconds: float
+
+
+class Move(NamedTuple):
+    """Where a code that a visitor moves stands.
+
+    Attributes:
+        reconstruction: (n,).
+        misfit: Largest error on what is seen.
+        explains: Whether that is at most the noise.
+    """
+
+    reconstruction: Array
+    misfit: float
+    explains: bool
+
+
+def invert(generator: Generator, question: Question, method: str) -> Answer:
+    """Invert by a method.
+
+    Raises:
+        InputError: No such method, or it cannot work on this network.
+    """
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    start = time.perf_counter()
+    found = preimage.invert(
+        generator, question.observation, method, noise=question.noise,
+        sensing=None if question.seen.all() else question.seen,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    reconstruction = found.reconstruct(generator)
+    return Answer(
+        method, found.latent, reconstruction, found.status, _misfit(question, reconstruction),
+        seconds,
+    )  # fmt: skip
+
+
+def certify(generator: Generator, question: Question) -> Verdict:
+    """Prove what can be proven of the codes that explain what is seen.
+
+    Hidden pixels are outputs that nobody asks for: the network without them is certified.
+    """
+    start = time.perf_counter()
+    nothing = np.full(generator.latent_size, np.nan)
+    try:
+        visible = _restricted(generator, question.seen)
+        found = preimage.certify(
+            visible, question.observation[question.seen], noise=question.noise, box=BOX,
+            time_limit=PATIENCE,
+        )  # fmt: skip
+    except InputError as error:
+        return Verdict("none", f"Nothing is proven: {error}", nothing, nothing, 0.0)
+    distance, box = f"{found.distance:.2g}", f"|zᵢ| ≤ {BOX:g}"
+    sentence = {
+        "unique": f"Every code that explains it ({box}) is within {distance} of one code.",
+        "ambiguous": f"Two codes explain it that are {distance} apart ({box}).",
+        "infeasible": f"No code ({box}) explains it: the network cannot make this picture.",
+        "undecided": f"{found.reason[:1].upper()}{found.reason[1:]}.",
+    }[found.verdict]
+    return Verdict(
+        str(found.verdict), sentence, found.lower, found.upper, time.perf_counter() - start
+    )
+
+
+def _restricted(generator: Generator, seen: NDArray[np.bool_]) -> Generator:
+    """Without the outputs that are not seen."""
+    if seen.all():
+        return generator
+    *hidden, last = generator.layers
+    if last.storage == "operator":
+        raise InputError("the last layer is an operator, without rows that can be left out")
+    return Generator((*hidden, replace(last, weight=last.weight[seen], bias=last.bias[seen])))
+
+
+def move(generator: Generator, question: Question, parts: Any) -> Move:
+    """What the network makes of a code, beside what is seen.
+
+    Raises:
+        InputError: Not a code of this network.
+    """
+    code = numbers(parts, "code", generator.latent_size)
+    reconstruction = generator(code)
+    misfit = _misfit(question, reconstruction)
+    return Move(reconstruction, misfit, misfit <= question.noise)
+
+
+def _misfit(question: Question, reconstruction: Array) -> float:
+    return float(np.abs(question.observation - reconstruction)[question.seen].max())

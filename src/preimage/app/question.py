@@ -1,0 +1,183 @@
+"""From what a visitor picks, draws or uploads to an observation."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.activation import Tanh
+from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.generator import Generator
+from preimage.io.guard import Limits, check_entries, check_file, in_force
+from preimage.io.observations import load_observations
+from preimage.pixels import image_shape
+
+Array = NDArray[np.float64]
+
+# A picture from a phone's camera has some 12 million pixels.
+UPLOAD = Limits(file_bytes=32 * 2**20, entries=2**25)
+_PICTURES = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+_ARRAYS = (".npy", ".npz", ".safetensors")
+
+
+class Question(NamedTuple):
+    """What is asked: which code made this?
+
+    Attributes:
+        observation: (n,) with noise.
+        seen: (n,) False where a pixel is hidden.
+        noise: Bound on the largest noise entry.
+    """
+
+    observation: Array
+    seen: NDArray[np.bool_]
+    noise: float
+
+
+def gray_range(generator: Generator) -> tuple[float, float]:
+    """The outputs that are drawn as black and as white."""
+    return (-1.0, 1.0) if isinstance(generator.layers[-1].activation, Tanh) else (0.0, 1.0)
+
+
+def to_gray(generator: Generator, vector: Array) -> Array:
+    """An output on the scale 0..1 that pictures have."""
+    low, high = gray_range(generator)
+    return (vector - low) / (high - low)
+
+
+def from_gray(generator: Generator, picture: Array) -> Array:
+    """A picture on the scale 0..1 as an output."""
+    low, high = gray_range(generator)
+    return low + (high - low) * picture
+
+
+def random_code(generator: Generator, seed: int) -> Array:
+    """(k,) from N(0, I)."""
+    return np.random.default_rng(seed).standard_normal(generator.latent_size)
+
+
+def read_upload(path: str | Path, generator: Generator) -> Array:
+    """A picture of any common format, made to fit, or an array that fits already.
+
+    Args:
+        path: The file.
+        generator: Says how many pixels there are.
+
+    Returns:
+        (n,): of an image, gray or colour on the scale of the generator's outputs; of an array, its
+        first sample.
+
+    Raises:
+        FormatError: The file is not what was expected, or asks for too much.
+        MissingExtraError: Images need pillow.
+    """
+    path = check_file(path, UPLOAD)
+    if path.suffix.lower() not in _ARRAYS:
+        return from_gray(generator, _read_image(path, image_shape(generator.observation_size)))
+    values = load_observations(path, limits=UPLOAD)
+    if not len(values) or values.shape[1] != generator.observation_size:
+        raise FormatError(
+            f"{path.name}: expected samples of {generator.observation_size} entries, as the "
+            f"network makes, got shape {values.shape}"
+        )
+    return values[0]
+
+
+def _read_image(path: Path, shape: tuple[int, ...]) -> Array:
+    """Scaled down to the shape; what is transparent becomes black."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("pillow", "data") from error
+    try:
+        with (
+            Image.open(io.BytesIO(path.read_bytes()), formats=_PICTURES) as image,
+            in_force(UPLOAD),
+        ):
+            check_entries(image.size)
+            rgba = image.convert("RGBA")
+    except FormatError:
+        raise
+    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
+        raise FormatError(
+            f"{path.name}: expected a picture (png, jpeg, gif, bmp, webp, tiff) or an array (npy, "
+            "npz, safetensors), which this is not, or no longer"
+        ) from error
+    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+    flat = flat.convert("RGB" if len(shape) == 3 else "L")
+    height, width = shape[-2:]
+    small = np.asarray(flat.resize((width, height), Image.Resampling.BOX), dtype=np.float64) / 255
+    return (small.transpose(2, 0, 1) if len(shape) == 3 else small).ravel()
+
+
+def ask(generator: Generator, canvas: Any, noise: Any, seed: int = 0) -> Question:
+    """The question that the canvas and the noise slider pose.
+
+    Args:
+        generator: The network.
+        canvas: ``picture``, n gray levels; ``hidden``, n numbers, positive where hidden.
+        noise: A uniform noise up to this is added.
+        seed: Of the noise.
+
+    Raises:
+        InputError: Not what a canvas gives, or every pixel is hidden.
+    """
+    picture, hidden = (
+        numbers(canvas, name, generator.observation_size) for name in ("picture", "hidden")
+    )
+    noise = float(numbers({"noise": noise}, "noise", ()))
+    if not 0 <= noise <= 1:
+        raise InputError(f"noise: expected a number from 0 to 1, got {noise!r}")
+    seen = hidden <= 0
+    if not seen.any():
+        raise InputError("every pixel is hidden: leave some to be seen")
+    error = np.random.default_rng(seed).uniform(-noise, noise, picture.size)
+    return Question(from_gray(generator, picture) + error, seen, noise)
+
+
+def again(generator: Generator, parts: Any) -> Question:
+    """The question that comes back with a code that was moved.
+
+    Raises:
+        InputError: No such question.
+    """
+    size = generator.observation_size
+    values, visible = numbers(parts, "observation", size), numbers(parts, "seen", size) > 0
+    if not visible.any():
+        raise InputError("every pixel is hidden: leave some to be seen")
+    return Question(values, visible, float(numbers(parts, "noise", ())))
+
+
+def numbers(parts: Any, name: str, size: int | tuple[()]) -> Array:
+    """What came from a browser as an array.
+
+    Raises:
+        InputError: Not that many finite numbers, or none of that name.
+    """
+    entries = parts.get(name) if isinstance(parts, Mapping) else None
+    try:
+        found = np.asarray(entries, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = np.full(1, np.nan)
+    shape = size if isinstance(size, tuple) else (size,)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise InputError(f"{name}: expected {'one' if shape == () else size} finite number(s)")
+    return found
+
+
+def canvas_value(generator: Generator, vector: Array) -> dict[str, Any]:
+    """What the canvas takes: the picture of an output, nothing of it hidden."""
+    shape = image_shape(vector.size)
+    return {
+        "picture": np.round(to_gray(generator, vector), 6).tolist(),
+        "hidden": [0] * vector.size,
+        "colours": math.prod(shape[:-2]),
+        "height": shape[-2],
+        "width": shape[-1],
+    }

@@ -1,0 +1,97 @@
+"""Answers and their pictures, with planted codes."""
+
+import numpy as np
+import pytest
+
+import preimage
+from preimage.app import answer, drawing, question
+
+
+@pytest.fixture
+def planted():
+    rng = np.random.default_rng(0)
+    network = preimage.from_arrays(
+        [rng.standard_normal((24, 4)), rng.standard_normal((64, 24)) / 5]
+    )
+    return network, question.random_code(network, 5)
+
+
+def asked(network, code, noise, hidden=()):
+    canvas = question.canvas_value(network, network(code))
+    for pixel in hidden:
+        canvas["hidden"][pixel] = 1
+        canvas["picture"][pixel] = 1.0  # nobody is to look at it
+    return question.ask(network, canvas, noise)
+
+
+def test_a_hidden_half_is_filled_in(planted):
+    """Claim: the code comes back from what is seen, and the box around it holds the true one."""
+    network, code = planted
+    posed = asked(network, code, 0.001, hidden=range(32))
+    found = answer.invert(network, posed, "auto")
+    np.testing.assert_allclose(found.latent, code, atol=0.05)
+    assert found.status == preimage.Status.SOLVED
+    assert found.misfit <= 0.002
+    np.testing.assert_allclose(found.reconstruction[:32], network(code)[:32], atol=0.05)
+    proven = answer.certify(network, posed)
+    assert proven.name in ("unique", "ambiguous")
+    assert (proven.lower <= code).all()
+    assert (code <= proven.upper).all()
+    assert (proven.upper - proven.lower).max() < 0.2
+
+
+def test_a_picture_that_no_code_makes(planted):
+    network, code = planted
+    wrong = asked(network, code, 0.001)._replace(observation=np.full(64, -1.0))
+    proven = answer.certify(network, wrong)
+    assert proven.name == "infeasible"
+    assert "cannot make this picture" in proven.sentence
+    sliders = drawing.sliders(wrong, code, proven)
+    assert sliders["lower"] == sliders["upper"] == [None] * 4
+
+
+def test_where_nothing_can_be_proven_it_says_why():
+    smooth = preimage.from_arrays([np.ones((9, 2)), np.ones((9, 9))], activation="tanh")
+    proven = answer.certify(smooth, asked(smooth, np.zeros(2), 0.1))
+    assert proven.name == "none"
+    assert "Tanh" in proven.sentence or "tanh" in proven.sentence
+    convolved = preimage.zoo.load("mnist-conv-20")
+    posed = asked(convolved, np.zeros(20), 0.1, hidden=[0])
+    assert "operator" in answer.certify(convolved, posed).sentence
+
+
+def test_a_moved_code_is_held_against_what_is_seen(planted):
+    network, code = planted
+    posed = asked(network, code, 0.01, hidden=[3])
+    stays = answer.move(network, posed, {"code": code.tolist()})
+    assert stays.explains
+    leaves = answer.move(network, posed, {"code": (code + 1.0).tolist()})
+    assert not leaves.explains
+    error = np.abs(posed.observation - network(code + 1.0))
+    assert leaves.misfit == np.delete(error, 3).max()
+    for bad in (None, [1.0], ["a"] * 4, [float("inf")] * 4):
+        with pytest.raises(preimage.InputError, match="code"):
+            answer.move(network, posed, {"code": bad})
+    with pytest.raises(preimage.InputError, match="method"):
+        answer.invert(network, posed, "magic")
+
+
+def test_results_as_html(planted):
+    network, code = planted
+    posed = asked(network, code, 0.01, hidden=[3, 4])
+    methods = ("linf", "exact")
+    answers = [answer.invert(network, posed, method) for method in methods]
+    shown = drawing.pictures(network, posed, answers)
+    assert shown.count("<img") == 3
+    for words in ("2 pixels hidden", "reconstruction by linf", "<b>exact</b>"):
+        assert words in shown
+    verdict = answer.Verdict("undecided", "<script>", code, code, 1.0)
+    assert "&lt;script&gt;" in drawing.verdict(verdict)
+    assert "Proving" in drawing.verdict(None)
+    assert drawing.notice("") == ""
+    assert "&lt;b&gt;" in drawing.notice("<b>")
+    sliders = drawing.sliders(posed, code, answer.Verdict("unique", "", code - 9, code + 9, 1.0))
+    assert sliders["reach"] >= np.abs(code).max() + 9
+    assert "within the noise" in drawing.moved(
+        network, posed, answer.move(network, posed, {"code": code})
+    )

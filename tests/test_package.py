@@ -1,0 +1,75 @@
+"""What is shipped: wheel and source distribution, and that the wheel runs where nothing else is."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import preimage
+
+ROOT = Path(preimage.__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The wheel and the source distribution, built from this checkout."""
+    folder = tmp_path_factory.mktemp("shipped")
+    run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT)
+    (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, source
+
+
+def run(*command, cwd):
+    """As a stranger would: with no way to this checkout."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def files_of_the_package():
+    paths = (ROOT / "src" / "preimage").rglob("*")
+    return {str(path.relative_to(ROOT / "src")) for path in paths
+            if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+
+
+def test_the_wheel_has_every_file_of_the_package_and_no_other(shipped):
+    with zipfile.ZipFile(shipped[0]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == files_of_the_package()
+    assert {"preimage/py.typed", "preimage/app/style.css"} <= names
+
+
+def test_the_source_distribution_holds_what_a_packager_needs(shipped):
+    with tarfile.open(shipped[1]) as source:
+        sizes = {m.name.partition("/")[2]: m.size for m in source.getmembers()}
+    assert {f"src/{name}" for name in files_of_the_package()} <= set(sizes)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt",
+                 "tests/test_package.py", "PKG-INFO"):  # fmt: skip
+        assert sizes[name] > 0
+    folders = {name.partition("/")[0] for name in sizes if "/" in name}
+    assert folders <= {".ci", "benchmarks", "docs", "src", "tests"}
+    assert not any("__pycache__" in name or name.endswith((".pyc", ".nbi")) for name in sizes)
+
+
+def test_the_wheel_runs_in_a_clean_environment(shipped, tmp_path):
+    """Claim: installed with what it asks for, it inverts from another folder."""
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python, command = (tmp_path / "venv" / "bin" / name for name in ("python", "preimage"))
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile",
+        "-c", ROOT / "constraints.txt", shipped[0], cwd=tmp_path)  # fmt: skip
+    where = run(python, "-c", "import preimage; print(preimage.__file__)", cwd=tmp_path)
+    assert Path(where).is_relative_to(tmp_path)
+    generator = preimage.zoo.load("mnist-20-200-500-784")
+    codes = np.random.default_rng(0).standard_normal((2, 20))
+    np.save(tmp_path / "x.npy", generator(codes))
+    run(command, "invert", "mnist-20-200-500-784", "x.npy", "--method", "exact", "--out", "found",
+        cwd=tmp_path)  # fmt: skip
+    np.testing.assert_allclose(np.load(tmp_path / "found" / "latent.npy"), codes, atol=1e-8)
