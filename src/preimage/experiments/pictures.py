@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -91,20 +91,20 @@ def draw(config: Config, table: Table) -> Figure:
     """Observation (black where nothing is seen), ground truth, each method's picture."""
     generator = networks.load(config.network)
     images = generator(digits_of(config, generator))
-    rows: dict[str, list[Any]] = {"observation": [], "ground truth": []}
-    titles = []
+    rows = {"ground truth": images}
     for noise in config.noises:
+        word = f", a = {noise:.2g}" if noise else ""
         noisy, mask = observed(config, images, noise)
-        rows["observation"].append(np.where(mask, noisy, 0.0))
-        rows["ground truth"].append(images)
-        title = f"deviation {noise:.2g} (variance {noise**2:.2g})" if noise else ""
-        titles += [title] + [""] * (len(images) - 1)
-    for name in config.methods:
-        parts = [table.where(method=name, noise=float(noise)) for noise in config.noises]
-        errors = ", ".join(f"{np.median(part.values('error')):.2f}" for part in parts)
-        rows[f"{LOOKS[name].label} ({errors})"] = [generator(_codes(part)) for part in parts]
-    figure = image_grid({label: np.concatenate(r) for label, r in rows.items()}, columns=titles)
-    return figure
+        rows["observation" + word] = np.where(mask, noisy, 0.0)
+        for name in config.methods:
+            part = table.where(method=name, noise=float(noise))
+            label = LOOKS[name].label
+            if config.side and name == "linf":
+                label += ", seen rows only"
+            rows[f"{label}{word} (error {np.median(part.values('error')):.2f})"] = generator(
+                _codes(part)
+            )
+    return image_grid(rows)
 
 
 def _codes(table: Table) -> Array:
