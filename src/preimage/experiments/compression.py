@@ -91,6 +91,7 @@ def draw(config: Config, table: Table) -> Figure:
     """Error over k beside the cosines, and error over seconds."""
     figure, (left, right) = panels(2, width=8.8, height=4.6)
     curve(left, "DCT", *medians(table.where(method="DCT"), "k", "error"))
+    used = np.concatenate([table.where(method=name).values("seconds") for name in config.methods])
     for name in config.methods:
         look = LOOKS[name]
         line = []
@@ -101,16 +102,16 @@ def draw(config: Config, table: Table) -> Figure:
             if network in config.family:
                 line.append(place)
             else:
-                hollow = {"color": look.colour, "marker": look.marker, "fillstyle": "none"}
-                left.plot(place[0], place[1], linestyle="", markersize=8, **hollow)
-                right.plot(place[2], place[1], linestyle="", markersize=8, **hollow)
+                look_here = {"color": look.colour, "marker": look.marker, "fillstyle": "none"}
+                left.plot(place[0], place[1], linestyle="", markersize=8, **look_here)
+                right.plot(place[2], place[1], linestyle="", markersize=8, **look_here)
         k, error, seconds = np.array(line).T
         curve(left, name, k, error)
         curve(right, name, seconds, error)
         right.annotate(f"k = {k[0]:g}", (seconds[0], error[0]), fontsize=7, xytext=(6, 4),
                        textcoords="offset points")  # fmt: skip
     left.set(xscale="log", xlabel="numbers kept, k", ylabel="relative error of the image")
-    right.set(xscale="log", xlabel="seconds per digit")
+    right.set(xscale="log", xlabel="seconds per digit", xlim=_decades(used))
     left.set_xticks(config.kept, [str(k) for k in config.kept])
     left.minorticks_off()
     for panel in (left, right):
@@ -120,6 +121,12 @@ def draw(config: Config, table: Table) -> Figure:
                     fontsize=10)  # fmt: skip
     legend(left)
     return figure
+
+
+def _decades(values: Array) -> tuple[float, float]:
+    """Whole decades that hold the values: only these have labels on a log axis."""
+    ends = np.log10([values.min(), values.max()])
+    return 10.0 ** np.floor(ends[0]), 10.0 ** np.ceil(ends[1])
 
 
 EXPERIMENTS = {

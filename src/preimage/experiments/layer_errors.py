@@ -154,7 +154,11 @@ def draw(config: Config, table: Table) -> Figure:
         axes[1].plot(*medians(here.where(layer=0, method="linf"), "noise", "error"), **look)
         axes[2].plot(*_worst(here.where(layer=0, method="l1")), **look)
         axes[2].plot(*_worst(here.where(layer=0, method="l1 all")), **look, linestyle=":")
-    titles = ("l∞: equations of the last layer", "l∞: median error", "l1: 90 % quantile (dotted: all ε)")
+    titles = (
+        "l∞: equations of the last layer",
+        "l∞: median error",
+        "l1: 90 % quantile (dotted: all ε)",
+    )
     labels = (
         "rank / inputs",
         "relative latent error",
