@@ -105,17 +105,20 @@ def rows_of(
 ) -> list[Row]:
     """Rows of one method for pairs of draw and level, inverted in one call."""
     problem = posed(config, generator, pairs)
-    least = problem.errors(problem.oracle())
-    if name == "oracle":
-        errors, seconds = least, float("nan")
-    else:
+    latent, seconds = problem.oracle(), float("nan")
+    least = problem.errors(latent)
+    if name != "oracle":
         method = DESCENT[config.network] if name == "gradient" else METHODS[name]
         inversion, seconds = inverted(problem.question, method)
-        errors = problem.errors(inversion.latent)
+        latent = inversion.latent
+    errors = problem.errors(latent)
+    misfit = problem.question.observation - generator(np.nan_to_num(latent))
+    residuals = np.linalg.norm(misfit, axis=1)
     return [
-        row(name, draw, config.seed, e <= FAILURE * b, e, seconds, noise=config.levels[level])
-        for (draw, level), e, b in zip(pairs, errors, least, strict=True)
-    ]
+        row(name, draw, config.seed, e <= FAILURE * b, e, seconds, noise=config.levels[level],
+            residual=r)
+        for (draw, level), e, b, r in zip(pairs, errors, least, residuals.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def draw(config: Config, table: Table) -> Figure:

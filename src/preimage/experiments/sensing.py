@@ -133,7 +133,7 @@ EXPERIMENTS = {
     "sensing": Experiment(
         {
             "tiny": Config(draws=3, measurements=(10, 100), images=("range",),
-                           methods=("auto", "lasso pixels")),
+                           methods=("auto", "lasso DCT")),
             "quick": Config(draws=8, measurements=(10, 20, 30, 50, 100, 200, 400)),
             "paper": Config(draws=50, measurements=_ALL),
         }, jobs, work, draw),
