@@ -1,16 +1,22 @@
 """The command: output, files and exit codes."""
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
+import time
 
+import numba
 import numpy as np
 import pytest
+from numba.core import event
 from typer.testing import CliRunner
 
 import preimage
 from preimage import cli, demo, train
+from preimage.cli.compilation import show_compilation
+from preimage.cli.inverting import invert_in_chunks
 from preimage.inspection import inspect_generator
 
 
@@ -62,7 +68,7 @@ def test_invert_writes_what_it_found(planted, tmp_path, method):
 def test_chunks_give_what_one_call_gives(planted):
     network, observations, _ = planted
     generator, values = preimage.load(network), np.load(observations)
-    chunked = cli._invert_in_chunks(generator, values, "linf", 0.0)
+    chunked = invert_in_chunks(generator, values, "linf", 0.0)
     whole = preimage.invert(generator, values, "linf")
     np.testing.assert_array_equal(chunked.latent, whole.latent)
     np.testing.assert_array_equal(chunked.status, whole.status)
@@ -207,6 +213,55 @@ def test_train_writes_network_and_card(planted, tmp_path, monkeypatch):
     assert run(*arguments).exit_code == 0
     assert preimage.load(tmp_path / "mnist-20-60-784.safetensors") == generator
     expect_one_line(run(*arguments, "--out", tmp_path / "mine.txt"), ".safetensors")
+
+
+def test_every_command_is_there(tmp_path):
+    """Claim: the commands that the README names exist, and one that runs figures runs one."""
+    shown = run("--help").stdout
+    for name in ("demo", "inspect", "invert", "report", "batch", "certify", "check", "experiment",
+                 "zoo", "train"):  # fmt: skip
+        assert f" {name} " in shown
+    expect_one_line(run("experiment", "figure-0", "--out", tmp_path), "figure-0", "figure-1a")
+
+
+def test_compilation_is_shown_once(monkeypatch, capsys):
+    """Claim: what Numba compiles is told on stderr, as a clock on a terminal, else as one line."""
+
+    def twice(x):
+        return 2 * x
+
+    with show_compilation():
+        assert numba.njit(twice)(2) == 4
+        assert numba.njit(twice)(2.5) == 5.0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "Compiling the solvers: a minute or two, only this once\n"
+    again = numba.njit(twice)
+    again(2)
+    with show_compilation():
+        again(2)
+    assert capsys.readouterr().err == ""
+
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    def slow(x):
+        return 3 * x
+
+    with show_compilation(), event.install_listener("numba:compile", _Wait()):
+        assert numba.njit(slow)(2) == 6
+    assert "compiling slow, only this once: 0 functions in 00:01" in terminal.getvalue()
+
+
+class _Wait(event.Listener):
+    """A compiler that takes its time."""
+
+    def on_start(self, event):
+        time.sleep(2.1)
+
+    def on_end(self, event):
+        pass
 
 
 def test_version_and_module():

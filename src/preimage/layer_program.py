@@ -17,6 +17,7 @@ where row j has its own ``d = e_j`` under l1, and ``d`` is the constant ``eps`` 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -61,8 +62,23 @@ class LayerProgram:
 
     def box(self) -> tuple[Array, Array]:
         """The domain as two (batch, k) arrays (read-only views)."""
+        return self._box
+
+    @cached_property
+    def _box(self) -> tuple[Array, Array]:
         low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
         return low, high
+
+    @cached_property
+    def sizes(self) -> tuple[Array, Array]:
+        """Of rows and columns, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``.
+
+        A row of zeros has the size 0: it has no unit, and the value 0 without any rounding.
+        """
+        weight = np.abs(self.weight)
+        column = weight.max(axis=-2, initial=0.0)
+        column = np.where(column > 0, column, 1.0)
+        return (weight / column[..., None, :]).max(axis=-1, initial=0.0), column
 
     def image(self, z: Array) -> Array:
         """``weight @ z`` of each sample, (batch, n)."""

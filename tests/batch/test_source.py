@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
 
 from preimage.batch.source import digests, open_source, rows
+from preimage.batch.zarr_folder import unpacked_size
 from preimage.errors import FormatError, InputError
+from preimage.io.guard import Limits
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 4, 5), dtype=np.uint8)
 ROWS = IMAGES.reshape(11, 20) / 255
@@ -109,6 +113,41 @@ def test_zarr_codecs_that_could_unpickle(tmp_path):
     )
     with pytest.raises(FormatError, match=r"expected no codecs but .*, got pickle"):
         open_source(path)
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    ["zstd", "blosc", "lz4", "gzip", "zlib", None],
+)
+def test_zarr_chunks_cannot_inflate(tmp_path, compressor):
+    """Claim: a chunk that holds far more than its array says is refused before it is unpacked."""
+    zarr, numcodecs = pytest.importorskip("zarr"), pytest.importorskip("numcodecs")
+    codecs = {
+        "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "lz4": numcodecs.LZ4(),
+        "gzip": numcodecs.GZip(), "zlib": numcodecs.Zlib(), None: None,
+    }  # fmt: skip
+    path, codec = tmp_path / "x.zarr", codecs[compressor]
+    array = zarr.create_array(
+        str(path), shape=(8, 20), chunks=(4, 20), dtype="f8", zarr_format=2, compressors=codec
+    )
+    array[:] = ROWS[:8]
+    limits = Limits(file_bytes=2**20)
+    source = open_source(path, limits)
+    np.testing.assert_array_equal(rows(source, 0, 8), ROWS[:8])
+    bomb = np.zeros(2**24, dtype=np.uint8)
+    (path / "1.0").write_bytes(codec.encode(bomb) if codec else bomb.tobytes())
+    np.testing.assert_array_equal(rows(source, 0, 4), ROWS[:4])
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="more than the"):
+        rows(source, 4, 8)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_zstd_that_does_not_say_its_size():
+    """Claim: without a size in its header nothing is unpacked."""
+    with pytest.raises(FormatError, match="does not say"):
+        unpacked_size(b"\x28\xb5\x2f\xfd\x00\x58\x00\x00", "zstd", 100)
 
 
 def test_no_source():

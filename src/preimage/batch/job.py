@@ -25,6 +25,7 @@ from preimage.errors import InputError, StoppedError
 from preimage.generator import Array, Generator
 from preimage.methods import Method, as_method
 from preimage.observation import check_observation
+from preimage.threads import processors
 
 SHARD_SIZE = 256
 _LOG_SECONDS = 30.0
@@ -78,7 +79,7 @@ def invert_dataset(
         MissingExtraError: ``scheduler`` needs dask and distributed.
     """
     task = Task(generator, _importable(method), float(noise))
-    workers = _default_workers() if workers is None else workers
+    workers = processors() if workers is None else workers
     _check_counts(shard_size=shard_size, workers=workers, retries=retries + 1)
     if not stall > 0:
         raise InputError(f"stall: expected a positive number of seconds, got {stall}")
@@ -146,11 +147,6 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise InputError(f"{name}: expected a whole number, large enough, got {count!r}")
-
-
-def _default_workers() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _job(task: Task, source: Source, sums: list[str], shard_size: int) -> Job:

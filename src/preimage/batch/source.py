@@ -17,14 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.batch.zarr_folder import open_array
+from preimage.errors import FormatError, InputError
 from preimage.generator import Array, as_float64
 from preimage.io import archive, npy, safetensors_file
-from preimage.io.guard import LIMITS, Limits, check_file, in_force, parse_json
+from preimage.io.guard import LIMITS, Limits, check_file, in_force
 from preimage.io.observations import list_png, only, read_idx_header, read_png
-
-# What Zarr may decode with: any other codec could be one that unpickles.
-_CODECS = {"bytes", "blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "crc32c", "transpose"}
 
 
 class Source(Protocol):
@@ -188,7 +186,9 @@ def _from_path(path: Path, limits: Limits) -> Source:
     if path.is_dir():
         marks = ("zarr.json", ".zarray")
         found = [path / mark for mark in marks if (path / mark).exists()]
-        return _from_zarr(path, found[0], limits) if found else _from_folder(path, limits)
+        if found:
+            return Sliced(open_array(path, found[0], limits), str(path))
+        return _from_folder(path, limits)
     check_file(path, Limits(file_bytes=2**63))
     size = path.stat().st_size
     match path.suffix.lower():
@@ -240,33 +240,3 @@ def _from_folder(folder: Path, limits: Limits) -> Source:
     paths = tuple(list_png(folder))
     first = read_png(check_file(paths[0], limits))
     return Images(folder, paths, (len(paths), *first.shape), limits)
-
-
-def _from_zarr(path: Path, metadata: Path, limits: Limits) -> Source:
-    described = parse_json(metadata.read_bytes(), metadata.name, limits)
-    names = {_codec(entry) for entry in described.get("codecs") or ()}  # version 3
-    names |= {_codec(entry) for entry in described.get("filters") or ()}  # version 2
-    names |= {_codec(described["compressor"])} if described.get("compressor") else set()
-    if not names <= _CODECS:
-        raise FormatError(
-            f"expected no codecs but {', '.join(sorted(_CODECS))}, got "
-            f"{', '.join(sorted(names - _CODECS))[:200]}"
-        )
-    try:
-        import zarr
-    except ImportError as error:
-        raise MissingExtraError("zarr", "zarr") from error
-    try:
-        array = zarr.open_array(str(path), mode="r")
-    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
-        raise FormatError(f"not a Zarr array: {error!r:.200}") from error
-    if np.dtype(array.dtype).kind not in "biuf":
-        raise FormatError(f"expected real numbers, got dtype {array.dtype}")
-    chunk = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
-    limits.check("file_bytes", chunk, "bytes of a chunk")
-    return Sliced(array, str(path))
-
-
-def _codec(entry: Any) -> str:
-    name = entry.get("name", entry.get("id")) if isinstance(entry, dict) else entry
-    return str(name)

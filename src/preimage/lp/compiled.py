@@ -2,12 +2,13 @@
 
 Every function is compiled once, for float64 arrays, and kept on disk beside its source. Numba
 notices when a function's own file changes, but not when that of a function it calls does; so
-whatever is older than the newest source here is thrown away first.
+whatever is older than the newest source of any is thrown away first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,11 +45,17 @@ def entry(function: Function) -> Function:
 
 
 def _forget_stale_code() -> None:
-    folder = Path(__file__).parent
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for index in (folder / "__pycache__").glob("*.nbi"):
-        if index.stat().st_mtime < newest:
-            index.unlink(missing_ok=True)
+    rooms = (Path(__file__).parent, Path(__file__).parents[1] / "methods")
+    sources = [source for room in rooms for source in room.rglob("*.py")]
+    # Only these hold compiled code; an edit elsewhere costs no compilation.
+    sources = [one for one in sources if b"preimage.lp.compiled import" in one.read_bytes()]
+    newest = max(source.stat().st_mtime for source in sources)
+    for folder in {source.parent / "__pycache__" for source in sources}:
+        for index in folder.glob("*.nbi"):
+            # Another process may be quicker; and where nothing may be written, nothing is stale.
+            with suppress(OSError):
+                if index.stat().st_mtime < newest:
+                    index.unlink()
 
 
 _forget_stale_code()

@@ -14,6 +14,7 @@ program has no point at all (Farkas).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -47,8 +48,11 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
         held to 1e-9 of the largest cost.
     """
     lam, ups = _present(program, dual_lower, dual_upper)
-    column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing can be rounded
-    size = column * _price(program, *_sizes(program))[:, None]
+
+    def size() -> Array:
+        column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing is rounded
+        return np.asarray(column * _price(program, *program.sizes)[:, None])
+
     bound = _bound(program, program.objective, lam, ups, size)
     if program.slack != "none":
         paid = ups * program.slab.upper_rate + lam * program.slab.lower_rate
@@ -64,7 +68,7 @@ def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
     miss = np.maximum(
         np.where(hard_lower, slab.lower - a, -np.inf), np.where(hard_upper, a - slab.upper, -np.inf)
     )
-    row, column = _sizes(program)
+    row, column = program.sizes
     unit = _unit(program, row)
     # Bounds that are all 0 make a cone, which has no size but that of the point.
     unit = np.where(unit > 0, unit, (column * np.abs(z)).max(axis=1, initial=0.0))
@@ -85,16 +89,33 @@ def is_optimal(
         slack = program.slack_at(z)
         value, size = value + slack, size + slack
     gap = value - dual_bound(program, dual_lower, dual_upper)
-    # Values and bounds are sums of terms that may cancel; no gap can be known better than those.
-    terms = _weighted(np.abs(dual_lower), np.abs(program.slab.lower))
-    terms += _weighted(np.abs(dual_upper), np.abs(program.slab.upper))
-    row, column = _sizes(program)
+    close = np.abs(gap) <= _GAP * np.abs(value)
+    if not close.all():
+        terms = size + _terms(program, dual_lower, dual_upper) + _slack_terms(program, z)
+        close |= _is_rounding(program, gap, value, terms)
+    return close & is_feasible(program, z)
+
+
+def _is_rounding(program: LayerProgram, gap: Array, value: Array, terms: Array) -> Array:
+    """Whether a gap is no more than the rounding of sums whose terms may cancel explains.
+
+    Not where the point is so far away, or the multipliers so large, that rounding hides the
+    program's own numbers. And a bound above the value by more than the rows' tolerance explains
+    shows a point that is none.
+    """
+    row, column = program.sizes
     unit = _unit(program, row)
-    natural = np.where(unit > 0, unit, 1.0) * _price(program, row, column)
-    rounding = 1e-14 * (size + terms.sum(axis=1) + _slack_terms(program, z))
-    # A bound above the value by more than the rows' tolerance explains shows a point that is none.
-    close = (gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * (size + natural))
-    return is_feasible(program, z) & close
+    own = np.abs(value) + np.where(unit > 0, unit, 1.0) * _price(program, row, column)
+    rounding = np.where(1e-14 * terms <= _SIGN * own, 1e-14 * terms, 0.0)
+    return np.asarray((gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * own))
+
+
+def _terms(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Array:
+    """(batch,) the magnitudes of the terms of ``lam . lower - ups . upper``."""
+    slab = program.slab
+    terms = _weighted(np.abs(dual_lower), np.where(np.isinf(slab.lower), 0.0, np.abs(slab.lower)))
+    terms += _weighted(np.abs(dual_upper), np.where(np.isinf(slab.upper), 0.0, np.abs(slab.upper)))
+    return np.asarray(terms.sum(axis=1))
 
 
 def _slack_terms(program: LayerProgram, z: Array) -> Array:
@@ -120,11 +141,13 @@ def proves_infeasible(
     lam, ups = _present(program, dual_lower, dual_upper)
     hard_lower, hard_upper = _hard(program)
     lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
-    # No more is rounding than the sums' own terms explain.
-    size = replace(program, weight=abs(program.weight)).pull_back(lam + ups)
+
+    def size() -> Array:  # no more is rounding than the sums' own terms explain
+        return replace(program, weight=abs(program.weight)).pull_back(lam + ups)
+
     bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
-    terms = _weighted(lam, np.abs(program.slab.lower)) + _weighted(ups, np.abs(program.slab.upper))
-    return np.asarray(bound > _SIGN * terms.sum(axis=1))
+    # Those that cancelled are terms, too: what is left of them may be all that rounding made.
+    return np.asarray(bound > _SIGN * _terms(program, dual_lower, dual_upper))
 
 
 def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
@@ -134,7 +157,7 @@ def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
     if program.slack != "none":
         fall = fall + still.slack_at(ray)
     # Rows may be missed by a part of the ray's largest entry, so the fall must be above that too.
-    row, column = _sizes(program)
+    row, column = program.sizes
     size = _price(program, row, column) * (column * np.abs(ray)).max(axis=1, initial=0.0)
     return np.asarray(is_feasible(still, ray) & (fall < -_SIGN * size))
 
@@ -197,17 +220,6 @@ def _present(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> tup
     return lam - common, ups - common
 
 
-def _sizes(program: LayerProgram) -> tuple[Array, Array]:
-    """Row and column sizes, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``.
-
-    A row of zeros has the size 0: it has no unit, and the value 0 without any rounding.
-    """
-    weight = np.abs(program.weight)
-    column = weight.max(axis=-2, initial=0.0)
-    column = np.where(column > 0, column, 1.0)
-    return (weight / column[..., None, :]).max(axis=-1, initial=0.0), column
-
-
 def _unit(program: LayerProgram, row: Array) -> Array:
     """(batch,) the largest bound, in units of its row."""
     bounds = np.stack([program.slab.lower, program.slab.upper])
@@ -226,8 +238,10 @@ def _price(program: LayerProgram, row: Array, column: Array) -> Array:
     return np.asarray(price)
 
 
-def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, size: Array) -> Array:
-    """The right-hand side of weak duality; ``size`` (batch, k) is that of the reduced costs."""
+def _bound(
+    program: LayerProgram, objective: Array, lam: Array, ups: Array, size: Callable[[], Array]
+) -> Array:
+    """The right-hand side of weak duality; ``size()``, (batch, k), is that of the reduced costs."""
     low, high = program.box()
     reduced = objective + program.pull_back(ups - lam)
     end = np.where(reduced > 0, low, high)
@@ -235,6 +249,7 @@ def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, size
     open_ = np.isinf(end) & (reduced != 0)
     box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
     bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
-    wrong = open_ & (np.abs(reduced) > _ROUNDING * size)
-    bound[wrong.any(axis=1)] = -np.inf
+    if open_.any():
+        wrong = open_ & (np.abs(reduced) > _ROUNDING * size())
+        bound[wrong.any(axis=1)] = -np.inf
     return bound

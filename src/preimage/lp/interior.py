@@ -313,26 +313,11 @@ def minimise(
                 return CENTRAL, count
         set_weights(rows, sides, at, work)
         least = cutoff(work.weight, rows.sides, size, work.histogram)
+        known = (rows, work.weight, least, work.picked, work.image)
         if gap > _ROUGH * abs(value):
-            normal_matrix(
-                rows,
-                work.weight,
-                least,
-                work.picked,
-                work.image,
-                work.rough_root,
-                work.matrix,
-            )
+            normal_matrix(*known, work.rough_root, work.matrix)
         else:
-            normal_matrix(
-                rows,
-                work.weight,
-                least,
-                work.picked,
-                work.image,
-                work.root,
-                work.matrix,
-            )
+            normal_matrix(*known, work.root, work.matrix)
         cholesky(work.matrix, work.diagonal, work.pivots)
         predict(rows, sides, at, work)
         if land(rows, sides, at, work, step):

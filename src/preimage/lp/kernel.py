@@ -1,13 +1,12 @@
 """The batched kernel: Mehrotra's method for all samples of a layer program, in compiled code.
 
-The mathematics is in ``interior`` (the method), ``normal`` (its linear algebra) and ``block``
-(scaling and starting points). This room hands them arrays and threads, and turns what comes back
-into verdicts: none is given that ``duality`` does not prove from the program's own data.
+The mathematics is in ``interior`` (the method), ``normal`` (its linear algebra), ``pose`` (the form
+it takes programs in) and ``start``. This room hands them arrays and threads, and turns what comes
+back into verdicts: none is given that ``duality`` does not prove from the program's own data.
 """
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,9 @@ from scipy import sparse
 from preimage.activation import Slab
 from preimage.layer_program import LayerProgram
 from preimage.lp import duality
+from preimage.lp.balance import balance
 from preimage.lp.outcome import Outcome
+from preimage.threads import processors
 
 Array = NDArray[np.float64]
 Samples = NDArray[np.intp] | slice
@@ -104,12 +105,20 @@ def minimise(program: LayerProgram, threads: int | None = None) -> Settled:
     """
     if sparse.issparse(program.weight):
         program = replace(program, weight=program.weight.toarray())
+    balanced = balance(program)
+    if balanced:
+        program = balanced.program
     batch, n = program.slab.lower.shape
     settled = unsettled(program)
     size = max(_CHUNK_ENTRIES // max(n, 1), _BLOCK)
     for first in range(0, batch, size):
         chunk = slice(first, first + size)
         _settle(take(program, chunk), threads, _view(settled, chunk))
+    if balanced:
+        for latent in (settled.z, settled.ray):
+            latent *= balanced.column
+        for dual in (settled.dual_lower, settled.dual_upper):
+            dual *= balanced.row
     return settled
 
 
@@ -155,7 +164,7 @@ def _run(
     program: LayerProgram, threads: int | None
 ) -> tuple[Array, Array, Array, NDArray[np.int64], NDArray[np.int64]]:
     """The compiled code's answers: z, multipliers of both sides, steps; nothing is proven yet."""
-    from preimage.lp import block
+    from preimage.lp import block, matrix, pose
 
     # Numba would compile everything anew for arrays that may not be written.
     data = [
@@ -165,11 +174,12 @@ def _run(
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
     many = program.weight.ndim == 3
-    matrix = block.room_for_matrix(0 if many else n, k)
+    weight = np.require(program.weight, requirements=["C", "W"])
     if many:
-        weight = np.require(program.weight, requirements=["C", "W"])
+        scaled = matrix.room_for_matrix(0, k, 0)
     else:
-        block.equilibrate(np.require(program.weight, requirements=["C", "W"]), matrix)
+        scaled = matrix.room_for_matrix(n, k, matrix.entries_worth_listing(weight))
+        matrix.equilibrate(weight, scaled)
         weight = np.empty((1, n, k))  # only its shape is asked for
     z, lower, upper = np.empty((batch, k)), np.empty((batch, n)), np.empty((batch, n))
     verdict, steps = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)
@@ -177,13 +187,14 @@ def _run(
     def solve(first: int) -> None:
         part = slice(first, first + size)
         block.solve_block(
-            block.Batch(weight[part] if many else weight, *(array[part] for array in data)),
-            matrix,
+            weight[part] if many else weight,
+            pose.Bounds(*(array[part] for array in data)),
+            scaled,
             _SLACKS[program.slack],
-            block.Answers(z[part], lower[part], upper[part], verdict[part], steps[part]),
+            pose.Answers(z[part], lower[part], upper[part], verdict[part], steps[part]),
         )
 
-    threads = min(threads or _processors(), batch)
+    threads = min(threads or processors(), batch)
     size = min(_BLOCK, -(-batch // max(threads, 1))) if batch else 1
     starts = range(0, batch, size)
     if threads <= 1:
@@ -197,11 +208,6 @@ def _run(
         answer[~(np.abs(answer).max(axis=1, initial=0.0) < _DIVERGED)] = 0.0
     low, high = program.box()
     return np.clip(z, low, high), lower, upper, steps, verdict
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def take(program: LayerProgram, samples: Samples) -> LayerProgram:

@@ -88,7 +88,18 @@ def _gather(rows: Rows, work: Scratch, picked: int) -> Rows:
         work.rate[i] = 0.0
     sides = 2 * padded + 2 * rows.k + 1
     return Rows(
-        few, rows.table, rows.origin, work.rate, work.no_rate, padded, rows.k, rows.shared, sides, 0
+        few,
+        rows.table,
+        rows.origin,
+        rows.first[:0],
+        rows.place,
+        work.rate,
+        work.no_rate,
+        padded,
+        rows.k,
+        rows.shared,
+        sides,
+        0,
     )
 
 

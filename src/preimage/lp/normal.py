@@ -8,7 +8,8 @@ G stacks the sides of a program, N = 2 m + 2 k + 1 inequalities over ``v = (z, d
         [ -I     ]   z >= low
         [     -1 ]   d >= 0           (no column and no row for d unless the slack is shared)
 
-The Gram matrix alone reads W by rows, from a second copy. Nothing here calls BLAS: at these sizes
+The Gram matrix alone reads W by rows, from a second copy. Where most of W is 0, products and Gram
+matrix go through the list of its entries instead. Nothing here calls BLAS: at these sizes
 ``tiles`` are as quick, and the order of every sum is fixed by the shapes alone, so that a sample's
 bits do not depend on its company.
 """
@@ -53,6 +54,9 @@ class Rows(NamedTuple):
         columns: (k, at least m), W transposed; padding is 0.
         table: (rows of the whole program, stride), W by rows; padding is 0.
         origin: (at least m,), where in the table each row is.
+        first: (rows of the whole program + 1,), where in ``place`` the entries of a table's row
+            start; empty if they are not listed.
+        place: Columns of the entries that are not 0, row by row, in order.
         upper_rate: (at least m,), u.
         lower_rate: (at least m,), l.
         m: Number of rows, padded to a multiple of 4.
@@ -65,6 +69,8 @@ class Rows(NamedTuple):
     columns: Array
     table: Array
     origin: NDArray[np.int64]
+    first: NDArray[np.int64]
+    place: NDArray[np.int64]
     upper_rate: Array
     lower_rate: Array
     m: int
@@ -101,23 +107,37 @@ def largest(array: Array) -> float:
 
 
 @compiled
-def times(rows: Rows, v: Array, image: Array, out: Array) -> None:
-    """``out = G v``; ``image`` (m,) is scratch for ``W z``."""
+def _weight_times(rows: Rows, z: Array, image: Array) -> None:
+    """``image = W z``."""
     columns, k, m = rows.columns, rows.k, rows.m
+    if len(rows.first) > 0:
+        for j in range(m):
+            origin, product = rows.origin[j], 0.0
+            for i in range(rows.first[origin], rows.first[origin + 1]):
+                product += rows.table[origin, rows.place[i]] * z[rows.place[i]]
+            image[j] = product
+        return
     for j in range(m):
         image[j] = 0.0
     for a in range(0, k - k % 4, 4):
-        v0, v1, v2, v3 = v[a], v[a + 1], v[a + 2], v[a + 3]
+        z0, z1, z2, z3 = z[a], z[a + 1], z[a + 2], z[a + 3]
         for j in range(m):
             image[j] += (
-                columns[a, j] * v0
-                + columns[a + 1, j] * v1
-                + columns[a + 2, j] * v2
-                + columns[a + 3, j] * v3
+                columns[a, j] * z0
+                + columns[a + 1, j] * z1
+                + columns[a + 2, j] * z2
+                + columns[a + 3, j] * z3
             )
     for a in range(k - k % 4, k):
         for j in range(m):
-            image[j] += columns[a, j] * v[a]
+            image[j] += columns[a, j] * z[a]
+
+
+@compiled
+def times(rows: Rows, v: Array, image: Array, out: Array) -> None:
+    """``out = G v``; ``image`` (m,) is scratch for ``W z``."""
+    k, m = rows.k, rows.m
+    _weight_times(rows, v, image)
     slack = v[k] if rows.shared else 0.0
     for j in range(m):
         out[j] = image[j] - rows.upper_rate[j] * slack
@@ -129,11 +149,17 @@ def times(rows: Rows, v: Array, image: Array, out: Array) -> None:
 
 
 @compiled
-def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
-    """``out = G' x``, padded by zeros; ``image`` (m,) is scratch."""
+def _transposed_weight_times(rows: Rows, image: Array, out: Array) -> None:
+    """``out[:k] = W' image``."""
     columns, k, m = rows.columns, rows.k, rows.m
-    for j in range(m):
-        image[j] = x[j] - x[m + j]
+    if len(rows.first) > 0:
+        for a in range(k):
+            out[a] = 0.0
+        for j in range(m):
+            origin = rows.origin[j]
+            for i in range(rows.first[origin], rows.first[origin + 1]):
+                out[rows.place[i]] += rows.table[origin, rows.place[i]] * image[j]
+        return
     for a in range(0, k - k % 4, 4):
         sum0, sum1, sum2, sum3 = 0.0, 0.0, 0.0, 0.0
         for j in range(m):
@@ -147,6 +173,15 @@ def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
         for j in range(m):
             product += columns[a, j] * image[j]
         out[a] = product
+
+
+@compiled
+def transposed_times(rows: Rows, x: Array, image: Array, out: Array) -> None:
+    """``out = G' x``, padded by zeros; ``image`` (m,) is scratch."""
+    k, m = rows.k, rows.m
+    for j in range(m):
+        image[j] = x[j] - x[m + j]
+    _transposed_weight_times(rows, image, out)
     for a in range(k):
         out[a] += x[2 * m + a] - x[2 * m + k + a]
     if rows.shared:
@@ -228,6 +263,27 @@ def add_gram(root: NDArray[np.floating[Any]], count: int, matrix: Array) -> None
 
 
 @compiled
+def _add_listed_gram(
+    rows: Rows, weight: Array, index: NDArray[np.int64], kept: int, matrix: Array
+) -> None:
+    """The same from the listed entries of the kept rows: pairs within a row, nothing else."""
+    k, m, table, place = rows.k, rows.m, rows.table, rows.place
+    for i in range(kept):
+        j = index[i]
+        origin, both = rows.origin[j], weight[j] + weight[m + j]
+        start, end = rows.first[origin], rows.first[origin + 1]
+        for p in range(start, end):
+            a = place[p]
+            own = both * table[origin, a]
+            for q in range(p, end):
+                matrix[a, place[q]] += own * table[origin, place[q]]
+        if rows.shared:
+            pull = rows.lower_rate[j] * weight[m + j] - rows.upper_rate[j] * weight[j]
+            for p in range(start, end):
+                matrix[place[p], k] += pull * table[origin, place[p]]
+
+
+@compiled
 def normal_matrix(
     rows: Rows,
     weight: Array,
@@ -258,7 +314,10 @@ def normal_matrix(
     for a in range(size):
         for b in range(a // TILE * TILE, matrix.shape[1]):
             matrix[a, b] = 0.0
-    for first in range(0, kept, PANEL):
+    listed = len(rows.first) > 0
+    if listed:
+        _add_listed_gram(rows, weight, index, kept, matrix)
+    for first in range(0, 0 if listed else kept, PANEL):
         count = min(PANEL, kept - first)
         _fill_panel(rows, weight, index, scale, first, count, root)
         add_gram(root, count, matrix)

@@ -111,6 +111,8 @@ def _gather(rows: Rows, sides: Sides, at: Point, part: Part, kept: int) -> Rows:
         part.columns,
         rows.table,
         index,
+        rows.first,
+        rows.place,
         part.upper_rate,
         part.lower_rate,
         padded,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.lp.block import Matrix, equilibrate, room_for_matrix
 from preimage.lp.compiled import compiled, entry
+from preimage.lp.matrix import Matrix, equilibrate, room_for_matrix
 from preimage.lp.normal import (
     Rows,
     cholesky,
@@ -27,7 +27,8 @@ _EASY = 1e-6
 
 def prepare(weight: Array) -> Matrix:
     """The matrix (n, k) as the compiled code wants it: scaled, by columns."""
-    matrix = room_for_matrix(*weight.shape)
+    n, k = weight.shape
+    matrix = room_for_matrix(n, k, 0)
     equilibrate(np.require(weight, requirements=["C", "W"]), matrix)
     return matrix
 
@@ -36,7 +37,18 @@ def prepare(weight: Array) -> Matrix:
 def _rows_of(matrix: Matrix) -> Rows:
     m, k, zero = len(matrix.row), len(matrix.column), np.zeros(len(matrix.row))
     return Rows(
-        matrix.columns, matrix.table, np.arange(m), zero, zero, m, k, 0, 2 * m + 2 * k + 1, 0
+        matrix.columns,
+        matrix.table,
+        np.arange(m),
+        matrix.first,
+        matrix.place,
+        zero,
+        zero,
+        m,
+        k,
+        0,
+        2 * m + 2 * k + 1,
+        0,
     )
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.methods.dense import processors
+from preimage.threads import processors
 
 Array = NDArray[np.float64]
 

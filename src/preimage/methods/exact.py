@@ -53,20 +53,23 @@ class Exact:
         reports = []
         for index in reversed(range(len(generator.layers))):
             layer, domain = generator.layers[index], generator.domain(index)
-            z, determined = _equations(layer, x, tolerance, observed)
+            program = layer_program(layer, x, tolerance, "linf", domain, observed)
+            equations = np.isfinite(program.slab.lower)
+            z, determined = _solve(layer, x, equations)
             # Rounding leaves tiny values of either sign where the layer below gave 0.
             z = np.clip(z, *domain)
             programs = np.zeros(len(x), dtype=np.int64)
             rest = np.flatnonzero(~determined & np.isfinite(x).all(axis=1))
             if len(rest):
-                seen = None if observed is None else observed[rest]
-                program = layer_program(layer, x[rest], tolerance[rest], "linf", domain, seen)
-                z[rest], verdict = self._polytope(program, x[rest], tolerance[rest])
+                part = lp.kernel.take(program, rest)
+                z[rest], verdict = self._polytope(part, x[rest], tolerance[rest])
                 programs[rest] = 3
                 worse = verdict != Status.SOLVED
                 status[rest[worse]] = verdict[worse]
-            slack = layer_program(layer, x, tolerance, "linf", domain, observed).slack_at(z)
-            reports.append(layer_report(layer, x, slack, tolerance, programs, observed, determined))
+            slack = program.slack_at(z)
+            reports.append(
+                layer_report(layer, x, slack, tolerance, programs, equations, observed, determined)
+            )
             x, observed = z, None
         # What the layers determine is unique, whatever the Jacobian at a kink may say.
         rank = np.where(status == Status.SOLVED, generator.latent_size, -1)
@@ -97,17 +100,14 @@ class Exact:
         return centre.z, status
 
 
-def _equations(
-    layer: Layer, x: Array, tolerance: Array, observed: NDArray[np.bool_] | None
-) -> tuple[Array, NDArray[np.bool_]]:
+def _solve(layer: Layer, x: Array, equations: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x
     counts alike in all of them; for ReLU and identity all weights are 1.
     """
     target = layer.activation.inverse(x)
-    active = np.isfinite(target) & np.isfinite(layer.activation.slab(x, tolerance[:, None]).lower)
-    active = active if observed is None else active & observed
-    trust = layer.activation.derivative(np.where(active, target, 0.0))
-    rhs = np.where(active, target, 0.0) - layer.bias
-    return least_squares(layer.dense_weight, np.where(active, trust, 0.0), rhs)
+    active = equations & np.isfinite(target)
+    target = np.where(active, target, 0.0)
+    trust = np.where(active, layer.activation.derivative(target), 0.0)
+    return least_squares(layer.dense_weight, trust, target - layer.bias)

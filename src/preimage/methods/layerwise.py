@@ -215,7 +215,12 @@ class _Step:
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
         slack = self.program(tolerance).slack_at(z)
-        return layer_report(self.layer, self.x, slack, tolerance, self.programs, self.observed)
+        equations = np.isfinite(self.layer.activation.slab(self.x, tolerance[:, None]).lower)
+        if self.observed is not None:
+            equations &= self.observed
+        return layer_report(
+            self.layer, self.x, slack, tolerance, self.programs, equations, self.observed
+        )
 
 
 def layer_report(
@@ -224,18 +229,18 @@ def layer_report(
     slack: Array,
     tolerance: Array,
     programs: NDArray[np.int64],
+    equations: NDArray[np.bool_],
     observed: NDArray[np.bool_] | None = None,
     full: NDArray[np.bool_] | None = None,
 ) -> LayerReport:
-    """Count and rank the equations of each sample; NaN rows of ``x`` give -1.
+    """Count and rank the ``equations`` (batch, n) of each sample; NaN rows of ``x`` give -1.
 
     ``full`` names the samples whose equations are known to have full column rank.
     """
     eps = tolerance[:, None]
-    counted = np.ones_like(x, dtype=bool) if observed is None else observed
-    equations = np.isfinite(layer.activation.slab(x, eps).lower) & counted
     low, high = layer.activation.range
-    outside = ((x < low - eps) | (x > high + eps)) & counted
+    outside = (x < low - eps) | (x > high + eps)
+    outside = outside if observed is None else outside & observed
     known = np.isfinite(x).all(axis=1)
     rank = np.full(len(x), -1, dtype=np.int64)
     open_ = known if full is None else known & ~full

@@ -7,7 +7,6 @@ Numba. Runs are spread over threads; what a run finds depends on nothing but the
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from preimage.generator import Generator
 from preimage.observation import Observation
+from preimage.threads import processors
 
 if TYPE_CHECKING:
     from preimage.methods.dense.descent import Fit
@@ -146,14 +146,6 @@ def normal_equations(network: Network, derivatives: Array, error: Array) -> tupl
 
     in_parts(np.arange(runs), work)
     return gram, slope
-
-
-def processors() -> int:
-    """Processors that this process may use; ``NUMBA_NUM_THREADS`` says if it is to use fewer."""
-    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
-    if wanted.isdecimal():
-        return max(int(wanted), 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_parts(samples: Indices, work: Callable[[slice], None]) -> None:

@@ -1,0 +1,121 @@
+"""Zarr arrays from strangers: what a chunk becomes is known before it is decompressed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preimage.errors import FormatError, MissingExtraError
+from preimage.io.guard import Limits, parse_json
+
+# What Zarr may decode with: any other codec could be one that unpickles, or that says nowhere how
+# much its output is.
+_COMPRESSORS = {"blosc", "zstd", "gzip", "zlib", "lz4"}
+_CODECS = _COMPRESSORS | {"bytes", "crc32c", "transpose"}
+_METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+# No deflated byte stands for more than this many (zlib's technical notes).
+_DEFLATE_RATIO = 1032
+
+
+def open_array(path: Path, metadata: Path, limits: Limits) -> Any:
+    """Open an array of Zarr format 2 or 3 in a folder, to be sliced.
+
+    Args:
+        path: The folder.
+        metadata: Its .zarray or zarr.json.
+        limits: A chunk may take ``file_bytes``, packed and unpacked. It is held to them, and to
+            the size that the metadata give it, when it is read.
+
+    Raises:
+        FormatError: Not such an array, codecs that are not allowed, chunks that are too large.
+        MissingExtraError: Zarr is not installed.
+    """
+    described = parse_json(metadata.read_bytes(), metadata.name, limits)
+    listed = [*(described.get("codecs") or ()), *(described.get("filters") or ())]
+    names = [_codec(entry) for entry in listed]
+    names += [_codec(described["compressor"])] if described.get("compressor") else []
+    packed = [name for name in names if name in _COMPRESSORS]
+    if not set(names) <= _CODECS or len(packed) > 1:
+        raise FormatError(
+            f"expected no codecs but {', '.join(sorted(_CODECS))}, and one compressor, got "
+            f"{', '.join(names)[:200]}"
+        )
+    try:
+        import zarr
+    except ImportError as error:
+        raise MissingExtraError("zarr", "zarr") from error
+    try:
+        array = zarr.open_array(str(path), mode="r")
+    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
+        raise FormatError(f"not a Zarr array: {error!r:.200}") from error
+    if np.dtype(array.dtype).kind not in "biuf":
+        raise FormatError(f"expected real numbers, got dtype {array.dtype}")
+    chunk = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    limits.check("file_bytes", chunk, "bytes of a chunk")
+    store = _guarded(path, packed[0] if packed else "", chunk, limits)
+    return zarr.open_array(store, mode="r")
+
+
+def _codec(entry: Any) -> str:
+    name = entry.get("name", entry.get("id")) if isinstance(entry, dict) else entry
+    return str(name)
+
+
+def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
+    """A read-only store of the folder that lets no chunk through that asks for more than it may."""
+    from zarr.storage import LocalStore
+
+    class Guarded(LocalStore):
+        async def get(  # type: ignore[override]
+            self, key: str, prototype: Any, byte_range: Any = None
+        ) -> Any:
+            file, is_chunk = path / key, key.rpartition("/")[2] not in _METADATA
+            if is_chunk and file.is_file():
+                size = file.stat().st_size
+                limits.check("file_bytes", size, f"{key}: bytes of the file")
+                with file.open("rb") as opened:
+                    unpacked = unpacked_size(opened.read(18), compressor, size)
+                # A checksum may follow; deflated data can only be bounded, by the limit.
+                most = limits.file_bytes if compressor in ("gzip", "zlib") else chunk + 8
+                if unpacked > most:
+                    raise FormatError(
+                        f"{key}: it may unpack to {unpacked} bytes, more than the {most} that a "
+                        "chunk may take"
+                    )
+            return await super().get(key, prototype, byte_range)
+
+    return Guarded(path, read_only=True)
+
+
+def unpacked_size(head: bytes, compressor: str, size: int) -> int:
+    """The bytes that a chunk says it becomes, or for deflated data the most that it can become.
+
+    Args:
+        head: Its first 18 bytes, or all.
+        compressor: ``"zstd"`` (RFC 8878, 3.1.1.1), ``"blosc"`` (its header's second word),
+            ``"lz4"`` (the word that numcodecs writes first), ``"gzip"``, ``"zlib"``, or none.
+        size: Of the whole chunk as stored.
+
+    Raises:
+        FormatError: It does not say.
+    """
+    match compressor:
+        case "gzip" | "zlib":
+            return _DEFLATE_RATIO * size
+        case "blosc" if len(head) >= 16:
+            return int.from_bytes(head[4:8], "little")
+        case "lz4" if len(head) >= 4:
+            return int.from_bytes(head[:4], "little")
+        case "zstd" if len(head) >= 6 and head[:4] == b"\x28\xb5\x2f\xfd":
+            flags = head[4]
+            single, width = flags & 32, (0, 2, 4, 8)[flags >> 6]
+            width = width or (1 if single else 0)
+            at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
+            if width and len(head) >= at + width:
+                return int.from_bytes(head[at : at + width], "little") + 256 * (width == 2)
+        case "":
+            return size
+    raise FormatError(f"a chunk of {size} bytes does not say how much {compressor} packed into it")

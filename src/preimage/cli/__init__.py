@@ -1,0 +1,73 @@
+"""The command ``preimage``: it alone prints, shows progress and sets the exit code.
+
+Exit codes: 0 fine; 1 some samples have no code; 2 bad input, one line on stderr;
+128 and the signal's number where one stopped a job.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import preimage
+from preimage.cli import inverting, networks, proving, showing
+from preimage.errors import PreimageError
+
+# In the order in which --help lists them.
+_COMMANDS = (
+    showing.demo,
+    networks.inspect,
+    inverting.invert,
+    inverting.report,
+    inverting.batch,
+    proving.certify,
+    proving.check,
+    showing.experiment,
+    networks.zoo,
+    networks.train,
+)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Where bad input becomes one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (PreimageError, OSError) as error:
+            typer.echo(f"preimage: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"preimage {preimage.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Invert deep generative models with ReLU-like activations."""
+
+
+for _command in _COMMANDS:
+    app.command()(_command)

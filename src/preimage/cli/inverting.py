@@ -1,0 +1,206 @@
+"""Commands that invert: invert, batch, and the report of what they wrote."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import preimage
+from preimage.cli.options import (
+    ActivationName,
+    Head,
+    Json,
+    Layers,
+    Method,
+    Network,
+    Noise,
+    Observations,
+    load_network,
+)
+from preimage.cli.terminal import (
+    as_json_text,
+    folder_at,
+    number,
+    print_json,
+    print_table,
+    progress_bar,
+    write_picture,
+)
+from preimage.errors import StoppedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHUNK = 16  # samples between two steps of the progress bar
+SHOWN = 16  # samples in a picture
+
+
+def invert(
+    network: Network,
+    observations: Observations,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    method: Method = "auto",
+    noise: Noise = 0.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
+    import numpy as np
+
+    from preimage.cli.compilation import show_compilation
+    from preimage.io.observations import load_observations
+
+    generator = load_network(network, layers, activation, head)
+    values = np.atleast_2d(load_observations(observations))
+    start = time.perf_counter()
+    with show_compilation():
+        inversion = invert_in_chunks(generator, values, method, noise)
+    seconds = time.perf_counter() - start
+    settings = {"network": network, "observations": str(observations), "method": method,
+                "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
+    summary = _summary(generator, inversion, seconds) | {"settings": settings}
+    summary["sample_status"] = [str(status) for status in inversion.status]
+    images = inversion.reconstruct(generator)
+    folder = folder_at(out)
+    np.save(folder / "observation.npy", values)
+    np.save(folder / "latent.npy", inversion.latent)
+    np.save(folder / "reconstruction.npy", images)
+    rows = {"observation": values[:SHOWN], method: images[:SHOWN]}
+    summary["picture"] = write_picture(rows, folder / "grid.png") if len(values) else None
+    (folder / "summary.json").write_text(as_json_text(summary) + "\n")
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(summary, folder)
+    if not all(status.has_latent for status in inversion.status):
+        raise typer.Exit(1)
+
+
+def invert_in_chunks(
+    generator: preimage.Generator, values: NDArray[np.float64], method: str, noise: float
+) -> preimage.Inversion:
+    """As ``preimage.invert`` gives it, with a bar."""
+    starts = range(0, max(len(values), 1), CHUNK)
+    parts = []
+    with progress_bar(len(values), "inverting") as bar:
+        for start in starts:
+            chunk = values[start : start + CHUNK]
+            parts.append(preimage.invert(generator, chunk, method, noise=noise))
+            bar.update(len(chunk))
+    return preimage.Inversion.concatenate(parts)
+
+
+def _summary(
+    generator: preimage.Generator, inversion: preimage.Inversion, seconds: float
+) -> dict[str, Any]:
+    counts = {
+        str(status): {"samples": count, "message": status.message}
+        for status in preimage.Status
+        if (count := sum(found == status for found in inversion.status))
+    }
+    versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "generator": {"sizes": generator.sizes, "sha256": generator.digest},
+        "samples": len(inversion),
+        "status": counts,
+        "residual": _quantiles(inversion.residual),
+        "residual_max": _quantiles(inversion.residual_max),
+        "layers": [
+            {name: _quantiles(values)["median"] for name, values in report._asdict().items()}
+            for report in inversion.layers
+        ],
+        "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
+    }
+
+
+def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    marks = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+    return {k: float(np.quantile(known, q)) if len(known) else math.nan for k, q in marks.items()}
+
+
+def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    typer.echo(f"{summary['samples']} samples, {number(summary['ms_per_sample'])} ms each")
+    for status, entry in summary["status"].items():
+        typer.echo(f"{entry['samples']:>6} {status}: {entry['message']}")
+    residuals = [
+        (label, *(number(value) for value in summary[name].values()))
+        for label, name in (("||x - G(z)||_2", "residual"), ("||x - G(z)||_inf", "residual_max"))
+    ]
+    print_table("Residuals", ("", *summary["residual"]), residuals)
+    typer.echo(f"Written to {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `preimage invert` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The file; by default DIR/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file that shows a run: it holds its pictures and asks no network."""
+    from preimage.report import report_html
+
+    target = out or folder / "report.html"
+    target.write_text(report_html(folder), encoding="utf-8")
+    print_json({"report": str(target)}) if as_json else typer.echo(f"Written: {target}")
+
+
+def batch(
+    network: Network,
+    source: Annotated[
+        Path,
+        typer.Argument(help="npy, npz, safetensors, IDX, a folder of PNG, or a Zarr array."),
+    ],
+    store: Annotated[Path, typer.Argument(help="Folder of the results; resumed if it is there.")],
+    method: Method = "auto",
+    noise: Noise = 0.0,
+    shard_size: Annotated[int, typer.Option(help="Samples that a worker inverts at once.")] = 256,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Tries more of what failed.")] = 2,
+    stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Invert a whole dataset into a folder; run it again to go on after an interruption."""
+    generator = load_network(network, layers, activation, head)
+    try:
+        found = preimage.invert_dataset(
+            generator, source, store, method, noise=noise, shard_size=shard_size, workers=workers,
+            scheduler=scheduler, retries=retries, stall=stall, progress=True,
+        )  # fmt: skip
+    except StoppedError as error:
+        typer.echo(f"preimage: {error}", err=True)
+        raise typer.Exit(128 + error.signal) from error
+    counts, left_out = found.counts(), found.quarantined
+    if as_json:
+        found_status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
+        print_json({"store": str(store), "samples": len(found), "status": found_status,
+                     "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
+    else:
+        typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
+        for status, count in counts.items():
+            typer.echo(f"{count:>8} {status}: {status.message}")
+        for sample, reason in list(left_out.items())[:SHOWN]:
+            typer.echo(f"sample {sample} was left out: {reason}")
+        if len(left_out) > SHOWN:
+            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in the manifest")
+    if not all(status.has_latent for status in counts):
+        raise typer.Exit(1)

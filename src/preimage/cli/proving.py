@@ -1,0 +1,126 @@
+"""Commands that prove: certify, and check, which proves it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import preimage
+from preimage.cli.options import (
+    ActivationName,
+    Head,
+    Json,
+    Layers,
+    Network,
+    Noise,
+    Observations,
+    load_network,
+)
+from preimage.cli.terminal import folder_at, number, print_json, print_table
+from preimage.errors import InputError, MissingExtraError
+
+
+def certify(
+    network: Network,
+    observations: Observations,
+    noise: Noise,
+    out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
+    box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
+    import numpy as np
+
+    from preimage.cli.compilation import show_compilation
+    from preimage.io.observations import load_observations
+
+    generator = load_network(network, layers, activation, head)
+    values = np.atleast_2d(load_observations(observations))
+    with show_compilation():
+        found = preimage.certify(generator, values, noise=noise, box=box)
+    folder_at(out.parent)
+    found.save(out)
+    half = np.median(found.upper - found.lower, axis=1) / 2
+    if picture is not None:
+        _picture_of(generator, found, values, picture)
+    if as_json:
+        names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
+        samples = [{n: np.asarray(getattr(found, n)[i]).tolist() for n in names}
+                   for i in range(len(found))]  # fmt: skip
+        print_json({"certificate": str(out), "samples": samples})
+    else:
+        rows = [
+            (str(i), found.verdict[i], number(found.distance[i]), number(half[i]),
+             found.reason[i]) for i in range(len(found))
+        ]  # fmt: skip
+        columns = ("sample", "verdict", "distance", "half-width, median", "reason")
+        print_table("Certificate", columns, rows, words=True)
+        typer.echo(f"Written: {out}; prove it again with: preimage check")
+    if "undecided" in found.verdict:
+        raise typer.Exit(1)
+
+
+def _picture_of(
+    generator: preimage.Generator, found: preimage.Certificate, values: Any, path: Path
+) -> None:
+    from preimage.plot import certificate_figure
+
+    if found.verdict[0] == "infeasible":
+        typer.echo("No picture: no code explains the first sample", err=True)
+        return
+    band = preimage.reconstruction_band(generator, found)
+    estimate = preimage.invert(generator, values[0], noise=found.claims[0].noise).latent
+    title = f"{found.verdict[0]}, noise {found.claims[0].noise:g}"
+    try:
+        figure = certificate_figure(found.lower[0], found.upper[0], estimate, band, title=title)
+    except MissingExtraError:
+        typer.echo("No picture: it needs matplotlib, pip install 'preimage[plot]'", err=True)
+        return
+    figure.savefig(path, dpi=120)
+
+
+def check(
+    certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
+    network: Network,
+    observations: Observations,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it."""
+    import tempfile
+
+    import numpy as np
+
+    from preimage.certify import checker
+    from preimage.io.guard import check_file
+    from preimage.io.observations import load_observations
+
+    generator = load_network(network, layers, activation, head)
+    dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
+    with tempfile.TemporaryDirectory() as folder:
+        plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy")]
+        preimage.save(preimage.Generator(tuple(dense)), plain[0])
+        np.save(plain[1], np.atleast_2d(load_observations(observations)))
+        try:
+            verdicts, reason = checker.check(str(check_file(certificate)), *plain), ""
+        except InputError:
+            raise
+        except Exception as error:  # whatever goes wrong, nothing is proven
+            verdicts, reason = [], f"{type(error).__name__}: {error}"
+    proven = bool(verdicts) and "undecided" not in verdicts
+    if as_json:
+        print_json({"proven": proven, "verdicts": verdicts, "reason": reason})
+    else:
+        for index, verdict in enumerate(verdicts):
+            typer.echo(f"{index}: {verdict}")
+        typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
+    if not proven:
+        raise typer.Exit(1)

@@ -1,0 +1,85 @@
+"""What the commands write: tables, JSON, pictures; progress goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from preimage.errors import MissingExtraError
+
+
+def folder_at(path: Path) -> Path:
+    """The folder, made if it is not there."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = ()) -> str | None:
+    """Draw the rows into a file; None, and a word on stderr, without matplotlib."""
+    from preimage.plot import image_grid
+
+    try:
+        image_grid(rows, columns=columns).savefig(path, dpi=120)
+    except MissingExtraError:
+        typer.echo(f"No {path.name}: it needs matplotlib, pip install 'preimage[plot]'", err=True)
+        return None
+    return str(path)
+
+
+def progress_bar(total: int | None, label: str, layout: str | None = None) -> Any:
+    """A bar on stderr: only where a terminal is there to see it, and only after a second."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc=label, bar_format=layout, delay=1.0, disable=None, leave=False,
+        file=sys.stderr,
+    )  # fmt: skip
+
+
+def number(value: float) -> str:
+    """Three digits; nothing where unknown."""
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+def print_table(
+    title: str, columns: Iterable[str], rows: Iterable[Sequence[str]], *, words: bool = False
+) -> None:
+    """Numbers are set to the right, ``words`` to the left; the first column always is words."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if words or index == 0 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    """Without what JSON lacks: NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_json_text(value: Any) -> str:
+    """Indented JSON, without NaN."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def print_json(value: Any) -> None:
+    """The value as JSON on stdout."""
+    typer.echo(as_json_text(value))
