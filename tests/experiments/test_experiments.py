@@ -63,9 +63,10 @@ def test_errors_grow_linearly_and_auto_is_at_the_oracle(name, tables):
         assert low <= ratio <= high
         if name in ("figure-1c", "figure-1d") or noise < 0.1:
             assert ratio <= 1.1, f"{noise}: {ratio} in [{low}, {high}]"
-    # At a = 0.1 the noise of a random network is of the size of its outputs. What is left there
-    # is the price of unknown signs: no fit is better than that of auto, the oracle's included.
-    assert (auto.values("residual") <= oracle.values("residual") * (1 + 1e-6)).all()
+    if name in ("figure-1a", "figure-1b"):
+        # At a = 0.1 the noise of a random network is of the size of its outputs. What is left
+        # there is the price of unknown signs: the oracle's own code fits no better than auto's.
+        assert (auto.values("residual") <= oracle.values("residual") * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("name", ["figure-1c", "figure-1d"])
@@ -316,8 +317,11 @@ def test_no_truth_reaches_a_method(name, monkeypatch):
              "layer-errors": 2}  # fmt: skip
     if name in cheap:
         config = replace(config, draws=cheap[name])
-    if name.startswith("figure-1") or name.startswith("figure-2"):
+    if name.startswith(("figure-1", "figure-2")):
         config = replace(config, slow_draws=1)
+    if name in ("figure-1c", "figure-1d", "figure-3", "figure-4"):
+        # Ten thousand steps; figures 1a to 2b have gradient descent as well.
+        config = replace(config, methods=("linf", "auto"))
     found = []
 
     def recorded(door):
