@@ -84,7 +84,7 @@ EXPERIMENTS = {
     "corruption": Experiment(
         {
             "tiny": Config(draws=3, fractions=(0.0, 0.1), methods=("joint l2", "joint l1")),
-            "quick": Config(draws=3, fractions=(0.0, 0.01, 0.1, 0.3)),
+            "quick": Config(draws=10, fractions=(0.0, 0.01, 0.1, 0.3)),
             "paper": Config(draws=50, fractions=(0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2,
                                                  0.3, 0.4)),
         }, jobs, work, draw),
