@@ -7,7 +7,7 @@ from preimage.experiments.experiment import Experiment
 from preimage.experiments.pictures import Config, draw, jobs, work
 
 _NOISES = (0.03, 0.5477)  # 0.5477**2 = 0.3
-_DIGITS = Config(digits=(0, 3, 7, 8, 9), noises=_NOISES)
+_DIGITS = Config(digits=(0, 3, 7, 8, 9), noises=(0.03, 0.1, 0.3, 0.5477))
 EXPERIMENTS = {
     "figure-3": Experiment(
         {

@@ -88,11 +88,14 @@ def work(config: Config, job: Job) -> list[Row]:
 
 
 def draw(config: Config, table: Table) -> Figure:
-    """Observation (black where nothing is seen), ground truth, each method's picture."""
+    """Observation (black where nothing is seen), ground truth, each method's picture.
+
+    Of several noises the first and the last; the table has all.
+    """
     generator = networks.load(config.network)
     images = generator(digits_of(config, generator))
     rows = {"ground truth": images}
-    for noise in config.noises:
+    for noise in dict.fromkeys((config.noises[0], config.noises[-1])):
         word = f", a = {noise:.2g}" if noise else ""
         noisy, mask = observed(config, images, noise)
         rows["observation" + word] = np.where(mask, noisy, 0.0)
