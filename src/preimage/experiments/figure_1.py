@@ -142,9 +142,9 @@ def draw(config: Config, table: Table) -> Figure:
         "uniform noise on (−a, a)" if config.noise == "uniform" else "Gaussian noise, deviation a"
     )
     axes.set_xlabel(f"noise level a ({word})")
-    slow = [LOOKS[name].label for name in config.methods if name in SLOW]
+    slow = " and ".join(LOOKS[n].label.split(",")[0] for n in config.methods if n in SLOW)
     axes.set_title(f"{network}, {config.draws} draws a level "
-                   f"({', '.join(slow)}: {config.draws_of(SLOW[0])})", fontsize=10)  # fmt: skip
+                   f"({slow}: {config.draws_of(SLOW[0])})", fontsize=10)  # fmt: skip
     legend(axes)
     return figure
 
