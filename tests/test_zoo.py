@@ -15,7 +15,10 @@ from preimage.errors import FormatError, InputError
 
 EXPECTED = {
     "mnist-20-60-784": [ReLU()] * 2,
+    "mnist-5-60-784-vae": [ReLU()] * 2,
+    "mnist-10-60-784-vae": [ReLU()] * 2,
     "mnist-20-60-784-vae": [ReLU()] * 2,
+    "mnist-40-60-784-vae": [ReLU()] * 2,
     "mnist-20-200-500-784": [LeakyReLU(0.1)] * 3,
     "mnist-32-256-512-784": [ReLU(), ReLU(), Sigmoid()],
     "mnist-conv-20": [ReLU(), ReLU(), Sigmoid()],

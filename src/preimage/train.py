@@ -90,7 +90,11 @@ RECIPES = {
         Recipe(
             "mnist-20-60-784", (20, 60, 784), "relu", "relu", False, "gan", 35, 5e-4, penalty=3.0
         ),
-        Recipe("mnist-20-60-784-vae", (20, 60, 784), "relu", "relu", False, "vae", 30),
+        *(
+            # One recipe at several latent sizes: what compression loses at each.
+            Recipe(f"mnist-{k}-60-784-vae", (k, 60, 784), "relu", "relu", False, "vae", 30)
+            for k in (5, 10, 20, 40)
+        ),
         Recipe(
             "mnist-20-200-500-784", (20, 200, 500, 784), "leaky_relu(0.1)", "leaky_relu(0.1)",
             True, "gan", 25, 3e-4, penalty=5.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -116,10 +117,13 @@ def experiment(
 
     wanted = list(experiments.MODULES) if names == ["all"] else names
     configs = {name: experiments.find(name, scale) for name in wanted}
+    start = time.perf_counter()
     for name, (one, config) in configs.items():
         table = _table_of(name, config, folder_at(out), workers)
         one.draw(config, table).savefig(out / f"{name}.png", dpi=130, bbox_inches="tight")
         typer.echo(f"{name}: {len(table.rows)} rows, {table.facts['seconds']} s: {out / name}.csv")
+    if len(configs) > 1:
+        typer.echo(f"all: {time.perf_counter() - start:.0f} s, with what was there already")
 
 
 def _table_of(name: str, config: Any, folder: Path, workers: int) -> Any:

@@ -49,8 +49,8 @@ _LP = {"noise": "gaussian", "methods": ("linf", "l1", "relaxed"), "seed": 4}
 EXPERIMENTS = {
     "appendix-relaxed": Experiment(
         {
-            "tiny": Config(draws=3, levels=(1e-1, 1e-4), **_LP),  # type: ignore[arg-type]
-            "quick": replace(Config(draws=20), **_LP),  # type: ignore[arg-type]
-            "paper": replace(Config(draws=200), **_LP),  # type: ignore[arg-type]
+            "tiny": Config(draws=3, slow_draws=0, levels=(1e-1, 1e-4), **_LP),  # type: ignore[arg-type]
+            "quick": replace(Config(draws=30, slow_draws=0), **_LP),  # type: ignore[arg-type]
+            "paper": replace(Config(draws=200, slow_draws=0), **_LP),  # type: ignore[arg-type]
         }, figure_1.jobs, work, draw),
 }  # fmt: skip

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage import certify, zoo
+from preimage import zoo
 from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import TRAINED, drawn, noise_of, random_generator, row
+from preimage.experiments.problems import (
+    TRAINED,
+    Problem,
+    Question,
+    certified,
+    drawn,
+    noise_of,
+    random_generator,
+    row,
+)
 from preimage.experiments.style import panels
 from preimage.experiments.table import Row, Table, medians
 
@@ -44,24 +52,27 @@ def work(config: Config, job: Job) -> list[Row]:
     """Certify a noisy output; the true code must be in the box, or ``success`` is 0."""
     index, draw = job
     level = config.levels[index]
+    problem = posed(config, index, draw)
+    proof, seconds = certified(problem.question, config.box, config.time_limit)
+    lower, upper = np.ravel(proof.lower), np.ravel(proof.upper)
+    inside = bool(((lower <= problem.truth[0]) & (problem.truth[0] <= upper)).all())
+    verdict = str(np.ravel(np.array(proof.verdict, dtype=object))[0])
+    width = float(np.median((upper - lower) / 2))
+    return [row("certify", draw, config.seed, inside and verdict != "infeasible", width, seconds,
+                noise=level, verdict=verdict)]  # fmt: skip
+
+
+def posed(config: Config, index: int, draw: int) -> Problem:
+    """A noisy output of a code in the box."""
     seed = (config.seed, draw)
     if config.network == "random":
         generator = random_generator(config.sizes, np.random.default_rng(seed))
     else:
         generator = zoo.load(config.network)
-    truth = np.clip(drawn(generator, (*seed, 1)), -config.box, config.box)
-    clean = generator(truth)
-    observation = clean + noise_of("uniform", level, len(clean), (*seed, 2 + index))
-    start = time.perf_counter()
-    proof = certify(generator, observation, noise=level, box=config.box,
-                    time_limit=config.time_limit)  # fmt: skip
-    seconds = time.perf_counter() - start
-    lower, upper = np.ravel(proof.lower), np.ravel(proof.upper)
-    inside = bool(((lower <= truth) & (truth <= upper)).all())
-    verdict = str(np.ravel(np.array(proof.verdict, dtype=object))[0])
-    width = float(np.median((upper - lower) / 2))
-    return [row("certify", draw, config.seed, inside and verdict != "infeasible", width, seconds,
-                noise=level, verdict=verdict)]  # fmt: skip
+    truth = np.clip(drawn(generator, (*seed, 1)), -config.box, config.box)[None]
+    level = config.levels[index]
+    error = noise_of("uniform", level, generator.observation_size, (*seed, 2 + index))
+    return Problem(Question(generator, generator(truth) + error, level), truth)
 
 
 def draw(config: Config, table: Table) -> Figure:

@@ -12,7 +12,7 @@ from scipy.fft import dctn, idctn
 
 from preimage import Adam, GaussNewton, GradientDescent, LayerwiseLP, zoo
 from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import Array, inverted, row
+from preimage.experiments.problems import Array, Problem, Question, inverted, row
 from preimage.experiments.style import LOOKS, curve, legend, panels
 from preimage.experiments.table import Row, Table, medians
 
@@ -27,17 +27,23 @@ METHODS = {
     "joint l2": GaussNewton(restarts=1, hops=0, steps=50),
 }
 SUCCESS = 0.5  # largest relative error of the image
+NOISE = 0.05
 
 
 @dataclass(frozen=True)
 class Config:
-    """Digits, networks, methods; ``kept`` are the numbers of cosine coefficients."""
+    """Digits, networks, methods.
+
+    ``family`` has one recipe and several k, ``others`` are networks of other kinds; ``kept`` are
+    the numbers of cosine coefficients.
+    """
 
     draws: int
-    networks: tuple[str, ...] = (
-        "mnist-20-60-784", "mnist-20-60-784-vae", "mnist-20-200-500-784", "mnist-32-256-512-784",
+    family: tuple[str, ...] = (
+        "mnist-5-60-784-vae", "mnist-10-60-784-vae", "mnist-20-60-784-vae", "mnist-40-60-784-vae",
     )  # fmt: skip
-    kept: tuple[int, ...] = (10, 20, 32, 50, 100)
+    others: tuple[str, ...] = ("mnist-20-60-784",)
+    kept: tuple[int, ...] = (5, 10, 20, 40, 80)
     methods: tuple[str, ...] = ("linf", "gradient", "adam", "joint l2")
     seed: int = 9
 
@@ -45,7 +51,8 @@ class Config:
 def jobs(config: Config) -> Iterator[Job]:
     """All digits by one method and network; the cosines need no network."""
     yield "DCT", ""
-    yield from ((name, network) for network in config.networks for name in config.methods)
+    networks = (*config.family, *config.others)
+    yield from ((name, network) for network in networks for name in config.methods)
 
 
 def work(config: Config, job: Job) -> list[Row]:
@@ -54,10 +61,11 @@ def work(config: Config, job: Job) -> list[Row]:
     images = zoo.digits()[0][: config.draws]
     if name == "DCT":
         return [r for k in config.kept for r in _cosines(config, images, k)]
-    generator = zoo.load(network)
-    inversion, seconds = inverted(generator, images, METHODS[name], noise=0.05)
-    found = generator(np.nan_to_num(inversion.latent))
-    return _scored(config, images, found, name, seconds, generator.latent_size, network)
+    problem = Problem(Question(zoo.load(network), images, NOISE), images)
+    generator = problem.question.generator
+    inversion, seconds = inverted(problem.question, METHODS[name])
+    errors = problem.errors(generator(np.nan_to_num(inversion.latent)))
+    return _rows(config, errors, name, seconds, generator.latent_size, network)
 
 
 def _cosines(config: Config, images: Array, k: int) -> list[Row]:
@@ -68,48 +76,67 @@ def _cosines(config: Config, images: Array, k: int) -> list[Row]:
     spectrum[np.abs(spectrum) < least] = 0.0
     found = idctn(spectrum.reshape(pixels.shape), axes=(1, 2), norm="ortho")
     seconds = (time.perf_counter() - start) / len(images)
-    return _scored(config, images, found.reshape(images.shape), "DCT", seconds, k, "")
+    errors = np.linalg.norm(found.reshape(images.shape) - images, axis=1)
+    return _rows(config, errors / np.linalg.norm(images, axis=1), "DCT", seconds, k, "")
 
 
-def _scored(
-    config: Config, images: Array, found: Array, name: str, seconds: float, k: int, network: str
+def _rows(
+    config: Config, errors: Array, name: str, seconds: float, k: int, network: str
 ) -> list[Row]:
-    errors = np.linalg.norm(found - images, axis=1) / np.linalg.norm(images, axis=1)
     return [row(name, i, config.seed, e <= SUCCESS, e, seconds, k=k, network=network)
             for i, e in enumerate(errors)]  # fmt: skip
 
 
 def draw(config: Config, table: Table) -> Figure:
-    """Error over networks beside the cosines, and error over seconds."""
-    figure, (left, right) = panels(2, width=8.8, height=4.4)
+    """Error over k beside the cosines, and error over seconds."""
+    figure, (left, right) = panels(2, width=8.8, height=4.6)
     curve(left, "DCT", *medians(table.where(method="DCT"), "k", "error"))
-    for place, network in enumerate(config.networks):
-        for name in config.methods:
+    used = np.concatenate([table.where(method=name).values("seconds") for name in config.methods])
+    for name in config.methods:
+        look = LOOKS[name]
+        line = []
+        for network in (*config.family, *config.others):
             part = table.where(method=name, network=network)
-            error, seconds = np.median(part.values("error")), np.median(part.values("seconds"))
-            label = {"label": LOOKS[name].label} if place == 0 else {}
-            look = {"color": LOOKS[name].colour, "linestyle": "", "marker": LOOKS[name].marker}
-            left.plot(part.values("k")[:1] + 0.9 * (place % 3 - 1), error, **look, **label)
-            right.plot(seconds, error, **look)
-            if name == "joint l2":
-                right.annotate(network.removeprefix("mnist-"), (seconds, error), fontsize=7,
-                               xytext=(8, -3), textcoords="offset points", ha="left")  # fmt: skip
+            k = part.values("k")[0]
+            place = k, *(np.median(part.values(column)) for column in ("error", "seconds"))
+            if network in config.family:
+                line.append(place)
+            else:
+                look_here = {"color": look.colour, "marker": look.marker, "fillstyle": "none"}
+                left.plot(place[0], place[1], linestyle="", markersize=8, **look_here)
+                right.plot(place[2], place[1], linestyle="", markersize=8, **look_here)
+        k, error, seconds = np.array(line).T
+        curve(left, name, k, error)
+        curve(right, name, seconds, error)
+        right.annotate(f"k = {k[0]:g}", (seconds[0], error[0]), fontsize=7, xytext=(6, 4),
+                       textcoords="offset points")  # fmt: skip
     left.set(xscale="log", xlabel="numbers kept, k", ylabel="relative error of the image")
-    right.set(xscale="log", xlabel="seconds per digit")
+    right.set(xscale="log", xlabel="seconds per digit", xlim=_decades(used))
     left.set_xticks(config.kept, [str(k) for k in config.kept])
     left.minorticks_off()
     for panel in (left, right):
-        panel.set_ylim(bottom=0, top=1.3)
+        panel.set_ylim(bottom=0)
+    hollow = ", ".join(name.removeprefix("mnist-") for name in config.others)
+    figure.suptitle(f"{config.draws} test digits; k-60-784 decoders (filled), {hollow} (hollow)",
+                    fontsize=10)  # fmt: skip
     legend(left)
     return figure
+
+
+def _decades(values: Array) -> tuple[float, float]:
+    """Whole decades that hold the values: only these have labels on a log axis."""
+    ends = np.log10([values.min(), values.max()])
+    return 10.0 ** np.floor(ends[0]), 10.0 ** np.ceil(ends[1])
 
 
 EXPERIMENTS = {
     "compression": Experiment(
         {
-            "tiny": Config(draws=3, networks=Config.networks[:1], methods=("linf", "joint l2")),
+            "tiny": Config(draws=3, family=Config.family[1:3], others=(),
+                           methods=("linf", "joint l2")),
+            "quick": Config(draws=20),
             # On the wide networks a run takes minutes.
-            "quick": Config(draws=6, networks=Config.networks[:2]),
-            "paper": Config(draws=100),
+            "paper": Config(draws=100, others=("mnist-20-60-784", "mnist-20-200-500-784",
+                                               "mnist-32-256-512-784")),
         }, jobs, work, draw),
 }  # fmt: skip

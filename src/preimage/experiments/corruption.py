@@ -10,7 +10,7 @@ import numpy as np
 
 from preimage import GaussNewton, LayerwiseLP, zoo
 from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import TRAINED, drawn, inverted, relative_error, row
+from preimage.experiments.problems import TRAINED, Problem, Question, drawn, inverted, row
 from preimage.experiments.style import curve, dots, legend, panels
 from preimage.experiments.table import Row, Table, medians
 
@@ -45,8 +45,16 @@ def jobs(config: Config) -> Iterator[Job]:
 
 
 def work(config: Config, job: Job) -> list[Row]:
-    """Corrupt and invert; the methods are told the noise, not the corruption."""
+    """Invert; the methods are told the noise, not the corruption."""
     name, index = job
+    problem = posed(config, index)
+    inversion, seconds = inverted(problem.question, METHODS[name])
+    return [row(name, i, config.seed, e <= SUCCESS, e, seconds, fraction=config.fractions[index])
+            for i, e in enumerate(problem.errors(inversion.latent))]  # fmt: skip
+
+
+def posed(config: Config, index: int) -> Problem:
+    """Outputs with a fraction of their pixels replaced."""
     fraction = config.fractions[index]
     generator = zoo.load(config.network)
     truth = np.array([drawn(generator, (config.seed, i)) for i in range(config.draws)])
@@ -56,10 +64,7 @@ def work(config: Config, job: Job) -> list[Row]:
         x += rng.uniform(-config.noise, config.noise, len(x))
         hit = rng.permutation(len(x))[: round(fraction * len(x))]
         x[hit] = rng.uniform(0, 1, len(hit))
-    inversion, seconds = inverted(generator, observation, METHODS[name], noise=config.noise)
-    errors = relative_error(inversion.latent, truth)
-    return [row(name, i, config.seed, e <= SUCCESS, e, seconds, fraction=fraction)
-            for i, e in enumerate(errors)]  # fmt: skip
+    return Problem(Question(generator, observation, config.noise), truth)
 
 
 def draw(config: Config, table: Table) -> Figure:
@@ -79,7 +84,7 @@ EXPERIMENTS = {
     "corruption": Experiment(
         {
             "tiny": Config(draws=3, fractions=(0.0, 0.1), methods=("joint l2", "joint l1")),
-            "quick": Config(draws=3, fractions=(0.0, 0.01, 0.1, 0.3)),
+            "quick": Config(draws=10, fractions=(0.0, 0.01, 0.1, 0.3)),
             "paper": Config(draws=50, fractions=(0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2,
                                                  0.3, 0.4)),
         }, jobs, work, draw),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,12 +29,16 @@ Job = tuple[Any, ...]  # plain numbers and words: what a process needs to know b
 _PACKAGES = ("preimage", "numpy", "scipy", "numba", "scikit-learn")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+# Rooms and modules of the library that no row depends on.
+_NO_ROWS = {"adapters", "batch", "cli", "demo", "notebook", "plot", "report", "train", "__main__"}
+
 # Name to module; a module has ``EXPERIMENTS``, a dict of name to ``Experiment``.
 MODULES = {
     **dict.fromkeys(("figure-1a", "figure-1b", "figure-1c", "figure-1d"), "figure_1"),
     **dict.fromkeys(("figure-2a", "figure-2b"), "figure_2"),
     "figure-3": "figure_3",
     "figure-4": "figure_4",
+    "layer-errors": "layer_errors",
     "appendix-relaxed": "appendix_relaxed",
     "timing": "timing",
     "phase": "phase",
@@ -52,12 +58,15 @@ class Experiment:
         jobs: Pieces of work of a configuration, small enough that losing one is no loss.
         work: Rows of one job. They depend on the configuration and the job alone.
         draw: The figure of a table.
+        alone: Whether its jobs run one after the other, in a process with one thread: seconds that
+            are the result want no company.
     """
 
     scales: Mapping[str, Any]
     jobs: Callable[[Any], Iterable[Job]]
     work: Callable[[Any, Job], list[Row]]
     draw: Callable[[Any, Table], Figure]
+    alone: bool = False
 
 
 def find(name: str, scale: str = "quick") -> tuple[Experiment, Any]:
@@ -95,23 +104,64 @@ def run(
         progress: Wraps the iterable of finished jobs, of which it is told the number.
     """
     experiment, _ = find(name)
+    workers = 1 if experiment.alone else workers
     jobs = list(experiment.jobs(config))
     done = _resume(journal, fingerprint(name, config))
     missing = [job for job in jobs if json.dumps(job) not in done]
     start = time.perf_counter()
-    finished = _work(name, config, missing, workers)
+    spawn = experiment.alone or min(workers, len(missing)) > 1
+    finished = _work(name, config, missing, workers, spawn)
     for job, rows in progress(finished, len(missing)) if progress else finished:
         done[json.dumps(job)] = rows
         if journal is not None:
             with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([job, rows]) + "\n")
     rows = tuple(row for job in jobs for row in done[json.dumps(job)])
-    return Table(_facts(name, config, time.perf_counter() - start, workers), rows)
+    return Table(_facts(name, config, time.perf_counter() - start, workers, spawn), rows)
 
 
 def fingerprint(name: str, config: Any) -> str:
-    """Changes with all that rows depend on, as far as this package knows."""
-    return hashlib.sha256(f"{name} {config!r} {__version__}".encode()).hexdigest()[:16]
+    """Changes with all that rows depend on, as far as this package knows: see ``sources``."""
+    text = f"{name} {config!r} {__version__} {sources(MODULES[name])}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def sources(module: str, package: Path = Path(__file__).parents[1]) -> str:
+    """Hash of the code that makes the rows of an experiment's module.
+
+    That is the library but for what only moves or shows results, the module, and the experiments'
+    modules that it imports. Comments, and how a figure is drawn, do not count.
+    """
+    here, digest = package / "experiments", hashlib.sha256()
+    files = [here / f"{name}.py" for name in sorted(_imported(here, module))]
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room not in {"experiments", *_NO_ROWS}:
+            files.append(path)
+    for path in files:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.parent == here:
+            tree.body = [n for n in tree.body if getattr(n, "name", "") != "draw"]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
+def _imported(folder: Path, module: str) -> set[str]:
+    """The module, and those of this package that it imports, directly or not."""
+    open_, found = [module], set()
+    while open_:
+        name = open_.pop()
+        if name in found or name == "style" or not (folder / f"{name}.py").exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                if node.module == "preimage.experiments":
+                    open_ += [alias.name for alias in node.names]
+                elif node.module.startswith("preimage.experiments."):
+                    open_.append(node.module.rpartition(".")[2])
+    return found
 
 
 def _resume(journal: Path | None, wanted: str) -> dict[str, list[Row]]:
@@ -134,8 +184,10 @@ def _resume(journal: Path | None, wanted: str) -> dict[str, list[Row]]:
     return done
 
 
-def _work(name: str, config: Any, jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Row]]]:
-    if workers <= 1 or len(jobs) <= 1:
+def _work(
+    name: str, config: Any, jobs: list[Job], workers: int, spawn: bool
+) -> Iterator[tuple[Job, list[Row]]]:
+    if not spawn:
         for job in jobs:
             yield job, _one(name, config, job)
         return
@@ -170,7 +222,7 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _facts(name: str, config: Any, seconds: float, workers: int) -> dict[str, str]:
+def _facts(name: str, config: Any, seconds: float, workers: int, spawn: bool) -> dict[str, str]:
     versions = [f"python {platform.python_version()}"]
     for package in _PACKAGES:
         try:
@@ -182,7 +234,8 @@ def _facts(name: str, config: Any, seconds: float, workers: int) -> dict[str, st
         "config": repr(config),
         "seed": str(config.seed),
         "versions": ", ".join(versions),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {workers} processes",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, "
+        + (f"{workers} processes of one thread" if spawn else "one process"),
         "seconds": f"{seconds:.1f}",
         "fingerprint": fingerprint(name, config),
     }

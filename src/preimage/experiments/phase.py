@@ -12,9 +12,10 @@ from preimage import GaussNewton, Generator, LayerwiseLP
 from preimage.experiments.experiment import Experiment, Job
 from preimage.experiments.problems import (
     Array,
+    Problem,
+    Question,
     inverted,
     random_generator,
-    relative_error,
     row,
 )
 from preimage.experiments.style import LOOKS, panels
@@ -45,34 +46,39 @@ def jobs(config: Config) -> Iterator[Job]:
 
 
 def work(config: Config, job: Job) -> list[Row]:
-    """Draw a network and a code, noiseless, and invert by every method."""
+    """Invert by every method."""
     k, ratio = job
     rows = []
     for draw in range(config.draws):
-        rng = np.random.default_rng((config.seed, k, round(100 * ratio), draw))
-        sizes = (k, config.width, round(ratio * config.width))
-        generator = random_generator(sizes, rng)
-        truth = rng.standard_normal((1, k))
+        problem = posed(config, k, ratio, draw)
         for name in config.methods:
-            latent, seconds = _solve(generator, generator(truth), name)
-            error = relative_error(latent, truth)[0]
+            latent, seconds = _solve(problem.question, name)
+            (error,) = problem.errors(latent)
             rows.append(row(name, draw, config.seed, error <= SUCCESS, error, seconds, k=k,
                             ratio=ratio))  # fmt: skip
     return rows
 
 
-def _solve(generator: Generator, observation: Array, name: str) -> tuple[Array, float]:
+def posed(config: Config, k: int, ratio: float, draw: int) -> Problem:
+    """A network and one output of it, without noise."""
+    rng = np.random.default_rng((config.seed, k, round(100 * ratio), draw))
+    generator = random_generator((k, config.width, round(ratio * config.width)), rng)
+    truth = rng.standard_normal((1, k))
+    return Problem(Question(generator, generator(truth)), truth)
+
+
+def _solve(question: Question, name: str) -> tuple[Array, float]:
     if name != "free":
-        inversion, seconds = inverted(generator, observation, METHODS[name])
+        inversion, seconds = inverted(question, METHODS[name])
         return inversion.latent, seconds
     # A layer that is a network of its own has codes of either sign.
-    total = 0.0
-    for layer in reversed(generator.layers):
-        inversion, seconds = inverted(Generator((layer,)), observation, METHODS["linf"])
+    total, observation = 0.0, question.observation
+    for layer in reversed(question.generator.layers):
+        inversion, seconds = inverted(Question(Generator((layer,)), observation), METHODS["linf"])
         total += seconds
         observation = inversion.latent
         if not np.isfinite(observation).all():
-            return np.full((1, generator.latent_size), np.nan), total
+            return np.full((1, question.generator.latent_size), np.nan), total
     return observation, total
 
 

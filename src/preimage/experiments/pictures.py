@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage import Auto, Generator, GradientDescent, LayerwiseLP, ProjectedGradient, invert, zoo
+from preimage import Auto, GaussNewton, Generator, GradientDescent, LayerwiseLP, ProjectedGradient
+from preimage import zoo as networks
 from preimage.experiments.experiment import Job
-from preimage.experiments.problems import TRAINED, Array, inverted, relative_error, row
+from preimage.experiments.problems import TRAINED, Array, Problem, Question, inverted, row
 from preimage.experiments.style import LOOKS
 from preimage.experiments.table import Row, Table
 from preimage.plot import image_grid
@@ -23,20 +24,19 @@ if TYPE_CHECKING:
 
 METHODS = {
     "linf": LayerwiseLP("linf"),
+    "projected": ProjectedGradient(projection=LayerwiseLP("linf", growth=2.0)),
     "gradient": GradientDescent(rate=1e-3, steps=10_000),
     "auto": Auto(),
 }
-# The paper's way to a partial observation: projected gradient, with Algorithm 1 in each step.
-MASKED = {**METHODS, "linf": ProjectedGradient(projection=LayerwiseLP("linf", growth=2.0))}
 SUCCESS = 0.1  # largest relative error of the image
 
 
 @dataclass(frozen=True)
 class Config:
-    """Digits, noise, mask, methods; ``noise`` is a standard deviation, ``side`` a masked square."""
+    """Digits, noises, mask, methods; a noise is a standard deviation, ``side`` a masked square."""
 
     digits: tuple[int, ...]
-    noise: float = 0.0
+    noises: tuple[float, ...] = (0.0,)
     side: int = 0
     network: str = TRAINED
     methods: tuple[str, ...] = ("linf", "gradient", "auto")
@@ -45,15 +45,23 @@ class Config:
 
 def digits_of(config: Config, generator: Generator) -> Array:
     """Codes of the network's own picture of each digit: the nearest it has to a real one."""
-    images, labels = zoo.digits()
+    images, labels = networks.digits()
     first = [int(np.flatnonzero(labels == digit)[0]) for digit in config.digits]
-    return invert(generator, images[first], "gauss_newton").latent
+    return inverted(Question(generator, images[first]), GaussNewton())[0].latent
 
 
-def observed(config: Config, images: Array) -> tuple[Array, Array]:
+def posed(config: Config, noise: float) -> Problem:
+    """Noisy images, a square of them unseen."""
+    generator = networks.load(config.network)
+    images = generator(digits_of(config, generator))
+    noisy, mask = observed(config, images, noise)
+    return Problem(Question(generator, noisy, noise, mask if config.side else None), images)
+
+
+def observed(config: Config, images: Array, noise: float) -> tuple[Array, Array]:
     """Noisy images, and a mask that is False on a square (nowhere without one)."""
     rng = np.random.default_rng(config.seed)
-    noisy = images + config.noise * rng.standard_normal(images.shape)
+    noisy = images + noise * rng.standard_normal(images.shape)
     mask = np.ones((len(images), 28, 28), dtype=bool)
     start = (28 - config.side) // 2
     mask[:, start : start + config.side, start : start + config.side] = False
@@ -61,47 +69,46 @@ def observed(config: Config, images: Array) -> tuple[Array, Array]:
 
 
 def jobs(config: Config) -> Iterator[Job]:
-    """All digits by one method."""
-    yield from ((method,) for method in config.methods)
+    """All digits by one method at one noise."""
+    yield from ((method, noise) for method in config.methods for noise in config.noises)
 
 
 def work(config: Config, job: Job) -> list[Row]:
     """Invert what is seen of the digits."""
-    (name,) = job
-    generator = zoo.load(config.network)
-    truth = digits_of(config, generator)
-    images = generator(truth)
-    noisy, mask = observed(config, images)
-    given: dict[str, Any] = {"noise": config.noise}
-    if config.side:
-        given["sensing"] = mask
-    method = (MASKED if config.side else METHODS)[name]
-    inversion, seconds = inverted(generator, noisy, method, **given)
+    name, noise = job
+    problem = posed(config, noise)
+    inversion, seconds = inverted(problem.question, METHODS[name])
     latent = np.nan_to_num(inversion.latent)
-    errors = relative_error(generator(latent), images)
+    errors = problem.errors(problem.question.generator(latent))
     return [
-        row(name, i, config.seed, e <= SUCCESS, e, seconds, digit=digit, noise=config.noise,
-            latent=" ".join(f"{v:.6g}" for v in z), truth=" ".join(f"{v:.6g}" for v in t))
-        for i, (digit, e, z, t) in enumerate(zip(config.digits, errors, latent, truth, strict=True))
+        row(name, i, config.seed, e <= SUCCESS, e, seconds, digit=digit, noise=noise,
+            latent=" ".join(f"{v:.6g}" for v in z))
+        for i, (digit, e, z) in enumerate(zip(config.digits, errors, latent, strict=True))
     ]  # fmt: skip
 
 
 def draw(config: Config, table: Table) -> Figure:
-    """Observation (black where nothing is seen), ground truth, each method's picture."""
-    generator = zoo.load(config.network)
-    truth = _codes(table.where(method=config.methods[0]), "truth")
-    images = generator(truth)
-    noisy, mask = observed(config, images)
-    rows = {"observation": np.where(mask, noisy, 0.0), "ground truth": images}
-    for name in config.methods:
-        part = table.where(method=name)
-        label = "projected gradient, l∞ LP" if config.side and name == "linf" else LOOKS[name].label
-        rows[f"{label} ({np.median(part.values('error')):.2f})"] = generator(_codes(part, "latent"))
-    figure = image_grid(rows)
-    for text in (t for axes in figure.axes for t in axes.texts):
-        text.set_fontsize(8)
-    return figure
+    """Observation (black where nothing is seen), ground truth, each method's picture.
+
+    Of several noises the first and the last; the table has all.
+    """
+    generator = networks.load(config.network)
+    images = generator(digits_of(config, generator))
+    rows = {"ground truth": images}
+    for noise in dict.fromkeys((config.noises[0], config.noises[-1])):
+        word = f", a = {noise:.2g}" if noise else ""
+        noisy, mask = observed(config, images, noise)
+        rows["observation" + word] = np.where(mask, noisy, 0.0)
+        for name in config.methods:
+            part = table.where(method=name, noise=float(noise))
+            label = LOOKS[name].label
+            if config.side and name == "linf":
+                label += ", seen rows only"
+            rows[f"{label}{word} (error {np.median(part.values('error')):.2f})"] = generator(
+                _codes(part)
+            )
+    return image_grid(rows)
 
 
-def _codes(table: Table, column: str) -> Array:
-    return np.array([np.array(str(r[column]).split(), dtype=np.float64) for r in table.rows])
+def _codes(table: Table) -> Array:
+    return np.array([np.array(str(r["latent"]).split(), dtype=np.float64) for r in table.rows])

@@ -1,26 +1,110 @@
 """Problems with known answers, and how an answer is scored.
 
-Here, and nowhere else, is the truth: ``drawn`` makes it, ``inverted`` never sees it, ``scored``
-compares.
+A ``Question`` is all that a method is told; ``inverted`` and ``certified`` take one, and nowhere
+else is a method called. A ``Problem`` is a question with the truth beside it, which only its
+``errors`` and ``oracle`` read.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage import Adam, Generator, GradientDescent, Inversion, from_arrays, invert
+from preimage import (
+    Adam,
+    Certificate,
+    Generator,
+    GradientDescent,
+    Inversion,
+    certify,
+    from_arrays,
+    invert,
+)
 from preimage.experiments.table import Row
 
 Array = NDArray[np.float64]
 
 TRAINED = "mnist-20-60-784"
-_seen: set[tuple[Any, ...]] = set()
+_warm: set[tuple[Any, ...]] = set()
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a method is given.
+
+    Attributes:
+        generator: Whose outputs are observed.
+        observation: (batch, m).
+        noise: Bound on its entries, a number or (batch,).
+        sensing: As ``preimage.invert`` takes it.
+    """
+
+    generator: Generator
+    observation: Array
+    noise: Any = 0.0
+    sensing: Any = None
+
+    def first(self) -> Question:
+        """The first sample alone."""
+        noise, sensing = self.noise, self.sensing
+        if np.ndim(noise):
+            noise = noise[:1]
+        if sensing is not None and sensing.dtype == bool and sensing.ndim == 2:
+            sensing = sensing[:1]
+        return Question(self.generator, self.observation[:1], noise, sensing)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A question, and its answer: codes (batch, k), or images (batch, n)."""
+
+    question: Question
+    truth: Array
+
+    def errors(self, found: Array) -> Array:
+        """``||z - z*||_2 / ||z*||_2`` of each sample; infinite without an answer."""
+        error = np.linalg.norm(found - self.truth, axis=1) / np.linalg.norm(self.truth, axis=1)
+        return np.where(np.isfinite(error), error, np.inf)
+
+    def oracle(self) -> Array:
+        """Least squares by one who knows the sign pattern of every layer: no method, a bound."""
+        generator, found = self.question.generator, []
+        for x, z in zip(self.question.observation, self.truth, strict=True):
+            step = np.linalg.lstsq(generator.jacobian(z), x - generator(z), rcond=None)[0]
+            found.append(z + step)
+        return np.array(found)
+
+
+def inverted(question: Question, method: Any) -> tuple[Inversion, float]:
+    """An inversion, and its seconds per sample: those of the call over the number of samples.
+
+    The first call of a method in a process is made twice, because it loads compiled code (which
+    the descents have none of).
+    """
+    sensing = getattr(question.sensing, "dtype", None)
+    key = (repr(method), len(question.generator.layers), sensing)
+    if key not in _warm and not isinstance(method, (GradientDescent, Adam)):
+        _warm.add(key)
+        one = question.first()
+        invert(one.generator, one.observation, method, noise=one.noise, sensing=one.sensing)
+    start = time.perf_counter()
+    inversion = invert(question.generator, question.observation, method,
+                       noise=question.noise, sensing=question.sensing)  # fmt: skip
+    return inversion, (time.perf_counter() - start) / len(question.observation)
+
+
+def certified(question: Question, box: float, time_limit: float) -> tuple[Certificate, float]:
+    """A certificate, and its seconds."""
+    start = time.perf_counter()
+    proof = certify(question.generator, question.observation, noise=question.noise, box=box,
+                    time_limit=time_limit)  # fmt: skip
+    return proof, time.perf_counter() - start
 
 
 def random_generator(
@@ -52,46 +136,6 @@ def noise_of(kind: str, level: float, size: int, seed: Sequence[int]) -> Array:
     """U(-level, level) or N(0, level**2), (size,)."""
     rng = np.random.default_rng(seed)
     return rng.uniform(-level, level, size) if kind == "uniform" else rng.normal(0, level, size)
-
-
-def inverted(
-    generator: Generator, observation: Array, method: Any, **given: Any
-) -> tuple[Inversion, float]:
-    """An inversion, and its seconds per sample: those of the call over the number of samples.
-
-    The first call of a method in a process is made twice, because it loads compiled code (which
-    the descents have none of).
-    """
-    key = (type(method), str(method)[:40], len(generator.layers), tuple(given))
-    if key not in _seen and not isinstance(method, (GradientDescent, Adam)):
-        _seen.add(key)
-        invert(generator, observation[:1], method, **{n: _first(v) for n, v in given.items()})
-    start = time.perf_counter()
-    inversion = invert(generator, observation, method, **given)
-    return inversion, (time.perf_counter() - start) / len(observation)
-
-
-def _first(value: Any) -> Any:
-    """What belongs to the first sample (a mask shared by all and a matrix stay whole)."""
-    if isinstance(value, np.ndarray) and (value.ndim == 1 or value.dtype == bool):
-        return value[:1] if value.dtype != bool or value.ndim == 2 else value
-    return value
-
-
-def relative_error(latent: Array, truth: Array) -> Array:
-    """``||z - z*||_2 / ||z*||_2`` of each sample; infinite without a code."""
-    error = np.linalg.norm(latent - truth, axis=1) / np.linalg.norm(truth, axis=1)
-    return np.where(np.isfinite(error), error, np.inf)
-
-
-def oracle(generator: Generator, observation: Array, truth: Array) -> Array:
-    """Least squares by one who knows the sign pattern of every layer: no method, but a bound."""
-    found = []
-    for x, z in zip(observation, truth, strict=True):
-        jacobian = generator.jacobian(z)
-        step = np.linalg.lstsq(jacobian, x - generator(z), rcond=None)[0]
-        found.append(z + step)
-    return np.array(found)
 
 
 def row(

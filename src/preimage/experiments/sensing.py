@@ -7,6 +7,7 @@ scikit-learn (extra ``experiments``) for the Lasso.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from scipy.fft import dctn, idctn
 
 from preimage import Adam, Auto, Generator, MissingExtraError, zoo
 from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import TRAINED, Array, drawn, inverted, row
+from preimage.experiments.problems import TRAINED, Array, Problem, Question, drawn, inverted, row
 from preimage.experiments.style import curve, dots, legend, panels
 from preimage.experiments.table import Row, Table, medians
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = {"auto": Auto(), "adam": Adam(restarts=10, steps=500)}
-PENALTY = 1e-3  # of the Lasso
+FOLDS, PENALTIES = 10, 30  # of the cross-validation that chooses the Lasso's penalty
 SUCCESS = 1e-2  # largest relative error of the image
 
 
@@ -50,23 +51,27 @@ def jobs(config: Config) -> Iterator[Job]:
 
 
 def work(config: Config, job: Job) -> list[Row]:
-    """Measure images by one matrix with entries N(0, 1/m), and recover them."""
+    """Recover images from their measurements."""
     kind, m, name = job
+    problem = posed(config, kind, m)
+    question = problem.question
+    if name in METHODS:
+        inversion, seconds = inverted(question, METHODS[name])
+        found = question.generator(np.nan_to_num(inversion.latent))
+    else:
+        found, seconds = lasso(question.sensing, question.observation, name.endswith("DCT"))
+    return [row(name, i, config.seed, e <= SUCCESS, e, seconds, m=m, images=kind)
+            for i, e in enumerate(problem.errors(found))]  # fmt: skip
+
+
+def posed(config: Config, kind: str, m: int) -> Problem:
+    """Images, all measured by one matrix with entries N(0, 1/m)."""
     generator = zoo.load(config.network)
     images = images_of(config, generator, kind)
     rng = np.random.default_rng((config.seed, m))
     matrix = rng.standard_normal((m, images.shape[1])) / np.sqrt(m)
     measured = images @ matrix.T + config.noise * rng.standard_normal((len(images), m))
-    if name in METHODS:
-        inversion, seconds = inverted(
-            generator, measured, METHODS[name], noise=config.noise, sensing=matrix
-        )
-        found = generator(np.nan_to_num(inversion.latent))
-    else:
-        found, seconds = lasso(matrix, measured, cosines=name.endswith("DCT"))
-    errors = np.linalg.norm(found - images, axis=1) / np.linalg.norm(images, axis=1)
-    return [row(name, i, config.seed, e <= SUCCESS, e, seconds, m=m, images=kind)
-            for i, e in enumerate(errors)]  # fmt: skip
+    return Problem(Question(generator, measured, config.noise, matrix), images)
 
 
 def images_of(config: Config, generator: Generator, kind: str) -> Array:
@@ -77,10 +82,14 @@ def images_of(config: Config, generator: Generator, kind: str) -> Array:
     return generator(np.array(codes))
 
 
-def lasso(matrix: Array, measured: Array, *, cosines: bool) -> tuple[Array, float]:
-    """Images that are sparse in pixels, or in the discrete cosine transform."""
+def lasso(matrix: Array, measured: Array, cosines: bool) -> tuple[Array, float]:
+    """Images that are sparse in pixels, or in the discrete cosine transform.
+
+    Each image has the penalty that predicts measurements best that were left out.
+    """
     try:
-        from sklearn.linear_model import Lasso
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LassoCV
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "experiments") from error
     side = round(matrix.shape[1] ** 0.5)
@@ -90,9 +99,12 @@ def lasso(matrix: Array, measured: Array, *, cosines: bool) -> tuple[Array, floa
         design = dctn(matrix.reshape(-1, side, side), axes=(1, 2), norm="ortho")
         design = design.reshape(matrix.shape)
     start = time.perf_counter()
-    # scikit-learn divides the squares by the number of measurements, and m grows here.
-    model = Lasso(alpha=PENALTY / len(matrix), max_iter=2000, tol=1e-3, fit_intercept=False)
-    found = np.array([model.fit(design, y).coef_ for y in measured])
+    model = LassoCV(alphas=PENALTIES, eps=1e-4, cv=min(FOLDS, len(matrix)), max_iter=2000,
+                    tol=1e-3, fit_intercept=False)  # fmt: skip
+    with warnings.catch_warnings():
+        # The smallest of the penalties may not converge, and are not chosen then.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = np.array([model.fit(design, y).coef_ for y in measured])
     seconds = (time.perf_counter() - start) / len(measured)
     if cosines:
         spread = idctn(found.reshape(-1, side, side), axes=(1, 2), norm="ortho")
@@ -121,8 +133,8 @@ EXPERIMENTS = {
     "sensing": Experiment(
         {
             "tiny": Config(draws=3, measurements=(10, 100), images=("range",),
-                           methods=("auto", "lasso pixels")),
-            "quick": Config(draws=4, measurements=(10, 20, 30, 50, 100, 200, 400)),
+                           methods=("auto", "lasso DCT")),
+            "quick": Config(draws=8, measurements=(10, 20, 30, 50, 100, 200, 400)),
             "paper": Config(draws=50, measurements=_ALL),
         }, jobs, work, draw),
 }  # fmt: skip

@@ -29,6 +29,7 @@ LOOKS = {
     "relaxed": Look("relaxed LP", "#009E73", "^"),
     "gradient": Look("gradient descent", "#D55E00", "v"),
     "adam": Look("Adam, restarts", "#CC79A7", "D"),
+    "projected": Look("projected gradient, l∞ LP", "#56B4E9", "X"),
     "auto": Look("auto", "#000000", "P", size=4),
     "exact": Look("exact", "#56B4E9", "X"),
     "oracle": Look("oracle", "#808080", "", "--"),

@@ -96,3 +96,23 @@ def slope(x: Iterable[float], y: Iterable[float]) -> float:
     x, y = np.asarray(list(x)), np.asarray(list(y))
     keep = np.isfinite(y) & (y > 0)
     return float(np.polyfit(np.log(x[keep]), np.log(y[keep]), 1)[0]) if keep.sum() > 1 else np.nan
+
+
+def ratios_of_medians(upper: Table, lower: Table, x: str) -> NDArray[np.float64]:
+    """Median error of one table over that of another, at each value of ``x``.
+
+    Returns:
+        (values, 4): x, the ratio, and the ends of its 95 % interval by the bootstrap over draws,
+        which the two tables share.
+    """
+    found = []
+    for place in np.unique(upper.values(x)):
+        parts = [{r["draw"]: float(r["error"]) for r in t.where(**{x: float(place)}).rows}
+                 for t in (upper, lower)]  # fmt: skip
+        pairs = np.array([[part[draw] for part in parts] for draw in parts[0]])
+        again = np.random.default_rng(0).integers(0, len(pairs), (1000, len(pairs)))
+        above, below = np.median(pairs[again], axis=1).T
+        ends = np.quantile(above / below, (0.025, 0.975))
+        above, below = np.median(pairs, axis=0)
+        found.append([place, above / below, *ends])
+    return np.array(found)
