@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +54,6 @@ class Settled:
     ray: Array
     outcome: NDArray[np.object_]
     steps: NDArray[np.int64]
-
-
-def is_compiled() -> bool:
-    """Whether the compiled code is at hand; if not, the first program waits for ``compile``."""
-    from preimage.lp import block
-
-    if block.solve_block.signatures:  # type: ignore[attr-defined]
-        return True
-    folder = Path(block.solve_block.stats.cache_path)  # type: ignore[attr-defined]
-    return any(folder.glob(f"block.{block.solve_block.__name__}-*.nbi"))
 
 
 def compile() -> None:
