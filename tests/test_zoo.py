@@ -91,7 +91,7 @@ def test_digits():
 
 def test_unknown_name():
     for door in (zoo.load, zoo.card):
-        with pytest.raises(InputError, match=r"one of mnist-20-200-500-784, .* got 'mnist'"):
+        with pytest.raises(InputError, match=r"one of mnist-10-60-784-vae, .* got 'mnist'"):
             door("mnist")
 
 
