@@ -52,7 +52,10 @@ def address(tmp_path_factory):
             yield line.split()[0]
         finally:
             served.send_signal(signal.SIGINT)
-            assert served.wait(timeout=30) == 0
+            try:
+                assert served.wait(timeout=30) == 0
+            finally:
+                served.kill()  # or a page that does not end would keep the tests waiting for ever
     assert "Traceback" not in errors.read_text()
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 METHODS = {
     "linf": LayerwiseLP("linf"),
-    "l1": LayerwiseLP("l1"),
-    "relaxed": LayerwiseLP("relaxed"),
+    "l1": LayerwiseLP("l1", patience=0),  # as in the paper
+    "relaxed": LayerwiseLP("relaxed", patience=0),
     "auto": Auto(),
     "adam": Adam(steps=500),
 }

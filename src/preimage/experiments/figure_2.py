@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "linf": LayerwiseLP("linf"),
-    "l1": LayerwiseLP("l1"),
+    "l1": LayerwiseLP("l1", patience=0),  # as in the paper
     "gradient": GradientDescent(rate=1.0, steps=1000),
     "auto": Auto(),
 }
