@@ -63,8 +63,12 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
 
 def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
     """Whether ``z`` (batch, k) keeps the rows that no slack can bend, (batch,)."""
-    slab, a = program.slab, program.image(z)
+    low, high = program.box()
+    inside = np.asarray(((low <= z) & (z <= high)).all(axis=1))
     hard_lower, hard_upper = _hard(program)
+    if not (hard_lower.any() or hard_upper.any()):
+        return inside
+    slab, a = program.slab, program.image(z)
     miss = np.maximum(
         np.where(hard_lower, slab.lower - a, -np.inf), np.where(hard_upper, a - slab.upper, -np.inf)
     )
@@ -75,8 +79,7 @@ def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
     allowed = _ROUNDING * row * unit[:, None]
     if (miss > allowed).any():
         allowed = allowed + 1e-13 * replace(program, weight=abs(program.weight)).image(np.abs(z))
-    low, high = program.box()
-    return np.asarray((miss <= allowed).all(axis=1) & ((low <= z) & (z <= high)).all(axis=1))
+    return np.asarray((miss <= allowed).all(axis=1) & inside)
 
 
 def is_optimal(
