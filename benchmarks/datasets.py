@@ -8,7 +8,8 @@ Dask cluster of two workers. Checks that the three stores are the same to the by
 - for each process the least and the most resident memory from shard 5 to the end, over its median
   (goal: within 10 %).
 
-Ends with 1 if a goal is missed. All 70,000 digits take hours: ``--samples`` takes the first ones.
+Ends with 1 if a goal is missed. All 70,000 digits take half an hour with one worker: ``--samples``
+takes the first ones, and ``--skip-one --skip-dask`` leaves the memory of a long job.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ def main() -> int:
     parser.add_argument("--method", default="auto")
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--skip-one", action="store_true", help="not with one worker")
+    parser.add_argument("--skip-dask", action="store_true", help="not on a cluster")
     options = parser.parse_args()
     missed = False
 
@@ -179,18 +181,20 @@ def main() -> int:
                 source, folder / f"local-{workers}", options, {}, "--workers", str(workers)
             )
             print(f"{workers} local worker(s): {runs[workers].rate:.2f} samples a second")
-        with cluster(folder) as (address, watched):
-            runs[0] = run(source, folder / "dask", options, watched, "--scheduler", address)
-        print(f"Dask, 2 workers: {runs[0].rate:.2f} samples a second")
-        stores = [content(path) for path in (*folder.glob("local-*"), folder / "dask")]
+        if not options.skip_dask:
+            with cluster(folder) as (address, watched):
+                runs[0] = run(source, folder / "dask", options, watched, "--scheduler", address)
+            print(f"Dask, 2 workers: {runs[0].rate:.2f} samples a second")
+        stores = [content(path) for path in folder.iterdir() if path.is_dir()]
         if any(store != stores[0] for store in stores[1:]):
             print("the stores differ")
             return 1
         if not options.skip_one:
             ratio = runs[2].rate / runs[1].rate
             check("two workers over one", ratio, ratio >= 1.7, ">= 1.7")
-        ratio = runs[0].rate / runs[2].rate
-        check("Dask over local, two workers each", ratio, ratio >= 0.9, ">= 0.9")
+        if not options.skip_dask:
+            ratio = runs[0].rate / runs[2].rate
+            check("Dask over local, two workers each", ratio, ratio >= 0.9, ">= 0.9")
         for process, sizes in sorted(runs[2].memory.items()):
             low, high = (np.array([min(sizes), max(sizes)]) / np.median(sizes)).tolist()
             label = f"memory of {process}, {np.median(sizes) / 2**20:.0f} MB"
