@@ -258,6 +258,20 @@ def test_sizes_around_whole_tiles(shape, slack):
     np.testing.assert_allclose(solution.value, right.value, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_a_slack_of_nothing_is_proven(norm):
+    """Claim: without noise the least slack is 0, which needs no multipliers and no other solver."""
+    rng = np.random.default_rng(0)
+    layer = Layer(rng.normal(size=(200, 80)) / np.sqrt(200))
+    x = layer(np.maximum(rng.normal(size=(40, 80)), 0))
+    program = layer_program(layer, x, np.zeros(40), norm, (0.0, np.inf))
+    solution = lp.solve(program, "kernel")
+    assert not solution.fallback.any()
+    assert solution.value.max() < 1e-12
+    useless = np.full_like(program.slab.lower, 1e3)  # more than the slack can pay for
+    assert (lp.dual_bound(program, useless, useless) == 0).all()
+
+
 @pytest.mark.parametrize("slack", SLACKS)
 def test_matrices_of_few_entries_take_the_way_of_lists(slack):
     """Claim: the entries' lists give HiGHS's values, and the proof is that of the dense way."""

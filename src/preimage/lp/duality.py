@@ -44,8 +44,8 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
         dual_upper: (batch, n), of the upper sides.
 
     Returns:
-        (batch,); minus infinity where they prove nothing, NaN where they are NaN. Equations are
-        held to 1e-9 of the largest cost.
+        (batch,); minus infinity where they prove nothing, NaN where they are NaN; but at least 0
+        where slack alone costs anything. Equations are held to 1e-9 of the largest cost.
     """
     lam, ups = _present(program, dual_lower, dual_upper)
 
@@ -58,6 +58,8 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
         paid = ups * program.slab.upper_rate + lam * program.slab.lower_rate
         cost = paid.sum(axis=1) if program.slack == "shared" else paid.max(axis=1, initial=0.0)
         bound[cost > 1 + _ROUNDING] = -np.inf
+        free = ~program.objective.any(axis=1)
+        bound[free] = np.maximum(bound[free], 0.0)
     return bound
 
 
