@@ -36,6 +36,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else "–"
 
 
+def worst_first(residual: Array) -> NDArray[np.intp]:
+    """Indices from the largest to the smallest; an unknown residual (NaN) is the worst of all."""
+    return np.argsort(-np.where(np.isfinite(residual), residual, np.inf), kind="stable")
+
+
 def generator_html(generator: Any) -> str:
     """A row a layer, and outputs of codes drawn from N(0, I)."""
     rows = [
@@ -52,8 +57,7 @@ def inversion_html(inversion: Any) -> str:
     """A row a sample, the largest residuals first, each with its code as a strip of gray."""
     latent, status = np.atleast_2d(inversion.latent), np.atleast_1d(inversion.status)
     residual = np.atleast_1d(inversion.residual)
-    # An unknown residual (NaN) is the worst of all.
-    worst = np.argsort(-np.where(np.isfinite(residual), residual, np.inf), kind="stable")[:SHOWN]
+    worst = worst_first(residual)[:SHOWN]
     rows = [(i, status[i], number(residual[i])) for i in worst]
     caption = f"{inversion!r}" + (", worst first" if len(status) > SHOWN else "")
     found = table(("sample", "status", "residual"), rows, caption)

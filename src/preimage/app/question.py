@@ -134,9 +134,7 @@ def ask(generator: Generator, canvas: Any, noise: Any, seed: int = 0) -> Questio
     noise = float(numbers({"noise": noise}, "noise", ()))
     if not 0 <= noise <= 1:
         raise InputError(f"noise: expected a number from 0 to 1, got {noise!r}")
-    seen = hidden <= 0
-    if not seen.any():
-        raise InputError("every pixel is hidden: leave some to be seen")
+    seen = _some(hidden <= 0)
     error = np.random.default_rng(seed).uniform(-noise, noise, picture.size)
     return Question(from_gray(generator, picture) + error, seen, noise)
 
@@ -148,10 +146,14 @@ def again(generator: Generator, parts: Any) -> Question:
         InputError: No such question.
     """
     size = generator.observation_size
-    values, visible = numbers(parts, "observation", size), numbers(parts, "seen", size) > 0
-    if not visible.any():
+    values, seen = numbers(parts, "observation", size), _some(numbers(parts, "seen", size) > 0)
+    return Question(values, seen, float(numbers(parts, "noise", ())))
+
+
+def _some(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if not seen.any():
         raise InputError("every pixel is hidden: leave some to be seen")
-    return Question(values, visible, float(numbers(parts, "noise", ())))
+    return seen
 
 
 def numbers(parts: Any, name: str, size: int | tuple[()]) -> Array:

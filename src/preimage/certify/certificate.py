@@ -16,6 +16,7 @@ from preimage.enclosure.network import Array
 from preimage.io.guard import write_bytes
 from preimage.notebook import certificate_html
 
+FORMAT = "preimage certificate 1"
 VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")
 
 
@@ -140,7 +141,7 @@ class Certificate:
         from preimage.certify.checker import seal
 
         content: dict[str, Any] = {
-            "format": "preimage certificate 1",
+            "format": FORMAT,
             "samples": [claim.record() for claim in self.claims],
         }
         write_bytes(Path(path), json.dumps(content | {"digest": seal(content)}).encode())

@@ -55,6 +55,7 @@ def invert(
     import numpy as np
 
     from preimage.cli.compilation import show_compilation
+    from preimage.inversion import outputs_of
     from preimage.io.observations import load_observations
     from preimage.report import write_run
 
@@ -67,7 +68,7 @@ def invert(
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     folder = folder_at(out)
-    rows = {"observation": values[:SHOWN], method: inversion.reconstruct(generator)[:SHOWN]}
+    rows = {"observation": values[:SHOWN], method: outputs_of(generator, inversion.latent[:SHOWN])}
     picture = write_picture(rows, folder / "grid.png") if len(values) else None
     summary = write_run(
         folder, generator, values, inversion, settings=settings, seconds=seconds, picture=picture

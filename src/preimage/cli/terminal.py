@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,20 +65,8 @@ def print_table(
     console.print(table)
 
 
-def _plain(value: Any) -> Any:
-    """Without what JSON lacks: NaN becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def as_json_text(value: Any) -> str:
-    """Indented JSON, without NaN."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
-
-
 def print_json(value: Any) -> None:
     """The value as JSON on stdout."""
-    typer.echo(as_json_text(value))
+    from preimage.report.run import to_json
+
+    typer.echo(to_json(value))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.batch.source import open_source, rows
+from preimage.certify.certificate import FORMAT
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator
 from preimage.io.guard import LIMITS, Limits, check_file, parse_json
@@ -31,7 +32,6 @@ _VERDICTS = {
     "infeasible": "No code explains the observation to within the noise.",
     "unique": "Every code that explains it is within the distance of the witness.",
 }
-_FORMAT = "preimage certificate 1"
 _LIMITS = Limits(header_bytes=LIMITS.file_bytes)  # a certificate is all text
 
 
@@ -94,7 +94,7 @@ def _read(path: Path, *, only: bool) -> list[dict[str, Any]] | None:
         if only:
             raise
         return None
-    if content.get("format") != _FORMAT:
+    if content.get("format") != FORMAT:
         return None
     digest = content.pop("digest", None)
     if digest != seal(content):

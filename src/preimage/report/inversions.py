@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from preimage.generator import Generator
-from preimage.notebook import number
+from preimage.notebook import number, worst_first
 from preimage.report.distribution import Distribution
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import (
@@ -20,7 +20,6 @@ from preimage.report.page import (
     plain,
     samples,
     wide_table,
-    worst_first,
 )
 from preimage.report.run import Run
 

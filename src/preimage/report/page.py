@@ -102,8 +102,3 @@ def drawn(images: Mapping[str, Array], caption: str, below: str = "") -> str:
 def samples(figures: Iterable[str]) -> str:
     """Figures in as many columns as there is room for."""
     return f'<div class="samples">{"".join(figures)}</div>'
-
-
-def worst_first(residual: Array) -> NDArray[np.intp]:
-    """Indices from the largest to the smallest; an unknown residual (NaN) is the worst of all."""
-    return np.argsort(-np.where(np.isfinite(residual), residual, np.inf), kind="stable")

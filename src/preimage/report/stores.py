@@ -14,7 +14,7 @@ from preimage.batch.store import Store
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import outputs_of
-from preimage.notebook import number
+from preimage.notebook import number, worst_first
 from preimage.report.distribution import Distribution
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import (
@@ -26,7 +26,6 @@ from preimage.report.page import (
     plain,
     samples,
     wide_table,
-    worst_first,
 )
 
 Array = NDArray[np.float64]
