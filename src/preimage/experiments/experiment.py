@@ -30,7 +30,18 @@ _PACKAGES = ("preimage", "numpy", "scipy", "numba", "scikit-learn")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 # Rooms and modules of the library that no row depends on.
-_NO_ROWS = {"adapters", "batch", "cli", "demo", "notebook", "plot", "report", "train", "__main__"}
+_NO_ROWS = {
+    "adapters",
+    "app",
+    "batch",
+    "cli",
+    "demo",
+    "notebook",
+    "plot",
+    "report",
+    "train",
+    "__main__",
+}
 
 # Name to module; a module has ``EXPERIMENTS``, a dict of name to ``Experiment``.
 MODULES = {
