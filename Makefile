@@ -5,13 +5,18 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test chromium slow lint types claims bench soundness faults fuzz figures docs clean
+.PHONY: demo test kernel chromium slow lint types claims bench soundness faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/preimage demo --out demo-output
 
 test: .venv/installed-test chromium
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The C library in place, beside the Python files; an install does the same.
+kernel:
+	cmake -S src/kernel -B build/kernel
+	cmake --build build/kernel
 
 # The tests of the page drive a browser. Where it cannot be had they fail, and say what to do.
 chromium:

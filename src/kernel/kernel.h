@@ -1,0 +1,103 @@
+/* What all parts of the kernel share: vectors, memory, threads, dense linear algebra.
+
+   The same source is compiled once for each instruction set. All flags that let sums be reordered
+   are on, and -ffinite-math-only too: infinity and NaN are told apart by `is_finite`, which looks
+   at the bits, never by isnan, isinf or a comparison with INFINITY. */
+#ifndef PREIMAGE_KERNEL_H
+#define PREIMAGE_KERNEL_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Entries of a vector register, and the shape of a tile of a Gram matrix: TILE_ROWS registers of
+   rows by TILE_COLUMNS columns stay in registers while it is summed up. */
+#if defined(__AVX512F__)
+enum { LANES = 8, TILE_REGISTERS = 2, TILE_COLUMNS = 8 };
+#elif defined(__AVX2__)
+enum { LANES = 4, TILE_REGISTERS = 2, TILE_COLUMNS = 4 };
+#else
+enum { LANES = 2, TILE_REGISTERS = 2, TILE_COLUMNS = 4 };
+#endif
+enum { TILE_ROWS = LANES * TILE_REGISTERS };
+
+typedef double vector __attribute__((vector_size(8 * LANES), aligned(8)));
+
+static inline vector load(const double *from) { return *(const vector *)from; }
+static inline void store(double *to, vector value) { *(vector *)to = value; }
+static inline vector spread(double value) { return value - (vector){0}; }
+
+static inline double sum_of(vector value)
+{
+    double total = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        total += value[lane];
+    return total;
+}
+
+static inline int is_finite(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits >> 52 & 2047) != 2047;
+}
+
+static inline double larger(double a, double b) { return a > b ? a : b; }
+static inline double smaller(double a, double b) { return a < b ? a : b; }
+static inline long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* Memory is laid out twice by the same function: once with base 0, which only counts, and once to
+   hand out places. Each place starts at a cache line. */
+typedef struct {
+    char *base;
+    size_t used;
+} Arena;
+
+static inline void *take(Arena *arena, size_t bytes)
+{
+    void *place = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (bytes + 63) / 64 * 64;
+    return place;
+}
+
+static inline double *take_doubles(Arena *arena, long count)
+{
+    return take(arena, (size_t)count * sizeof(double));
+}
+
+/* Call `work(context, i, memory)` for i from 0 to count - 1 on up to `threads` threads, each with
+   `bytes` of memory of its own, aligned to 64 and not cleared. Returns 0, or -1 without memory. */
+typedef void Work(void *context, long index, void *memory);
+int parallel_for(long count, int threads, size_t bytes, Work *work, void *context);
+
+/* A square matrix of the normal equations: `size` rows of `stride` entries, of which the upper
+   triangle counts. The size is padded to whole tiles with an identity. */
+typedef struct {
+    double *entry;
+    long size, stride;
+} Square;
+
+/* The padded size of a matrix of order k, and the length of its rows. The latter holds an odd
+   number of cache lines: rows that are a power of two apart would share few places in the cache. */
+static inline long padded_size(long k) { return round_up(k, TILE_ROWS); }
+static inline long row_stride(long k)
+{
+    long lines = round_up(padded_size(k), 8) / 8;
+    return 8 * (lines | 1);
+}
+
+/* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0. */
+void add_gram(const double *rows, long count, Square matrix);
+
+/* Factor `matrix = U' U` in place. A pivot below `least` times its diagonal entry depends on those
+   before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the
+   smallest pivot relative to its diagonal entry (of the first k), 0 if one was dropped. */
+double cholesky(Square matrix, long k, double least, double *inverse_pivot);
+
+/* x <- (U' U)^-1 x for the padded vector x. */
+void solve_factored(Square factor, const double *inverse_pivot, double *x);
+
+#endif

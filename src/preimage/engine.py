@@ -1,0 +1,61 @@
+"""The compiled kernel: which variant of it is in use, and its functions.
+
+The kernel is a small C library (``src/kernel``), built when preimage is installed where there is a
+C compiler, once for each instruction set. Without it NumPy, SciPy and HiGHS give the same answers,
+more slowly. The environment variable ``PREIMAGE_KERNEL`` chooses: ``0`` for none, or ``baseline``,
+``avx2`` or ``avx512``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+VARIANTS = ("baseline", "avx2", "avx512")
+
+
+@cache
+def variant() -> str | None:
+    """The variant in use: the best that this processor can run; None without the kernel."""
+    wanted = os.environ.get("PREIMAGE_KERNEL", "")
+    if wanted == "0" or not _file("baseline").exists():
+        return None
+    best = VARIANTS[ctypes.CDLL(str(_file("baseline"))).kernel_level()]
+    allowed = VARIANTS[: VARIANTS.index(best) + 1]
+    return wanted if wanted in allowed else best
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library, whose calls release the interpreter lock; None without the kernel."""
+    name = variant()
+    return None if name is None else ctypes.CDLL(str(_file(name)))
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where the entries of a C-contiguous array start, as an argument of the library."""
+    if not array.flags.c_contiguous:
+        raise ValueError("expected a C-contiguous array")
+    return int(array.ctypes.data)
+
+
+def description() -> str:
+    """One line for people: what does the work, and how to get the other."""
+    name = variant()
+    if name is not None:
+        return f"C kernel ({name}); PREIMAGE_KERNEL=0 selects NumPy, SciPy and HiGHS"
+    if os.environ.get("PREIMAGE_KERNEL", "") == "0":
+        return "NumPy, SciPy and HiGHS (PREIMAGE_KERNEL=0); unset it for the C kernel"
+    return (
+        "NumPy, SciPy and HiGHS; for the faster C kernel, install a C compiler (GCC or Clang) "
+        "and reinstall preimage"
+    )
+
+
+def _file(name: str) -> Path:
+    return Path(__file__).parent / f"kernel_{name}.so"
