@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import gaussian_generator
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from preimage import (
     METHODS,
@@ -156,28 +155,6 @@ def test_so_it_is_behind_a_matrix(method, form):
     A = np.random.default_rng(4).normal(size=(13, 22))
     y = good_and_bad(generator) @ A.T
     check(generator, y, CASES[method], form(A), each=False)
-
-
-def one_by_one(matrix):
-    return LinearOperator(
-        matrix.shape, matvec=lambda v: matrix @ v, rmatvec=lambda v: matrix.T @ v, dtype=float
-    )
-
-
-@pytest.mark.parametrize("form", [one_by_one, aslinearoperator])
-def test_a_product_with_an_operator_rounds_each_row_as_if_alone(form):
-    """Claim: the docstrings of ``multiply`` and ``multiply_adjoint``, for operators as for arrays.
-
-    (The ``matmat`` of a dense array hands all columns to BLAS, which rounds by their number.)
-    """
-    rng = np.random.default_rng(5)
-    for shape in ((13, 22), (40, 7), (100, 60)):
-        operator = form(rng.normal(size=shape))
-        z, v = rng.normal(size=(19, shape[1])), rng.normal(size=(19, shape[0]))
-        for product, rows in ((multiply, z), (multiply_adjoint, v)):
-            together = product(operator, rows)
-            for i, row in enumerate(rows):
-                assert together[i].tobytes() == product(operator, row[None])[0].tobytes()
 
 
 @settings(max_examples=40)

@@ -7,6 +7,7 @@ from planted import gaussian_generator
 from scipy import sparse
 
 from preimage import Generator, InputError, Layer, LeakyReLU, from_arrays
+from preimage.network import Network
 
 ACTIVATIONS = ["relu", "leaky_relu(0.1)", "identity", "tanh", "sigmoid"]
 
@@ -41,6 +42,11 @@ def test_forward_vjp_and_jacobian_agree_with_torch(activation, seed, batch):
     np.testing.assert_allclose(generator(z), out.detach().numpy(), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(generator.vjp(z, v), value.grad.numpy(), rtol=1e-10, atol=1e-13)
     jacobian = generator.jacobian(z)
+    image, slopes = generator.linearize(z)
+    np.testing.assert_array_equal(image, generator(z))
+    np.testing.assert_array_equal(slopes, jacobian)
+    along = np.einsum("bnk,bk->bn", jacobian, z)
+    np.testing.assert_allclose(generator.jvp(z, z), along, rtol=1e-10, atol=1e-13)
     assert jacobian.shape == (batch, 5, 3)
     np.testing.assert_allclose(
         np.einsum("bn,bnk->bk", v, jacobian), value.grad.numpy(), rtol=1e-10, atol=1e-13
@@ -58,6 +64,12 @@ def test_sparse_weights_compute_what_dense_ones_do():
     np.testing.assert_allclose(thin.jacobian(z), dense.jacobian(z), rtol=1e-13)
     np.testing.assert_allclose(thin.vjp(z, v), dense.vjp(z, v), rtol=1e-12)
     assert thin.jacobian(z[:0]).shape == (0, 6, 4)
+
+
+def test_a_generator_is_a_network():
+    generator = gaussian_generator((4, 9), np.random.default_rng(0))
+    assert isinstance(generator, Network)
+    assert generator.draft is None
 
 
 def test_a_single_vector_is_squeezed():

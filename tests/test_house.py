@@ -16,6 +16,7 @@ FLOORS = [
     "notebook",
     "activation",
     "generator",
+    "network",
     "observation",
     "plot",
     "inversion",

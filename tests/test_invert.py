@@ -76,6 +76,56 @@ def test_a_sample_does_not_depend_on_its_company(method):
     np.testing.assert_allclose(together.latent, alone, rtol=1e-7, atol=1e-9)
 
 
+@dataclass(frozen=True)
+class OnlyRun:
+    """A network whose layers nobody knows: the protocol and no more."""
+
+    hidden: preimage.Generator
+    latent_size: int = 3
+    observation_size: int = 30
+    digest: str = "run"
+    draft: None = None
+
+    def __call__(self, z):
+        return self.hidden(z)
+
+    def linearize(self, z):
+        return self.hidden(z), self.hidden.jacobian(z)
+
+    def jvp(self, z, tangent):
+        return np.einsum("bnk,bk->bn", self.hidden.jacobian(z), tangent)
+
+    def vjp(self, z, v):
+        return self.hidden.vjp(z, v)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["auto", *(preimage.GaussNewton(norm=p, restarts=24) for p in ("l2", "l1", "linf")),
+     preimage.ProjectedGradient(steps=60), preimage.Adam(restarts=3)],
+)  # fmt: skip
+@pytest.mark.parametrize("sensing", [None, "mask", "matrix"])
+def test_a_network_that_is_only_run_is_inverted(method, sensing):
+    """Claim (issue 14): joint and gradient methods need the protocol and nothing of the layers."""
+    rng = np.random.default_rng(7)
+    z, network = rng.normal(size=(3, 3)), OnlyRun(GENERATOR)
+    x, map_ = GENERATOR(z), None
+    if sensing == "mask":
+        map_ = rng.random((3, 30)) < 0.8
+    if sensing == "matrix":
+        map_ = np.linalg.qr(rng.normal(size=(30, 24)))[0].T
+        x = x @ map_.T
+    inversion = invert(network, x, method, sensing=map_)
+    assert list(inversion.status) == ["solved"] * 3
+    np.testing.assert_allclose(inversion.latent, z, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["exact", "linf", "l1", "relaxed", preimage.BranchAndBound()])
+def test_methods_that_need_the_layers_say_so(method):
+    with pytest.raises(InputError, match=r"expected a preimage.Generator.*got OnlyRun.*use method"):
+        invert(OnlyRun(GENERATOR), np.zeros(30), method)
+
+
 def test_noise_may_differ_by_sample():
     z = np.random.default_rng(4).normal(size=(2, 3))
     x = GENERATOR(z)
@@ -147,7 +197,7 @@ def test_repr_counts_the_statuses():
         (dict(method="newton"), "method: expected one of auto, exact, linf"),
         (dict(method=preimage.Exact), "method: expected one of"),
         (dict(method=None), "method: expected one of"),
-        (dict(generator=lambda z: z), "generator: expected a preimage.Generator, got function"),
+        (dict(generator=lambda z: z), "expected a preimage.Generator or another Network, got f"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

@@ -10,7 +10,6 @@ from planted import gaussian_generator, relative_error
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-import preimage
 from preimage import (
     METHODS,
     Adam,
@@ -22,6 +21,7 @@ from preimage import (
     from_arrays,
     invert,
 )
+from preimage.network import Measured, chain_of
 
 RELU = gaussian_generator((3, 12, 60), np.random.default_rng(0), bias=True)
 AFFINE_HEAD = gaussian_generator((3, 12, 60), np.random.default_rng(1), bias=True, head="identity")
@@ -184,7 +184,7 @@ def test_a_mask_that_is_true_everywhere_is_no_mask(method):
 @pytest.mark.parametrize("weights", ["dense", "csr"])
 @pytest.mark.parametrize("kind", ["dense", "csr", "operator"])
 def test_measured_is_the_network_with_one_more_affine_layer(weights, kind):
-    """Claim: ``measured`` computes ``A G``; it merges with an affine head unless an operator."""
+    """Claim: ``Measured`` computes ``A G``; as a chain it merges with an affine head."""
     generator = AFFINE_HEAD
     if weights == "csr":
         layers = generator.layers
@@ -199,15 +199,26 @@ def test_measured_is_the_network_with_one_more_affine_layer(weights, kind):
         "operator": aslinearoperator(GAUSSIAN),
     }[kind]
     y = generator(CODES) @ GAUSSIAN.T
-    observation, _ = preimage.observation.check_observation(generator, y, 0.0, sensing)
-    measured = observation.measured(generator)
+    measured = Measured(generator, sensing)
     np.testing.assert_allclose(measured(CODES), y, rtol=1e-12, atol=1e-12)
-    assert len(measured.layers) == (3 if kind == "operator" else 2)
+    np.testing.assert_allclose(measured(CODES[0]), y[0], rtol=1e-12, atol=1e-12)
+    chain = chain_of(measured)
+    if kind == "operator":
+        assert chain is None
+    else:
+        assert len(chain.layers) == 2
+        np.testing.assert_allclose(chain(CODES), y, rtol=1e-12, atol=1e-12)
     assert measured.latent_size == 3
     assert measured.observation_size == 15
-    np.testing.assert_allclose(
-        measured.jacobian(CODES), GAUSSIAN @ generator.jacobian(CODES), rtol=1e-10, atol=1e-12
-    )
+    jacobian, v = GAUSSIAN @ generator.jacobian(CODES), np.cos(y)
+    value, slopes = measured.linearize(CODES)
+    np.testing.assert_allclose(value, y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(slopes, jacobian, rtol=1e-10, atol=1e-12)
+    along = np.einsum("bmk,bk->bm", jacobian, CODES)
+    np.testing.assert_allclose(measured.jvp(CODES, CODES), along, rtol=1e-10, atol=1e-12)
+    back = np.einsum("bm,bmk->bk", v, jacobian)
+    np.testing.assert_allclose(measured.vjp(CODES, v), back, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(measured.vjp(CODES[0], v[0]), back[0], rtol=1e-10, atol=1e-12)
 
 
 # What comes back

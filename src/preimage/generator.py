@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -25,11 +25,7 @@ _BLOCK = 16
 
 @runtime_checkable
 class Operator(Protocol):
-    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one.
-
-    One whose attribute ``rounds_columns_alone`` is True is given many columns at a time. Any other
-    gets one, for its rounding of a column may depend on the others.
-    """
+    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,12 +104,34 @@ def as_weight(weight: Any, argument: str = "weight") -> Weight:
     return matrix
 
 
+def is_matrix(weight: Weight) -> bool:
+    """Whether this is an array or CSR, and not an ``Operator``."""
+    return isinstance(weight, np.ndarray) or bool(sparse.issparse(weight))
+
+
+def weight_bytes(weight: Weight) -> Iterator[bytes]:
+    """The content of a matrix, for a hash; an operator without ``digest`` equals itself alone."""
+    storage = "dense" if isinstance(weight, np.ndarray) else "operator"
+    storage = "csr" if sparse.issparse(weight) else storage
+    yield repr((weight.shape, storage)).encode()
+    parts: tuple[Any, ...] = ()
+    if storage == "operator":
+        yield str(getattr(weight, "digest", id(weight))).encode()
+    elif storage == "csr":
+        parts = (weight.data, weight.indices.astype("<i8"), weight.indptr.astype("<i8"))
+    else:
+        parts = (weight,)
+    for part in parts:
+        # -0.0 and 0.0 are equal numbers, so they must hash alike.
+        yield np.ascontiguousarray(part + 0).tobytes()
+
+
 def multiply(weight: Weight, z: Array) -> Array:
     """``z @ weight.T``, (batch, inputs) to (batch, outputs); each row is rounded as if alone."""
     if sparse.issparse(weight):
         return np.ascontiguousarray((weight @ z.T).T)
     if not isinstance(weight, np.ndarray):
-        return _operate(weight, weight.matmat, z, weight.shape[0])
+        return _columns(weight.matmat, z, weight.shape[0])
     (batch, inputs), outputs = z.shape, weight.shape[0]
     blocks = -(-batch // _BLOCK)
     padded = np.zeros((blocks * _BLOCK, inputs))
@@ -124,19 +142,16 @@ def multiply(weight: Weight, z: Array) -> Array:
 
 def multiply_adjoint(weight: Weight, v: Array) -> Array:
     """``v @ weight``, (batch, outputs) to (batch, inputs); each row is rounded as if alone."""
-    if isinstance(weight, np.ndarray) or sparse.issparse(weight):
+    if is_matrix(weight):
         return multiply(weight.T, v)
-    return _operate(weight, weight.rmatmat, v, weight.shape[1])
+    return _columns(weight.rmatmat, v, weight.shape[1])
 
 
-def _operate(operator: Operator, product: Any, rows: Array, size: int) -> Array:
-    """``product`` of each row, (batch, ...) to (batch, size)."""
-    if getattr(operator, "rounds_columns_alone", False):
-        return np.ascontiguousarray(product(rows.T).T)
-    found = np.empty((len(rows), size))
-    for own, row in zip(found, rows, strict=True):
-        own[:] = np.asarray(product(row[:, None]), dtype=np.float64).reshape(size)
-    return found
+def _columns(product: Any, rows: Array, size: int) -> Array:
+    """An operator's ``product`` of each row, (batch, size)."""
+    if not len(rows):  # which SciPy's operators do not take
+        return np.zeros((0, size))
+    return np.ascontiguousarray(np.asarray(product(rows.T), dtype=np.float64).T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,19 +245,10 @@ class Layer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content."""
-        sha = hashlib.sha256(repr((self.weight.shape, self.storage)).encode())
-        if self.storage == "operator":
-            # Only the operators of a file know their content; another is equal to itself alone.
-            sha.update(str(getattr(self.weight, "digest", id(self.weight))).encode())
-            parts: tuple[Any, ...] = ()
-        elif self.storage == "csr":
-            indices, indptr = self.weight.indices.astype("<i8"), self.weight.indptr.astype("<i8")
-            parts = (self.weight.data, indices, indptr)
-        else:
-            parts = (self.weight,)
-        for part in (*parts, self.bias):
-            # -0.0 and 0.0 are equal numbers, so they must hash alike.
-            sha.update(np.ascontiguousarray(part + 0).tobytes())
+        sha = hashlib.sha256()
+        for part in weight_bytes(self.weight):
+            sha.update(part)
+        sha.update(np.ascontiguousarray(self.bias + 0).tobytes())
         sha.update(repr(self.activation).encode())
         return sha.hexdigest()
 
@@ -359,8 +365,24 @@ class Generator:
             Shape (observation_size, latent_size), with the batch in front if z has one.
         """
         latent, single = self._as_latent(z)
-        product = self.push_forward(self.derivatives(self.preactivations(latent)))
+        product = self.linearize(latent)[1]
         return product[0] if single else product
+
+    @property
+    def draft(self) -> None:
+        """None: there is no cheaper version of this network (see ``Network``)."""
+
+    def linearize(self, z: Array) -> tuple[Array, Array]:
+        """``G(z)``, (batch, n), and the Jacobians, (batch, n, k), of ``z``, (batch, k)."""
+        preactivations = self.preactivations(z)
+        value = self.layers[-1].activation(preactivations[-1])
+        return value, self.push_forward(self.derivatives(preactivations))
+
+    def jvp(self, z: Array, tangent: Array) -> Array:
+        """``J(z) t``, (batch, n), for one tangent a sample, (batch, k)."""
+        for layer, d in zip(self.layers, self.derivatives(self.preactivations(z)), strict=True):
+            tangent = d * multiply(layer.weight, tangent)
+        return tangent
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
         """Vector-Jacobian product ``v^T J(z)``, the gradient of ``v . G`` at z.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage.generator import Generator
+from preimage.network import Network
 
 Array = NDArray[np.float64]
 
@@ -158,7 +158,7 @@ class Inversion:
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
 
-    def reconstruct(self, generator: Generator) -> Array:
+    def reconstruct(self, generator: Network) -> Array:
         """``G(latent)``, (batch, n) or (n,); NaN where there is no latent."""
         return outputs_of(generator, self.latent)
 
@@ -214,7 +214,7 @@ class Inversion:
 
         return inversion_frame(self)
 
-    def plot(self, generator: Generator, observation: ArrayLike | None = None) -> Any:
+    def plot(self, generator: Network, observation: ArrayLike | None = None) -> Any:
         """Reconstructions as images, under their observations if given (extra ``plot``).
 
         Returns:
@@ -233,7 +233,7 @@ class Inversion:
         return image_grid(rows)
 
 
-def outputs_of(generator: Generator, latent: Array) -> Array:
+def outputs_of(generator: Network, latent: Array) -> Array:
     """``G(latent)`` of one code or a batch; NaN where the code is NaN."""
     codes = np.atleast_2d(latent)
     finite = np.isfinite(codes).all(axis=1)

@@ -1,25 +1,26 @@
-"""The door: check the input, run a method, recompute the residual."""
+"""The public entry: check the input, run a method, recompute the residual."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
-from preimage.generator import Generator
 from preimage.inversion import Inversion
 from preimage.methods import Method, as_method
 from preimage.methods.assess import assess
+from preimage.network import Measured, Network, chain_of
 from preimage.observation import check_observation
 
-# Numbers of all layers that are worked on at a time, so that memory does not grow with the batch. A
-# sample's result does not depend on its company, so that no result depends on this.
+# Numbers of all layers (of latent and output, where these are all that is known) that are worked on
+# at a time, so that memory does not grow with the batch.
 _ENTRIES = 2**22
 
 
 def invert(
-    generator: Generator,
+    generator: Network,
     observation: ArrayLike,
     method: Method | str = "auto",
     *,
@@ -29,7 +30,8 @@ def invert(
     """Find latent codes z with ``G(z)``, or ``sensing @ G(z)``, near ``observation``.
 
     Args:
-        generator: The network.
+        generator: The network: a ``Generator``, or any other ``Network``, such as one that torch
+            runs.
         observation: Shape (m,) or (batch, m), real, and finite wherever observed; m is the
             generator's output size n, or the number of rows of ``sensing``.
         method: A name in ``preimage.METHODS``, or an object such as ``LayerwiseLP(norm="l1")``.
@@ -55,14 +57,24 @@ def invert(
     >>> inversion.latent, str(inversion.status)
     (array([3.]), 'solved')
     """
-    if not isinstance(generator, Generator):
+    if isinstance(generator, type) or not isinstance(generator, Network):
         raise InputError(
-            f"generator: expected a preimage.Generator, got {type(generator).__name__}; "
-            "see preimage.load, preimage.from_torch and preimage.from_arrays"
+            f"generator: expected a preimage.Generator or another Network, got "
+            f"{type(generator).__name__}; see preimage.load, preimage.from_torch and "
+            "preimage.from_arrays"
         )
     checked, single = check_observation(generator, observation, noise, sensing)
-    solver, size = as_method(method), max(_ENTRIES // sum(generator.sizes), 1)
+    network = generator
+    if checked.sensing is not None:
+        network, checked = Measured(generator, checked.sensing), replace(checked, sensing=None)
+    solver, size = as_method(method), max(_ENTRIES // _numbers(network), 1)
     parts = [checked.take(slice(i, i + size)) for i in range(0, max(len(checked), 1), size)]
-    inversions = [assess(generator, part, solver.solve(generator, part)) for part in parts]
+    inversions = [assess(network, part, solver.solve(network, part)) for part in parts]
     inversion = inversions[0] if len(parts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion
+
+
+def _numbers(network: Network) -> int:
+    """Numbers that a forward pass of one sample computes, as far as is known."""
+    chain = chain_of(network)
+    return network.latent_size + network.observation_size if chain is None else sum(chain.sizes)

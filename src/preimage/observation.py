@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from preimage.activation import Identity
 from preimage.errors import InputError
 from preimage.generator import (
-    Generator,
-    Layer,
     Operator,
     Weight,
     as_array,
     as_float64,
     as_weight,
 )
+from preimage.network import Network
 
 Array = NDArray[np.float64]
 
@@ -42,7 +40,8 @@ class Observation:
         values: (batch, m) float64; 0 where nothing was observed.
         noise: (batch,) bound on the largest absolute noise entry, in units of ``values``.
         mask: (batch, m), True where observed; None for everywhere.
-        sensing: A, of shape (m, n): an array, CSR, or an ``Operator``; None for the identity.
+        sensing: A, of shape (m, n): an array, CSR, or an ``Operator``; None for the identity, and
+            in what a method gets, whose network is ``Measured`` then.
     """
 
     values: Array
@@ -71,19 +70,6 @@ class Observation:
         n = np.maximum(self.count, 1.0)
         return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
 
-    def measured(self, generator: Generator) -> Generator:
-        """``A G``, the network whose outputs are ``values``: sensing is one more affine layer."""
-        if self.sensing is None:
-            return generator
-        *below, last = generator.layers
-        measurement = Layer(self.sensing, activation=Identity())
-        affine = isinstance(last.activation, Identity)
-        if affine and "operator" not in (last.storage, measurement.storage):
-            weight = measurement.weight @ last.weight
-            measurement = Layer(weight, measurement.weight @ last.bias, Identity())
-            return Generator((*below, measurement))
-        return Generator((*generator.layers, measurement))
-
     def restrict(self, rows: Array) -> Array:
         """``rows``, (batch, m, ...), with 0 where nothing was observed."""
         if self.mask is None:
@@ -91,7 +77,7 @@ class Observation:
         return np.where(self.mask.reshape(self.mask.shape + (1,) * (rows.ndim - 2)), rows, 0.0)
 
     def error(self, outputs: Array) -> Array:
-        """``values - outputs``, (batch, m), for outputs of ``measured``; 0 where unobserved."""
+        """``values - outputs``, (batch, m), for measured outputs; 0 where unobserved."""
         return self.restrict(self.values - outputs)
 
     def also_masked(self, mask: NDArray[np.bool_]) -> Observation:
@@ -109,7 +95,7 @@ class Observation:
 
 
 def check_observation(
-    generator: Generator, values: ArrayLike, noise: ArrayLike, sensing: Any = None
+    generator: Network, values: ArrayLike, noise: ArrayLike, sensing: Any = None
 ) -> tuple[Observation, bool]:
     """Check ``values``, ``noise`` and ``sensing`` against a generator.
 
@@ -151,9 +137,7 @@ def check_observation(
     return Observation(np.atleast_2d(x), levels, mask, operator), x.ndim == 1
 
 
-def _as_sensing(
-    generator: Generator, sensing: Any
-) -> tuple[NDArray[np.bool_] | None, Weight | None]:
+def _as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:
     """The mask or the operator that ``sensing`` is."""
     if sensing is None:
         return None, None

@@ -1,11 +1,10 @@
-"""Inversion methods: frozen dataclasses with one verb, ``solve(generator, observation)``."""
+"""Inversion methods: frozen dataclasses with one verb, ``solve(network, observation)``."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from preimage.errors import InputError
-from preimage.generator import Generator
 from preimage.inversion import Estimate
 from preimage.methods.auto import Auto
 from preimage.methods.branch_and_bound import BranchAndBound as BranchAndBound
@@ -15,13 +14,18 @@ from preimage.methods.gradient import Adam, GradientDescent
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import is_method
 from preimage.methods.projected_gradient import ProjectedGradient
+from preimage.network import Network
 from preimage.observation import Observation
 
 
 class Method(Protocol):
-    """Anything that finds codes. What it is given never depends on the true code."""
+    """Anything that finds codes. What it is given never depends on the true code.
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    The network is what was measured, ``A G`` where there is a sensing map, and ``observation`` has
+    its outputs; see ``network.Measured``.
+    """
+
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Estimate one code a sample; failures are statuses, not exceptions."""
 
 

@@ -1,20 +1,20 @@
-"""What an estimate is worth: recomputed from the generator, for every method alike."""
+"""What an estimate is worth: recomputed from the network, for every method alike."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.generator import Generator
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
 from preimage.methods.levenberg_marquardt import Misfit
 from preimage.methods.region import Region
+from preimage.network import Network
 from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
 
 
-def assess(generator: Generator, observation: Observation, estimate: Estimate) -> Inversion:
+def assess(network: Network, observation: Observation, estimate: Estimate) -> Inversion:
     """Recompute the residuals and settle the status: a solver's own word counts for nothing.
 
     ``SOLVED`` stays only where the code explains the observation, up to rounding: the residual's
@@ -29,7 +29,7 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
-    error = observation.error(outputs_of(observation.measured(generator), latent))
+    error = observation.error(outputs_of(network, latent))
     largest = np.max(np.abs(error), axis=1, initial=0.0)
     noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
     mean_square = np.einsum("ij,ij->i", error, error) / np.maximum(observation.count, 1.0)
@@ -41,12 +41,12 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
     finite &= ~no_latent
     rank = np.full(len(latent), -1)
     rank[finite] = (
-        _rank(generator, observation, latent, np.flatnonzero(finite))
+        _rank(network, observation, latent, np.flatnonzero(finite))
         if estimate.rank is None
         else estimate.rank[finite]
     )
     done = (status == Status.SOLVED) | (within & (status == Status.STEP_LIMIT))
-    status[done & (rank >= 0) & (rank < generator.latent_size)] = Status.AMBIGUOUS
+    status[done & (rank >= 0) & (rank < network.latent_size)] = Status.AMBIGUOUS
     status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
     status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
         Status.SOLVED
@@ -65,9 +65,9 @@ def assess(generator: Generator, observation: Observation, estimate: Estimate) -
 
 
 def _rank(
-    generator: Generator, observation: Observation, latent: Array, samples: NDArray[np.intp]
+    network: Network, observation: Observation, latent: Array, samples: NDArray[np.intp]
 ) -> NDArray[np.int64]:
-    infinite = np.full(generator.latent_size, np.inf)
+    infinite = np.full(network.latent_size, np.inf)
     everywhere = Region(-infinite, infinite, np.inf)
-    misfit = Misfit(observation.measured(generator), observation, 0.0, everywhere)
+    misfit = Misfit(network, observation, 0.0, everywhere)
     return misfit.rank(latent[samples], samples)

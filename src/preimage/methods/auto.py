@@ -17,6 +17,7 @@ from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import check_positive
+from preimage.network import Network, chain_of
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
@@ -75,17 +76,19 @@ class Auto:
         check_positive({}, {"restarts": self.restarts})
         lp.check_backend(self.backend)
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        run = _Run(generator, observation)
-        layers = observation.measured(generator).layers
-        expands = all(layer.output_size >= layer.input_size for layer in layers)
-        expands &= all(layer.storage != "operator" for layer in layers)
+        network = chain_of(network) or network
+        run = _Run(network, observation)
+        expands = isinstance(network, Generator) and all(
+            layer.output_size >= layer.input_size and layer.storage != "operator"
+            for layer in network.layers
+        )
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", Exact(self.backend), noiseless & expands)
         run.stage("joint", GaussNewton(restarts=4, hops=5, seed=self.seed), everyone)
-        near = self._in_reach(generator, observation, run.open())
+        near = self._in_reach(network, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
         run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
         for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 2, ~near)):
@@ -97,13 +100,14 @@ class Auto:
         return run.estimate()
 
     def _in_reach(
-        self, generator: Generator, observation: Observation, open_: NDArray[np.bool_]
+        self, network: Network, observation: Observation, open_: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Whether the last layer has inputs that come within a few times the noise."""
         near, samples = np.ones(len(observation), dtype=bool), np.flatnonzero(open_)
-        measured = observation.measured(generator)
-        layer, domain = measured.layers[-1], measured.domain(len(measured.layers) - 1)
-        if not len(samples) or layer.storage == "operator":
+        if not isinstance(network, Generator) or not len(samples):
+            return near
+        layer, domain = network.layers[-1], network.domain(len(network.layers) - 1)
+        if layer.storage == "operator":
             return near
         part = observation.take(samples)
         reach = _REACH * part.tolerance
@@ -120,7 +124,7 @@ class _Known:
 
     latent: Array
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Hand them out."""
         return Estimate(self.latent, Status.SOLVED.each(len(observation)))
 
@@ -128,10 +132,10 @@ class _Known:
 class _Run:
     """The stages of one call: keeps the best code of each sample."""
 
-    def __init__(self, generator: Generator, observation: Observation) -> None:
-        self.generator, self.observation = generator, observation
+    def __init__(self, network: Network, observation: Observation) -> None:
+        self.network, self.observation = network, observation
         batch = len(observation)
-        self.latent = np.full((batch, generator.latent_size), np.nan)
+        self.latent = np.full((batch, network.latent_size), np.nan)
         self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank = np.full(batch, -1)
         self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
@@ -151,7 +155,7 @@ class _Run:
         part = self.observation.take(samples)
         if isinstance(method, GaussNewton) and isinstance(method.start, _Known):
             method = replace(method, start=_Known(method.start.latent[samples]))
-        found = assess(self.generator, part, method.solve(self.generator, part))
+        found = assess(self.network, part, method.solve(self.network, part))
         reached[samples] = found.residual
         better = found.residual < self.residual[samples]
         improved = samples[better]

@@ -12,7 +12,8 @@ from scipy import sparse
 
 from preimage.activation import Sigmoid, Tanh
 from preimage.enclosure.descent import Budget, enclose
-from preimage.enclosure.network import Bounds, Network, as_network
+from preimage.enclosure.network import Bounds, as_network
+from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.errors import InputError
@@ -22,6 +23,7 @@ from preimage.methods import milp
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
+from preimage.network import Network, known_chain
 from preimage.observation import Observation
 
 Array = NDArray[np.float64]
@@ -85,20 +87,24 @@ class BranchAndBound:
         check_positive({"gap": self.gap, "time_limit": self.time_limit}, counts)
         check_box(self.box)
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
+        generator = known_chain(network, "branch and bound")
         if isinstance(generator.layers[-1].activation, (Tanh, Sigmoid)):
             raise InputError("branch and bound needs a piecewise-linear head, not tanh or sigmoid")
-        if observation.mask is not None or observation.sensing is not None:
-            raise InputError("branch and bound takes no `sensing`; put it into the last layer")
+        if observation.mask is not None:
+            raise InputError(
+                "branch and bound: expected sensing=None or a matrix, got a mask; "
+                "leave out rows of the last layer instead"
+            )
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
         latent = np.array(joint.solve(generator, observation).latent)
         batch = len(observation)
         bound, gap = np.zeros(batch), np.full(batch, np.nan)
         status = Status.SOLVED.each(batch)
-        network = as_network(generator)
+        enclosed = as_network(generator)
         for sample, x in enumerate(observation.values):
-            search = Search(self, network, generator, x, float(observation.noise[sample]))
+            search = Search(self, enclosed, generator, x, float(observation.noise[sample]))
             latent[sample], value, bound[sample] = search.run(latent[sample])
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
@@ -111,7 +117,12 @@ class Search:
     """One sample."""
 
     def __init__(
-        self, method: BranchAndBound, network: Network, generator: Generator, x: Array, noise: float
+        self,
+        method: BranchAndBound,
+        network: Enclosed,
+        generator: Generator,
+        x: Array,
+        noise: float,
     ) -> None:
         self.method, self.network, self.generator, self.x = method, network, generator, x
         self.noise = noise
@@ -187,7 +198,7 @@ class _Fixed:
 
     latent: Array
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         return Estimate(self.latent[None], Status.SOLVED.each(1))
 
 
@@ -241,7 +252,7 @@ class Model:
             (sparse.hstack([sparse.csr_array(weight), middle, right], format="csr"), lower, upper)
         )
 
-    def hidden_switches(self, network: Network, relaxation: Relaxation, bounds: Bounds) -> None:
+    def hidden_switches(self, network: Enclosed, relaxation: Relaxation, bounds: Bounds) -> None:
         """``z - a <= (c - 1) low (1 - t)``, ``z - c a <= (1 - c) high t``; >= where c > 1."""
         for layer, unit in relaxation.undecided():
             low, high = bounds.lower[layer][unit], bounds.upper[layer][unit]

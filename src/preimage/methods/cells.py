@@ -91,7 +91,7 @@ def cell_descend(
         backend: Of the programs.
     """
     z = misfit.region.project(z).copy()
-    hidden = _side_by_side(misfit.generator.preactivations(z)[:-1], z)
+    hidden = _side_by_side(misfit.chain.preactivations(z)[:-1], z)
     count = len(z)
     nothing = np.full((count, hidden.shape[1] + 1), -1)
     runs = _Runs(z, fit_size(misfit.error(z, samples), norm), hidden > 0, nothing,
@@ -100,7 +100,7 @@ def cell_descend(
         open_ = np.flatnonzero(~runs.done)
         if not len(open_):
             break
-        size = max(_MATRIX_ENTRIES // (sum(misfit.generator.sizes[1:]) * z.shape[1] + 1), 1)
+        size = max(_MATRIX_ENTRIES // (sum(misfit.chain.sizes[1:]) * z.shape[1] + 1), 1)
         for first in range(0, len(open_), size):
             _step(misfit, runs, open_[first : first + size], samples, norm, backend)
     return Ends(runs.z, runs.loss, runs.done, np.zeros(count))
@@ -139,7 +139,7 @@ def _step(
 
 def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: str) -> LayerProgram:
     """The program of each run over its step: rows of the outputs, then a sign a hidden unit."""
-    generator, observation = misfit.generator, misfit.observation.take(samples)
+    generator, observation = misfit.chain, misfit.observation.take(samples)
     runs, k = z.shape
     product, value, first = np.broadcast_to(np.eye(k), (runs, k, k)), z, 0
     gradients, offsets = [], []
@@ -182,7 +182,7 @@ def _output_slab(misfit: Misfit, a: Array, x: Array, norm: str) -> Slab:
     """Bounds on the step's effect on the last pre-activations; see the module's text."""
     one, zero = np.ones_like(a), np.zeros_like(a)
     both = Slab(x - a, one, x - a, one)
-    if isinstance(misfit.generator.layers[-1].activation, Identity):
+    if isinstance(misfit.chain.layers[-1].activation, Identity):
         return both
     fitted = (x > 0) & (a > 0)
     dead = (x > 0) & ~fitted

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
-from preimage.generator import Generator, Layer
+from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LayerProgram, layer_program
 from preimage.methods.equations import least_squares
 from preimage.methods.layerwise import layer_report
+from preimage.network import Network, known_chain
 from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
@@ -45,10 +46,10 @@ class Exact:
     def __post_init__(self) -> None:
         lp.check_backend(self.backend)
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
-        generator = observation.measured(generator)
+        generator = known_chain(network, "exact inversion")
         x, tolerance, observed = observation.values, observation.tolerance, observation.mask
         reports = []
         for index in reversed(range(len(generator.layers))):

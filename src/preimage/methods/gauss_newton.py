@@ -19,6 +19,7 @@ from preimage.methods.levenberg_marquardt import Ends, Misfit, descend
 from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.methods.sequential_lp import linear_descend
+from preimage.network import Network, chain_of
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
@@ -129,14 +130,14 @@ class GaussNewton:
             raise InputError(f"start: expected a method such as LayerwiseLP(), got {self.start!r}")
         lp.check_backend(self.backend)
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        k = generator.latent_size
+        network = chain_of(network) or network
+        k = network.latent_size
         low, high = box_ends(self.box, k)
         region = Region(low, high, np.inf if self.ball is None else self.ball)
-        measured = observation.measured(generator)
-        misfit = Misfit(measured, observation, self.prior, region)
-        given = None if self.start is None else self.start.solve(generator, observation).latent
+        misfit = Misfit(network, observation, self.prior, region)
+        given = None if self.start is None else self.start.solve(network, observation).latent
         best = _Search(self, misfit).run(given)
         if self.norm == "l1":
             best = best._replace(z=self._trimmed(misfit, best.z))
@@ -174,7 +175,7 @@ class GaussNewton:
 
     def _linear_descend(self, misfit: Misfit, z: Array, samples: NDArray[np.intp]) -> Ends:
         norm, backend = self.norm, self.backend
-        if not takes(misfit.generator):
+        if not isinstance(misfit.generator, Generator) or not takes(misfit.generator):
             return linear_descend(misfit, z, samples, norm=norm, steps=self.steps, backend=backend)
         rough = linear_descend(
             misfit, z, samples, norm=norm, steps=min(_ROUGH_STEPS, self.steps), backend=backend
@@ -272,11 +273,13 @@ class _Search:
             codes = self.best.z[open_]
             return dense.flips(misfit.network, misfit.fit(), open_, codes, tried, NEAREST, _WAVE)
         starts = np.repeat(self.best.z[open_, None], _WAVE, axis=1)
+        if not isinstance(misfit.generator, Generator):
+            return starts
         for own, sample, first in zip(starts, open_, tried, strict=True):
             one = np.array([sample])
             z = self.best.z[one]
             derivatives = [d[0] for d in self.misfit.derivatives(z, one)]
-            found = flips(self.misfit.generator, z[0], self.misfit.error(z, one)[0], derivatives)
+            found = flips(misfit.generator, z[0], self.misfit.error(z, one)[0], derivatives)
             chosen = found.z[first : first + _WAVE]
             own[: len(chosen)] = chosen
         return starts
@@ -298,6 +301,8 @@ def plug_in(misfit: Misfit, samples: NDArray[np.intp], steps: int = 30) -> Array
     """
     generator, observation = misfit.generator, misfit.observation.take(samples)
     z = np.zeros((len(samples), generator.latent_size))
+    if not isinstance(generator, Generator):
+        return z
     best, lowest = z, np.full(len(z), np.inf)
     for _ in range(steps):
         error = misfit.error(z, samples)

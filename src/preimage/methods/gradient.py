@@ -7,23 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
 from preimage.methods.parameters import check_positive
+from preimage.network import Network
 from preimage.observation import Observation
 
 Array = NDArray[np.float64]
 
 
-def _loss_and_gradient(
-    generator: Generator, z: Array, observation: Observation
-) -> tuple[Array, Array]:
+def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> tuple[Array, Array]:
     """``0.5 ||x - G(z)||^2`` and its gradient in z, (batch,) and (batch, k)."""
-    a = generator.preactivations(z)
-    error = observation.error(generator.layers[-1].activation(a[-1]))
-    return 0.5 * np.einsum("ij,ij->i", error, error), generator.pull_back(
-        generator.derivatives(a), -error
-    )
+    safe = np.where(np.isfinite(z), z, 0.0)
+    error = observation.error(network(safe))
+    loss = 0.5 * np.einsum("ij,ij->i", error, error)
+    # A descent that diverged: networks take finite numbers only.
+    lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(loss))
+    error[lost] = 0.0
+    gradient = network.vjp(safe, -error)
+    loss[lost], gradient[lost] = np.nan, np.nan
+    return loss, gradient
 
 
 class _Best:
@@ -65,10 +67,10 @@ class GradientDescent:
             {"steps": self.steps},
         )
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        batch, generator = len(observation), observation.measured(generator)
-        start = np.random.default_rng(self.seed).normal(size=generator.latent_size)
+        batch = len(observation)
+        start = np.random.default_rng(self.seed).normal(size=network.latent_size)
         z = np.tile(start, (batch, 1))
         best = _Best(z)
         status = Status.STEP_LIMIT.each(batch)
@@ -77,7 +79,7 @@ class GradientDescent:
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self.steps):
                 part = observation.take(open_)
-                loss, gradient = _loss_and_gradient(generator, z[open_], part)
+                loss, gradient = _loss_and_gradient(network, z[open_], part)
                 best.see(z[open_], loss, open_)
                 size = np.linalg.norm(gradient, axis=1)
                 status[open_[size <= self.gradient_tolerance]] = Status.SOLVED
@@ -86,7 +88,7 @@ class GradientDescent:
                 if not len(open_):
                     break
                 z[open_] -= self.rate * gradient
-            loss, _ = _loss_and_gradient(generator, z[open_], observation.take(open_))
+            loss, _ = _loss_and_gradient(network, z[open_], observation.take(open_))
             best.see(z[open_], loss, open_)
         return Estimate(best.z, status)
 
@@ -116,21 +118,20 @@ class Adam:
     def __post_init__(self) -> None:
         check_positive({"rate": self.rate}, {"steps": self.steps, "restarts": self.restarts})
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        generator = observation.measured(generator)
-        batch, k = len(observation), generator.latent_size
+        batch, k = len(observation), network.latent_size
         best = _Best(np.zeros((batch, k)))
         everyone = np.arange(batch)
         random = np.random.default_rng(self.seed)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in random.normal(size=(self.restarts, k)):
-                self._descend(generator, observation, np.tile(start, (batch, 1)), best, everyone)
+                self._descend(network, observation, np.tile(start, (batch, 1)), best, everyone)
         return Estimate(best.z, Status.STEP_LIMIT.each(batch))
 
     def _descend(
         self,
-        generator: Generator,
+        network: Network,
         observation: Observation,
         z: Array,
         best: _Best,
@@ -138,10 +139,10 @@ class Adam:
     ) -> None:
         mean, square = np.zeros_like(z), np.zeros_like(z)
         for step in range(1, self.steps + 1):
-            loss, gradient = _loss_and_gradient(generator, z, observation)
+            loss, gradient = _loss_and_gradient(network, z, observation)
             best.see(z, loss, everyone)
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient**2 - square)
             correction = np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
             z -= self.rate * correction * mean / (np.sqrt(square) + 1e-8)
-        best.see(z, _loss_and_gradient(generator, z, observation)[0], everyone)
+        best.see(z, _loss_and_gradient(network, z, observation)[0], everyone)

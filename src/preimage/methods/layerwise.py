@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
-from preimage.generator import Generator, Layer
+from preimage.generator import Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, LayerProgram, Norm, layer_program
 from preimage.methods.equations import rank_of_rows
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
+from preimage.network import Network, known_chain
 from preimage.observation import ROUNDING, Observation, scale_of
 
 Array = NDArray[np.float64]
@@ -76,10 +77,10 @@ class LayerwiseLP:
         lp.check_backend(self.backend)
         check_box(self.box)
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
-        generator = observation.measured(generator)
+        generator = known_chain(network, "layer-wise programs")
         x, tolerance, observed = observation.values, observation.tolerance, observation.mask
         reports = []
         for index in reversed(range(len(generator.layers))):

@@ -13,6 +13,7 @@ from preimage.activation import Activation, LeakyReLU, ReLU
 from preimage.generator import Generator
 from preimage.methods import dense
 from preimage.methods.region import Region
+from preimage.network import Network, chain_of, known_chain
 from preimage.observation import Observation
 
 Array = NDArray[np.float64]
@@ -42,14 +43,14 @@ class Misfit:
     Several runs may belong to one sample; ``samples`` names the sample of each row of ``z``.
 
     Attributes:
-        generator: The measured network ``A G``.
+        generator: The measured network ``A G``, known or run.
         observation: Of all samples.
         prior: Weight of ``0.5 ||z||^2``.
         region: Where z may lie.
         linear: (samples, m), outputs whose activation is left out; None for none.
     """
 
-    generator: Generator
+    generator: Network
     observation: Observation
     prior: float
     region: Region
@@ -63,7 +64,10 @@ class Misfit:
         on the wrong side of it then feels its slope. What hidden units would do is not known, so
         theirs is leaky (which moves the zeros, and is only a start).
         """
-        *hidden, last = self.generator.layers
+        chain = chain_of(self.generator)
+        if chain is None:
+            return self
+        *hidden, last = chain.layers
         layers = [replace(layer, activation=_leaky(layer.activation)) for layer in hidden]
         linear = None
         if isinstance(last.activation, ReLU):
@@ -73,7 +77,7 @@ class Misfit:
     @cached_property
     def network(self) -> Any:
         """The network for compiled code, if all its layers are dense; else None."""
-        return dense.as_network(self.generator)
+        return dense.as_network(self.generator) if isinstance(self.generator, Generator) else None
 
     def fit(self, enough: Array | None = None) -> Any:
         """What is fitted, for compiled code."""
@@ -86,25 +90,31 @@ class Misfit:
 
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m)."""
-        a = self.generator.preactivations(z)[-1]
-        outputs = self.generator.layers[-1].activation(a)
-        if self.linear is not None:
-            outputs = np.where(self.linear[samples], a, outputs)
+        if self.linear is None:
+            return self.observation.take(samples).error(self.generator(z))
+        a = self.chain.preactivations(z)[-1]
+        outputs = np.where(self.linear[samples], a, self.chain.layers[-1].activation(a))
         return self.observation.take(samples).error(outputs)
 
     def loss(self, z: Array, error: Array) -> Array:
         """(runs,)."""
         return 0.5 * (_squares(error) + self.prior * _squares(z))
 
+    @property
+    def chain(self) -> Generator:
+        """The layers, where something asks for them."""
+        return known_chain(self.generator, "this step of the joint method")
+
     def parts(self, runs: int) -> list[slice]:
         """Slices of runs whose Jacobians fit into the cache together."""
-        widest = max(self.generator.sizes[1:])
+        chain = self.generator if isinstance(self.generator, Generator) else None
+        widest = max(chain.sizes[1:]) if chain else self.generator.observation_size
         size = max(_JACOBIAN_ENTRIES // max(widest * self.generator.latent_size, 1), 1)
         return [slice(i, i + size) for i in range(0, runs, size)]
 
     def derivatives(self, z: Array, samples: Indices) -> list[Array]:
         """Of each layer's activation, (runs, outputs); 0 where nothing was observed."""
-        derivatives = self.generator.derivatives(self.generator.preactivations(z))
+        derivatives = self.chain.derivatives(self.chain.preactivations(z))
         if self.linear is not None:
             derivatives[-1] = np.where(self.linear[samples], 1.0, derivatives[-1])
         derivatives[-1] = self.observation.take(samples).restrict(derivatives[-1])
@@ -112,7 +122,9 @@ class Misfit:
 
     def jacobian(self, z: Array, samples: Indices) -> Array:
         """(runs, m, k), with 0 where nothing was observed."""
-        return self.generator.push_forward(self.derivatives(z, samples))
+        if self.linear is None:
+            return self.observation.take(samples).restrict(self.generator.linearize(z)[1])
+        return self.chain.push_forward(self.derivatives(z, samples))
 
     def normal_equations(self, z: Array, samples: Indices, error: Array) -> tuple[Array, Array]:
         """``J^T J + prior I`` and ``J^T error - prior z``: curvature and negative gradient."""

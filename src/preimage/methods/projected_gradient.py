@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.generator import Generator, Weight, multiply, multiply_adjoint
+from preimage.generator import Weight, multiply, multiply_adjoint
 from preimage.inversion import Estimate, Status
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive, is_method
+from preimage.network import Measured, Network
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class ProjectedGradient:
                 f"projection: expected a method such as GaussNewton(), got {self.projection!r}"
             )
 
-    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+    def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        batch, y, A = len(observation), observation.values, observation.sensing
+        batch, y = len(observation), observation.values
+        A = network.sensing if isinstance(network, Measured) else None
+        generator = network.network if isinstance(network, Measured) else network
         eta = self.rate / (1.0 if A is None else _norm(A) ** 2)
         best = np.full((batch, generator.latent_size), np.nan)
         before = np.full_like(best, np.inf)

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.errors import FormatError
 from preimage.generator import Generator
 from preimage.inversion import Inversion, Status, outputs_of
+from preimage.network import Measured
 from preimage.observation import check_observation
 from preimage.report.network import inspection_of
 
@@ -109,7 +110,7 @@ def write_run(
     if checked.mask is not None:
         arrays["mask"] = checked.mask
     if checked.sensing is not None:
-        arrays["measured"] = outputs_of(checked.measured(generator), latent)
+        arrays["measured"] = outputs_of(Measured(generator, checked.sensing), latent)
     summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
