@@ -8,7 +8,7 @@ PINS := pyproject.toml constraints.txt
 .PHONY: demo test kernel chromium slow lint types claims bench soundness faults fuzz figures docs clean
 
 demo: .venv/installed-demo
-	$(BIN)/preimage demo --out demo-output
+	$(BIN)/python examples/demo.py --out demo-output
 
 test: .venv/installed-test chromium
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
@@ -53,7 +53,7 @@ soundness: .venv/installed-test
 # SCALE=paper has the paper's 200 draws; what is finished is not done again.
 SCALE ?= quick
 figures: .venv/installed-test
-	$(BIN)/preimage experiment all --scale $(SCALE) --out $(if $(filter quick,$(SCALE)),docs/gallery,figures-$(SCALE))
+	$(BIN)/python -m experiments all --scale $(SCALE) --out $(if $(filter quick,$(SCALE)),docs/gallery,figures-$(SCALE))
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site

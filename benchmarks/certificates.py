@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import preimage
-from preimage import hardness
+from examples import hardness
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds

@@ -22,7 +22,7 @@ PAGES = {
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
 # Their arguments are checked, and they are not run: they take minutes, a cluster or a browser.
-LONG = {"demo", "experiment", "train", "app"}
+LONG = {"app"}
 # What a page takes as given, on its first line.
 GIVEN = {
     "README.md": "from torch import nn; decoder = nn.Sequential(nn.Linear(5, 90), nn.Sigmoid())"

@@ -55,7 +55,16 @@ def test_the_source_distribution_holds_what_a_packager_needs(shipped):
                  "tests/test_package.py", "PKG-INFO"):  # fmt: skip
         assert sizes[name] > 0
     folders = {name.partition("/")[0] for name in sizes if "/" in name}
-    assert folders <= {".ci", "benchmarks", "docs", "src", "tests"}
+    assert folders <= {
+        ".ci",
+        "benchmarks",
+        "docs",
+        "examples",
+        "experiments",
+        "src",
+        "tests",
+        "training",
+    }
     assert not any("__pycache__" in name or name.endswith((".pyc", ".nbi")) for name in sizes)
 
 

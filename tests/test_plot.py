@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import preimage
+from examples import hardness
 from preimage.plot import certificate_figure, image_grid, image_shape, plane_figure
 
 
@@ -83,7 +84,7 @@ def test_certificate_figure_shows_intervals_and_the_band(tmp_path):
 
 def test_the_plane_shows_where_the_misfit_is_zero(tmp_path):
     """Claim: Example 1: dark at both preimages, not at the midpoint."""
-    generator, x, corners = preimage.hardness.non_convex()
+    generator, x, corners = hardness.non_convex()
     figure = plane_figure(generator, x, corners)
     figure.savefig(tmp_path / "plane.png")
     misfit = figure.axes[0].images[0].get_array()

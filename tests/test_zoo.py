@@ -38,7 +38,7 @@ def test_networks(name):
     assert [layer.activation for layer in generator.layers] == EXPECTED[name]
     assert (card.name, card.file) == (name, f"{name}.safetensors")
     assert (zoo._DATA / card.file).stat().st_size <= 3 * 2**20
-    assert card.command == f"preimage train {name} --data DIR --seed {card.seed}"
+    assert card.command == f"python -m training {name} --data DIR --seed {card.seed}"
     assert any(layer.bias.any() for layer in generator.layers) == ("no bias" not in card.activation)
     samples = generator(np.random.default_rng(0).standard_normal((200, generator.latent_size)))
     assert np.isfinite(samples).all()
@@ -106,5 +106,5 @@ def test_another_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_import_needs_no_torch():
-    code = "import sys, preimage.zoo, preimage.train; assert 'torch' not in sys.modules"
+    code = "import sys, preimage.zoo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,6 @@
 """Invert deep generative models with ReLU-like activations."""
 
-from preimage import hardness, zoo
+from preimage import zoo
 from preimage.activation import Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from preimage.batch import Store, invert_dataset, open_store
 from preimage.certify import Certificate, certify, reconstruction_band
@@ -65,7 +65,6 @@ __all__ = [
     "certify",
     "from_arrays",
     "from_torch",
-    "hardness",
     "invert",
     "invert_dataset",
     "load",
@@ -75,3 +74,9 @@ __all__ = [
     "show_versions",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> None:
+    if name == "hardness":
+        raise AttributeError("preimage.hardness is examples/hardness.py of the repository now")
+    raise AttributeError(f"module 'preimage' has no attribute {name!r}")

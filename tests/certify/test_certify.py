@@ -8,7 +8,8 @@ import pytest
 from planted import gaussian_generator
 
 import preimage
-from preimage import InputError, certify, from_arrays, hardness
+from examples import hardness
+from preimage import InputError, certify, from_arrays
 from preimage.certify import checker
 
 EYE = np.eye(3)

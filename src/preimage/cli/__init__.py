@@ -12,11 +12,10 @@ import typer
 
 import preimage
 from preimage.cli import inverting, networks, proving, showing
-from preimage.errors import PreimageError
+from preimage.errors import InputError, PreimageError
 
 # In the order in which --help lists them.
 _COMMANDS = (
-    showing.demo,
     showing.app,
     networks.inspect,
     inverting.invert,
@@ -24,14 +23,25 @@ _COMMANDS = (
     inverting.batch,
     proving.certify,
     proving.check,
-    showing.experiment,
     networks.zoo,
-    networks.train,
 )
 
 
+# Commands of version 0.1 that are programs of the repository now.
+_MOVED = {
+    "demo": "make demo",
+    "experiment": "python -m experiments",
+    "train": "python -m training",
+}
+
+
 class _Commands(typer.core.TyperGroup):
-    """Where bad input becomes one line on stderr and exit code 2."""
+    """Turns bad input into one line on stderr and exit code 2."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in _MOVED:
+            raise InputError(f"{args[0]}: run `{_MOVED[args[0]]}` in a checkout of the repository")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

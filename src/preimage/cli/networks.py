@@ -1,18 +1,16 @@
-"""Commands about networks: inspect, zoo, train."""
+"""Commands about networks: inspect and zoo."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 import preimage
 from preimage.cli.options import ActivationName, Head, Json, Layers, Network, load_network
-from preimage.cli.terminal import folder_at, print_json, print_table
-from preimage.errors import InputError
+from preimage.cli.terminal import print_json, print_table
 
 
 def inspect(
@@ -60,29 +58,3 @@ def zoo(as_json: Json = False) -> None:
 def _quality(quality: Mapping[str, Any]) -> str:
     numbers = {name: value for name, value in quality.items() if isinstance(value, (int, float))}
     return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-
-
-def train(
-    name: Annotated[str, typer.Argument(help="A network of the zoo.")],
-    data: Annotated[Path, typer.Option(help="Folder with the four MNIST files in IDX form.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The .safetensors file to write; by default NAME's.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a network of the zoo anew (needs the torch extra)."""
-    from preimage.train import save_network
-    from preimage.train import train as fit
-
-    out = out or Path(f"{name}.safetensors")
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out: expected a file name in .safetensors, got {out}")
-    generator, card = fit(name, data, seed=seed, epochs=epochs, progress=True)
-    folder_at(out.parent)
-    card = save_network(generator, card, out)
-    if as_json:
-        print_json(card)
-    else:
-        typer.echo(f"Written: {out}, {out.with_suffix('.json')}")

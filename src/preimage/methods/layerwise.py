@@ -47,7 +47,7 @@ class LayerwiseLP:
       noise, so that inactive rows first count as equations, and the error may stay or rise for a
       few steps before all of these are gone. The paper stops there, and on a trained 20-60-784
       network loses half of the codes; ``patience`` waits, at two to four times the programs
-      (``preimage experiment layer-errors``).
+      (``python -m experiments layer-errors``).
     * ``norm="relaxed"``, equation 8: never commits to a sign; eps as under l1.
 
     Args:

@@ -40,7 +40,7 @@ class Card:
         command: Trains it again.
         seed: Of the training.
         seconds: That the training took, on one core.
-        quality: Measures of the samples, each with its meaning; see ``preimage.zoo.quality``.
+        quality: Measures of the samples, each with its meaning; see ``training.quality``.
         license: Of the weights.
     """
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from experiments.experiment import Experiment, Job
+from experiments.problems import Problem, Question, inverted, random_generator, row
+from experiments.style import curve, legend, panels
+from experiments.table import Row, Table, means
 from preimage import Auto, GradientDescent, LayerwiseLP
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import Problem, Question, inverted, random_generator, row
-from preimage.experiments.style import curve, legend, panels
-from preimage.experiments.table import Row, Table, means
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

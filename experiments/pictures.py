@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.experiment import Job
+from experiments.problems import TRAINED, Array, Problem, Question, inverted, row
+from experiments.style import LOOKS
+from experiments.table import Row, Table
 from preimage import Auto, GaussNewton, Generator, GradientDescent, LayerwiseLP, ProjectedGradient
 from preimage import zoo as networks
-from preimage.experiments.experiment import Job
-from preimage.experiments.problems import TRAINED, Array, Problem, Question, inverted, row
-from preimage.experiments.style import LOOKS
-from preimage.experiments.table import Row, Table
 from preimage.plot import image_grid
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage import zoo
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import (
+from experiments.experiment import Experiment, Job
+from experiments.problems import (
     TRAINED,
     Problem,
     Question,
@@ -20,8 +19,9 @@ from preimage.experiments.problems import (
     random_generator,
     row,
 )
-from preimage.experiments.style import panels
-from preimage.experiments.table import Row, Table, medians
+from experiments.style import panels
+from experiments.table import Row, Table, medians
+from preimage import zoo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

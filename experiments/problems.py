@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.table import Row
 from preimage import (
     Adam,
     Certificate,
@@ -26,7 +27,6 @@ from preimage import (
     from_arrays,
     invert,
 )
-from preimage.experiments.table import Row
 
 Array = NDArray[np.float64]
 

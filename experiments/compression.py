@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.fft import dctn, idctn
 
+from experiments.experiment import Experiment, Job
+from experiments.problems import Array, Problem, Question, inverted, row
+from experiments.style import LOOKS, curve, legend, panels
+from experiments.table import Row, Table, medians
 from preimage import Adam, GaussNewton, GradientDescent, LayerwiseLP, zoo
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import Array, Problem, Question, inverted, row
-from preimage.experiments.style import LOOKS, curve, legend, panels
-from preimage.experiments.table import Row, Table, medians
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage import Generator, LayerwiseLP, zoo
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import (
+from experiments.experiment import Experiment, Job
+from experiments.problems import (
     TRAINED,
     Array,
     Problem,
@@ -27,8 +26,9 @@ from preimage.experiments.problems import (
     random_generator,
     row,
 )
-from preimage.experiments.style import legend, panels
-from preimage.experiments.table import Row, Table, medians
+from experiments.style import legend, panels
+from experiments.table import Row, Table, medians
+from preimage import Generator, LayerwiseLP, zoo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError
-from preimage.generator import Generator
+from preimage import Generator, InputError
 
 if TYPE_CHECKING:
     import torch

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 from preimage.activation import LeakyReLU, ReLU, Sigmoid
-from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.errors import FormatError, InputError
 from preimage.generator import from_arrays
 from preimage.io import from_torch, load
-from preimage.train import RECIPES, Recipe, _chain, read_digits, save_network, train, train_recipe
-from preimage.zoo.quality import frechet_distance, latent_influence
+from training.__main__ import main
+from training.quality import frechet_distance, latent_influence
+from training.train import RECIPES, Recipe, _chain, read_digits, save_network, train, train_recipe
 
 TINY = {
     "gan": Recipe("tiny", (3, 8, 64), "relu", "relu", False, "gan", 2),
@@ -76,7 +78,7 @@ def test_train(data, kind):
     ]
     assert ("convolutions" in card["activation"]) == images
     assert generator.layers[-1].activation == HEADS[kind]
-    assert card["command"] == "preimage train tiny --data DIR --seed 3"
+    assert card["command"] == "python -m training tiny --data DIR --seed 3"
     quality = card["quality"]
     assert quality["frechet_distance"] > quality["frechet_distance_of_training_images"]
     assert len(quality["positive_preactivations"]) == 2
@@ -132,12 +134,6 @@ def test_what_is_refused(data):
         train_recipe(TINY["gan"], data)
 
 
-def test_torch_is_an_extra(data, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"preimage\[torch\]"):
-        train("mnist-20-60-784", data)
-
-
 def test_layers_between_vectors_and_images():
     recipe = replace(TINY["images"], sizes=(3, (2, 4, 4), 5, (3, 2, 2), (2, 4, 4), 7))
     assert recipe.units == (3, 32, 5, 12, 32, 7)
@@ -162,3 +158,20 @@ def test_frechet_distance_of_gaussians():
     # Independent coordinates: squared differences of means and of standard deviations.
     assert frechet_distance(a, b) == pytest.approx(3 + ((scale - 1) ** 2).sum(), rel=0.02)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_program_writes_network_and_card(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "tiny", TINY["bernoulli"])
+    out = tmp_path / "new" / "mine.safetensors"
+    given = ["tiny", "--data", str(data), "--seed", "3", "--epochs", "1", "--out"]
+    program = typer.Typer()
+    program.command()(main)
+    done = CliRunner().invoke(program, [*given, str(out)])
+    assert done.exit_code == 0, done.output
+    card = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert json.loads(done.stdout) == card
+    assert (card["file"], card["seed"]) == (out.name, 3)
+    assert card["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    refused = CliRunner().invoke(program, [*given, "mine.txt"])
+    assert refused.exit_code == 2
+    assert ".safetensors" in refused.stderr

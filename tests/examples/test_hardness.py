@@ -7,7 +7,8 @@ import pytest
 from pysat.solvers import Cadical153
 
 import preimage
-from preimage import BranchAndBound, FormatError, hardness
+from examples import hardness
+from preimage import BranchAndBound, FormatError
 
 METHOD = BranchAndBound(decide=True, box=(0.0, 1.0), rounds=0)
 

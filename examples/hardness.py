@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage.errors import FormatError
-from preimage.generator import Generator, as_float64, from_arrays
-from preimage.io.guard import check_file
+from preimage import FormatError, Generator, from_arrays
 
 Array = NDArray[np.float64]
 
@@ -49,7 +47,7 @@ def from_cnf(path: str | os.PathLike[str]) -> tuple[Generator, Array]:
     Raises:
         FormatError: Not a DIMACS CNF file, or one whose network would be too large.
     """
-    count, clauses = _read_dimacs(check_file(path))
+    count, clauses = _read_dimacs(Path(path))
     if 2 * count * (2 * count + len(clauses)) > _MAX_ENTRIES:
         raise FormatError(f"{path}: a network of {count} variables and {len(clauses)} clauses "
                           "would be too large")  # fmt: skip
@@ -78,12 +76,12 @@ def from_cnf(path: str | os.PathLike[str]) -> tuple[Generator, Array]:
 
 def assignment(latent: ArrayLike) -> NDArray[np.bool_]:
     """The assignment that a code stands for: whether each variable is true."""
-    return as_float64(latent, "latent") >= 0.5
+    return np.asarray(latent, dtype=np.float64) >= 0.5
 
 
 def satisfies(path: str | os.PathLike[str], values: NDArray[np.bool_]) -> bool:
     """Whether an assignment satisfies the formula in a file."""
-    _, clauses = _read_dimacs(check_file(path))
+    _, clauses = _read_dimacs(Path(path))
     return all(any(values[abs(literal) - 1] == (literal > 0) for literal in c) for c in clauses)
 
 

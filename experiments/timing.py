@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage.experiments import figure_2
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.figure_2 import METHODS, SUCCESS
-from preimage.experiments.problems import inverted, row
-from preimage.experiments.style import LOOKS, curve, legend, panels
-from preimage.experiments.table import Row, Table
+from experiments import figure_2
+from experiments.experiment import Experiment, Job
+from experiments.figure_2 import METHODS, SUCCESS
+from experiments.problems import inverted, row
+from experiments.style import LOOKS, curve, legend, panels
+from experiments.table import Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

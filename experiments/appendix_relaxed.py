@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage.experiments import figure_1
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.figure_1 import Config
-from preimage.experiments.problems import random_generator
-from preimage.experiments.style import curve, dots, legend, panels
-from preimage.experiments.table import Row, Table, medians
+from experiments import figure_1
+from experiments.experiment import Experiment, Job
+from experiments.figure_1 import Config
+from experiments.problems import random_generator
+from experiments.style import curve, dots, legend, panels
+from experiments.table import Row, Table, medians
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preimage import Adam, Auto, Generator, GradientDescent, LayerwiseLP, zoo
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import (
+from experiments.experiment import Experiment, Job
+from experiments.problems import (
     TRAINED,
     Problem,
     Question,
@@ -20,8 +19,9 @@ from preimage.experiments.problems import (
     random_generator,
     row,
 )
-from preimage.experiments.style import LOOKS, curve, dots, legend, panels
-from preimage.experiments.table import Row, Table, medians, ratios_of_medians, slope
+from experiments.style import LOOKS, curve, dots, legend, panels
+from experiments.table import Row, Table, medians, ratios_of_medians, slope
+from preimage import Adam, Auto, Generator, GradientDescent, LayerwiseLP, zoo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

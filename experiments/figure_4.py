@@ -4,8 +4,8 @@ The l-infinity program twice: on the rows that are seen, as in the authors' code
 projection of projected gradient, as in the paper's text.
 """
 
-from preimage.experiments.experiment import Experiment
-from preimage.experiments.pictures import Config, draw, jobs, work
+from experiments.experiment import Experiment
+from experiments.pictures import Config, draw, jobs, work
 
 _METHODS = ("linf", "projected", "gradient", "auto")
 _DIGITS = Config(digits=(7, 1, 5, 6, 9), side=12, methods=_METHODS)

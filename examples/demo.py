@@ -1,20 +1,23 @@
-"""What ``preimage demo`` computes, as data; the command shows it.
+"""Every method on noisy outputs, whose codes are known, and on real digits: ``make demo``.
 
-Every method inverts noisy outputs, whose codes are known, and real digits, which the network
-never made.
+``python examples/demo.py [--out FOLDER] [--json]`` prints the tables and draws ``demo.png``.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage import METHODS, Adam, GradientDescent, Inversion, invert, zoo
-from preimage.generator import Generator
+from preimage import METHODS, Adam, Generator, GradientDescent, Inversion, invert, zoo
+from preimage.plot import image_grid
 
 Array = NDArray[np.float64]
 
@@ -144,3 +147,57 @@ def picture_rows(
     for name, inversion in inversions.items():
         rows[name] = inversion.reconstruct(generator)
     return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Invert, print the tables, draw the picture."""
+    parser = argparse.ArgumentParser(description="Every method on noisy outputs and real digits.")
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of demo.png")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args(arguments)
+    generator = zoo.load(NETWORK)
+    both = tasks(generator)
+    tables: dict[str, list[Score]] = {}
+    pictures = []
+    for task in both:
+        scores = [] if task.latent is None else [truth_score(generator, task)]
+        inversions = {}
+        for name, inversion, seconds in run(generator, task):
+            inversions[name] = inversion
+            scores.append(score(task, name, inversion, seconds))
+        tables[task.title] = scores
+        pictures.append(picture_rows(generator, task, inversions))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "demo.png"
+    left, right = pictures
+    count, entries = both[0].observation.shape
+    gap = np.full((1, entries), np.nan)
+    rows = {label: np.concatenate([left[label], gap, right[label]]) for label in left}
+    titles = [both[0].title, *[""] * count, both[1].title]
+    image_grid(rows, columns=titles).savefig(path, dpi=120)
+    if options.json:
+        found = {title: [asdict(one) for one in scores] for title, scores in tables.items()}
+        text = json.dumps({"network": NETWORK, "noise": NOISE, "tables": found}, indent=2)
+        sys.stdout.write(text.replace("NaN", "null") + "\n")
+        return
+    for title, scores in tables.items():
+        sys.stdout.write(f"{NETWORK}: {count} {title}; noise={NOISE}\n{_table(scores)}\n")
+    sys.stdout.write(f"error: ||z - z*|| / ||z*||; residual: ||x - G(z)||\nPicture: {path}\n")
+
+
+def _table(scores: Sequence[Score]) -> str:
+    columns = ("method", "error, median", "worst", "residual, median", "worst", "failures", "ms")
+    rows = [columns]
+    for one in scores:
+        method, *numbers, failures, milliseconds = asdict(one).values()
+        words = ["" if np.isnan(n) else f"{n:.3g}" for n in (*numbers, milliseconds)]
+        rows.append((method, *words[:-1], str(failures), words[-1]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

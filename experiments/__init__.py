@@ -5,7 +5,7 @@
 a method is given never depends on the true code.
 """
 
-from preimage.experiments.experiment import MODULES, Experiment, find, fingerprint, run
-from preimage.experiments.table import Table
+from experiments.experiment import MODULES, Experiment, find, fingerprint, run
+from experiments.table import Table
 
 __all__ = ["MODULES", "Experiment", "Table", "find", "fingerprint", "run"]

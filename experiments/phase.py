@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preimage import GaussNewton, Generator, LayerwiseLP
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import (
+from experiments.experiment import Experiment, Job
+from experiments.problems import (
     Array,
     Problem,
     Question,
@@ -18,8 +17,9 @@ from preimage.experiments.problems import (
     random_generator,
     row,
 )
-from preimage.experiments.style import LOOKS, panels
-from preimage.experiments.table import Row, Table
+from experiments.style import LOOKS, panels
+from experiments.table import Row, Table
+from preimage import GaussNewton, Generator, LayerwiseLP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

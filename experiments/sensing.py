@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.fft import dctn, idctn
 
+from experiments.experiment import Experiment, Job
+from experiments.problems import TRAINED, Array, Problem, Question, drawn, inverted, row
+from experiments.style import curve, dots, legend, panels
+from experiments.table import Row, Table, medians
 from preimage import Adam, Auto, Generator, MissingExtraError, zoo
-from preimage.experiments.experiment import Experiment, Job
-from preimage.experiments.problems import TRAINED, Array, Problem, Question, drawn, inverted, row
-from preimage.experiments.style import curve, dots, legend, panels
-from preimage.experiments.table import Row, Table, medians
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""Programs that use preimage; each runs alone."""
