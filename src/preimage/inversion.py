@@ -22,6 +22,7 @@ class Status(StrEnum):
     ABOVE_NOISE = "above_noise"
     AMBIGUOUS = "ambiguous"
     STEP_LIMIT = "step_limit"
+    TIME_LIMIT = "time_limit"
     INFEASIBLE = "infeasible"
     FAILED = "failed"
 
@@ -57,6 +58,10 @@ _MESSAGES = {
         "seen), so other codes may explain the observation as well: observe more of it."
     ),
     Status.STEP_LIMIT: "Not converged when the steps ran out: raise `steps`, or change `rate`.",
+    Status.TIME_LIMIT: (
+        "Not converged when the time ran out; the code is the best one until then: raise "
+        "`time_limit`."
+    ),
     Status.INFEASIBLE: (
         "No tolerance up to the largest one tried admits a point in some layer: raise `noise`, "
         "or use norm='linf', whose programs are always feasible."

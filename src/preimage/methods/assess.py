@@ -24,8 +24,9 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     A method that ended for another reason is solved all the same if its code is that good. Codes
     that are not finite become NaN and ``FAILED``.
 
-    Where the observed Jacobian at the code has dependent columns, other codes explain as much, and
-    the sample is ``AMBIGUOUS``; a method that has a better proof of uniqueness says so by its rank.
+    Where the code explains and the observed Jacobian there has dependent columns, other codes
+    explain as much, and the sample is ``AMBIGUOUS``; a method that has a better proof of uniqueness
+    says so by its rank.
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
@@ -45,12 +46,13 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
         if estimate.rank is None
         else estimate.rank[finite]
     )
-    done = (status == Status.SOLVED) | (within & (status == Status.STEP_LIMIT))
-    status[done & (rank >= 0) & (rank < network.latent_size)] = Status.AMBIGUOUS
-    status[~within & (status == Status.SOLVED)] = Status.ABOVE_NOISE
-    status[within & ((status == Status.STEP_LIMIT) | (status == Status.ABOVE_NOISE))] = (
-        Status.SOLVED
-    )
+    # Whatever ended a method: a code that explains is solved, or ambiguous; one that does not is
+    # neither.
+    status[finite & within & (status != Status.AMBIGUOUS)] = Status.SOLVED
+    unique = (rank < 0) | (rank >= network.latent_size)
+    status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
+    claimed = (status == Status.SOLVED) | (status == Status.AMBIGUOUS)
+    status[claimed & ~within] = Status.ABOVE_NOISE
     residual = np.linalg.norm(error, axis=1)
     residual[~finite] = largest[~finite] = np.nan
     bound, gap = (

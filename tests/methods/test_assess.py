@@ -1,0 +1,57 @@
+"""What a status claims, recomputed from the network: it never says more than the code shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import preimage
+from preimage.inversion import Estimate, Status
+from preimage.methods.assess import assess
+from preimage.observation import check_observation
+
+RNG = np.random.default_rng(1)
+HIDDEN, OUTER = RNG.standard_normal((40, 8)), RNG.standard_normal((120, 40)) / 2
+CODES = RNG.standard_normal((12, 8))
+DEPENDENT = [[1.0, -1.0], [1.0, -1.0]]  # sees z_1 - z_2 alone
+EXPLAINING = {Status.SOLVED, Status.AMBIGUOUS}
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "tanh"])
+@pytest.mark.parametrize(("scale", "shift"), [(255, 0), (1, 3), (-1, 0), (1e6, 0)])
+def test_ambiguous_says_that_the_code_explains(head, scale, shift):
+    """Values outside the range: no code explains them, so that no status may say so."""
+    generator = preimage.from_arrays([HIDDEN, OUTER], activation="relu", head=head)
+    observation = scale * generator(CODES) + shift
+    inversion = preimage.invert(generator, observation, noise=1e-3)
+    assert not set(inversion.status) & (EXPLAINING - {Status.SOLVED})
+    assert (inversion.residual_max[inversion.status == Status.SOLVED] < 2e-3).all()
+
+
+@pytest.mark.parametrize("method", ["auto", "linf", "l1", "gauss_newton", "exact"])
+def test_dependent_columns(method):
+    """The code is never unique; only an observation in the range has one that explains it."""
+    generator = preimage.from_arrays([DEPENDENT], activation="identity")
+    inversion = preimage.invert(generator, [[1.0, 1.0], [1.0, 2.0]], method)
+    assert inversion.status[0] == Status.AMBIGUOUS
+    assert inversion.status[1] not in EXPLAINING
+
+
+@pytest.mark.parametrize("ended", [s for s in Status if s.has_latent])
+def test_how_a_method_ended_does_not_matter_to_a_code_that_explains(ended):
+    generator = preimage.from_arrays([HIDDEN], activation="relu")
+    observation, _ = check_observation(generator, generator(CODES), 0.0)
+    for codes, expected in ((CODES, Status.SOLVED), (CODES + 1, None)):
+        status = assess(generator, observation, Estimate(codes, ended.each(12))).status
+        if expected is None:
+            limit = ended in (Status.STEP_LIMIT, Status.TIME_LIMIT)
+            expected = ended if limit else Status.ABOVE_NOISE
+        elif ended == Status.AMBIGUOUS:
+            expected = ended
+        assert (status == expected).all()
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_status_has_a_message(status):
+    assert len(status.message) > 20
+    assert (status.each(2) == status).all()
