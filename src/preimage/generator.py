@@ -154,6 +154,15 @@ def _columns(product: Any, rows: Array, size: int) -> Array:
     return np.ascontiguousarray(np.asarray(product(rows.T), dtype=np.float64).T)
 
 
+def multiply_columns(weight: Weight, columns: Array) -> Array:
+    """``weight @ columns``, (batch, inputs, width) to (batch, outputs, width)."""
+    if isinstance(weight, np.ndarray):
+        return np.matmul(weight, columns)
+    batch, inputs, width = columns.shape
+    rows = np.swapaxes(columns, 1, 2).reshape(batch * width, inputs)
+    return np.swapaxes(multiply(weight, rows).reshape(batch, width, weight.shape[0]), 1, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """``activation(weight @ z + bias)``.
@@ -416,12 +425,7 @@ class Generator:
         k = self.latent_size
         product = np.broadcast_to(np.eye(k), (len(derivatives[0]), k, k))
         for layer, d in zip(self.layers, derivatives, strict=True):
-            if layer.storage == "dense":
-                image = np.matmul(layer.weight, product)
-            else:
-                image = np.empty((*d.shape, k))
-                for own, columns in zip(image, product, strict=True):
-                    own[:] = multiply(layer.weight, columns.T).T
+            image = multiply_columns(layer.weight, product)
             image *= d[:, :, None]
             product = image
         return product

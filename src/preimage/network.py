@@ -19,6 +19,7 @@ from preimage.generator import (
     is_matrix,
     multiply,
     multiply_adjoint,
+    multiply_columns,
     weight_bytes,
 )
 
@@ -131,10 +132,7 @@ class Measured:
     def linearize(self, z: Array) -> tuple[Array, Array]:
         """``A G(z)``, (batch, m), and ``A J``, (batch, m, k)."""
         value, jacobian = self.network.linearize(z)
-        batch, n, k = jacobian.shape
-        columns = np.swapaxes(jacobian, 1, 2).reshape(batch * k, n)
-        image = multiply(self.sensing, columns).reshape(batch, k, self.observation_size)
-        return multiply(self.sensing, value), np.swapaxes(image, 1, 2)
+        return multiply(self.sensing, value), multiply_columns(self.sensing, jacobian)
 
     def jvp(self, z: Array, tangent: Array) -> Array:
         """``A J(z) t``, (batch, m), for one tangent a sample, (batch, k)."""

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from preimage import GaussNewton, InputError, LayerwiseLP, from_arrays, invert, zoo
-from preimage.methods.levenberg_marquardt import Misfit
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.region import Region
 from preimage.observation import check_observation
 
@@ -204,7 +204,7 @@ def misfit_of(generator, x, sensing=None, prior=0.0):
     observation, _ = check_observation(generator, x, 0.0, sensing)
     k = generator.latent_size
     region = Region(np.full(k, -np.inf), np.full(k, np.inf), np.inf)
-    return Misfit(observation.measured(generator), observation, prior, region)
+    return LeastSquares(observation.measured(generator), observation, prior, region)
 
 
 @settings(max_examples=60)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
-from preimage.methods.levenberg_marquardt import Misfit
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.region import Region
 from preimage.network import Network
 from preimage.observation import ROUNDING, Observation, scale_of
@@ -71,5 +71,5 @@ def _rank(
 ) -> NDArray[np.int64]:
     infinite = np.full(network.latent_size, np.inf)
     everywhere = Region(-infinite, infinite, np.inf)
-    misfit = Misfit(network, observation, 0.0, everywhere)
-    return misfit.rank(latent[samples], samples)
+    problem = LeastSquares(network, observation, 0.0, everywhere)
+    return problem.rank(latent[samples], samples)

@@ -27,8 +27,10 @@ from preimage import lp
 from preimage.activation import Identity, LeakyReLU, PReLU, ReLU, Slab
 from preimage.generator import Generator
 from preimage.layer_program import LayerProgram
-from preimage.methods.levenberg_marquardt import Ends, Indices, Misfit
+from preimage.methods.joint.descent import Ends
+from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.methods.sequential_lp import fit_size
+from preimage.network import known_chain
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -78,32 +80,36 @@ class _Runs:
 
 
 def cell_descend(
-    misfit: Misfit, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
+    problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
 ) -> Ends:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
 
     Args:
-        misfit: What to fit; a box is kept, the prior and the ball are not used.
+        problem: What to fit; a box is kept, the prior and the ball are not used.
         z: (runs, k) starts; none is ever made worse.
         samples: (runs,) the sample of each.
         norm: ``"l1"`` or ``"linf"``.
         steps: Most programs of a run.
         backend: Of the programs.
     """
-    z = misfit.region.project(z).copy()
-    hidden = _side_by_side(misfit.chain.preactivations(z)[:-1], z)
+    z = problem.region.project(z).copy()
+    hidden = _side_by_side(_chain(problem).preactivations(z)[:-1], z)
     count = len(z)
     nothing = np.full((count, hidden.shape[1] + 1), -1)
-    runs = _Runs(z, fit_size(misfit.error(z, samples), norm), hidden > 0, nothing,
+    runs = _Runs(z, fit_size(problem.error(z, samples), norm), hidden > 0, nothing,
                  np.full(count, -1), np.zeros(count, dtype=bool))  # fmt: skip
     for _ in range(steps):
         open_ = np.flatnonzero(~runs.done)
         if not len(open_):
             break
-        size = max(_MATRIX_ENTRIES // (sum(misfit.chain.sizes[1:]) * z.shape[1] + 1), 1)
+        size = max(_MATRIX_ENTRIES // (sum(_chain(problem).sizes[1:]) * z.shape[1] + 1), 1)
         for first in range(0, len(open_), size):
-            _step(misfit, runs, open_[first : first + size], samples, norm, backend)
+            _step(problem, runs, open_[first : first + size], samples, norm, backend)
     return Ends(runs.z, runs.loss, runs.done, np.zeros(count))
+
+
+def _chain(problem: LeastSquares) -> Generator:
+    return known_chain(problem.network, "a fit piece by piece")
 
 
 def _side_by_side(parts: list[Array], like: Array) -> Array:
@@ -112,16 +118,21 @@ def _side_by_side(parts: list[Array], like: Array) -> Array:
 
 
 def _step(
-    misfit: Misfit, runs: _Runs, open_: Indices, samples: Indices, norm: str, backend: lp.Backend
+    problem: LeastSquares,
+    runs: _Runs,
+    open_: Indices,
+    samples: Indices,
+    norm: str,
+    backend: lp.Backend,
 ) -> None:
     """One program for each open run: in its own cell, or in the next one next door."""
     active, tried = runs.active[open_].copy(), runs.tried[open_]
     going = np.flatnonzero(tried >= 0)
     active[going, runs.doors[open_[going], tried[going]]] ^= True
-    program = _program(misfit, runs.z[open_], samples[open_], active, norm)
+    program = _program(problem, runs.z[open_], samples[open_], active, norm)
     solution = lp.solve(program, backend)
-    trial = misfit.region.project(runs.z[open_] + np.nan_to_num(solution.z))
-    loss = fit_size(misfit.error(trial, samples[open_]), norm)
+    trial = problem.region.project(runs.z[open_] + np.nan_to_num(solution.z))
+    loss = fit_size(problem.error(trial, samples[open_]), norm)
     better = loss < runs.loss[open_] * (1 - _GAIN)
     moved = open_[better]
     runs.z[moved], runs.loss[moved] = trial[better], loss[better]
@@ -129,7 +140,7 @@ def _step(
     # New doors where a run has moved, or where it has seen its own cell for the first time.
     fresh = better | (tried < 0)
     price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
-    price = price[:, misfit.generator.observation_size :]
+    price = price[:, problem.network.observation_size :]
     order = np.argsort(-price, axis=1, kind="stable")
     ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
     runs.doors[open_[fresh], :-1] = ranked[fresh]
@@ -137,9 +148,11 @@ def _step(
     runs.done[open_] = (runs.doors[open_, tried] < 0) | (tried >= _MOST_DOORS)
 
 
-def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: str) -> LayerProgram:
+def _program(
+    problem: LeastSquares, z: Array, samples: Indices, active: Flags, norm: str
+) -> LayerProgram:
     """The program of each run over its step: rows of the outputs, then a sign a hidden unit."""
-    generator, observation = misfit.chain, misfit.observation.take(samples)
+    generator, observation = _chain(problem), problem.observation.take(samples)
     runs, k = z.shape
     product, value, first = np.broadcast_to(np.eye(k), (runs, k, k)), z, 0
     gradients, offsets = [], []
@@ -156,7 +169,7 @@ def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: st
         product, value = slope[:, :, None] * gradient, slope * a
         first += layer.output_size
     hidden = _side_by_side(offsets[:-1], z)
-    slab = _output_slab(misfit, offsets[-1], observation.values, norm)
+    slab = _output_slab(problem, offsets[-1], observation.values, norm)
     slab = slab if observation.mask is None else slab.where(observation.mask)
     bent = np.concatenate(
         [np.zeros(0, dtype=bool)]
@@ -174,15 +187,15 @@ def _program(misfit: Misfit, z: Array, samples: Indices, active: Flags, norm: st
         Slab(*(np.concatenate(parts, axis=1) for parts in zip(*sides, strict=True))),
         "own" if norm == "l1" else "shared",
         np.zeros((runs, k)),
-        (np.maximum(-reach, misfit.region.low - z), np.minimum(reach, misfit.region.high - z)),
+        (np.maximum(-reach, problem.region.low - z), np.minimum(reach, problem.region.high - z)),
     )
 
 
-def _output_slab(misfit: Misfit, a: Array, x: Array, norm: str) -> Slab:
+def _output_slab(problem: LeastSquares, a: Array, x: Array, norm: str) -> Slab:
     """Bounds on the step's effect on the last pre-activations; see the module's text."""
     one, zero = np.ones_like(a), np.zeros_like(a)
     both = Slab(x - a, one, x - a, one)
-    if isinstance(misfit.chain.layers[-1].activation, Identity):
+    if isinstance(_chain(problem).layers[-1].activation, Identity):
         return both
     fitted = (x > 0) & (a > 0)
     dead = (x > 0) & ~fitted

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.activation import Identity
 from preimage.layer_program import LayerProgram
-from preimage.methods.levenberg_marquardt import Ends, Indices, Misfit
+from preimage.methods.joint.descent import Ends
+from preimage.methods.joint.least_squares import Indices, LeastSquares
 
 Array = NDArray[np.float64]
 
@@ -21,7 +22,7 @@ _MATRIX_ENTRIES = 2**24
 
 
 def linear_descend(
-    misfit: Misfit, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
+    problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
 ) -> Ends:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
 
@@ -35,20 +36,20 @@ def linear_descend(
     of the achieved to the predicted decrease.
 
     Args:
-        misfit: What to fit; a box is kept, the prior and the ball are not used.
+        problem: What to fit; a box is kept, the prior and the ball are not used.
         z: (runs, k) starts.
         samples: (runs,) the sample of each.
         norm: ``"l1"`` or ``"linf"``.
         steps: Most steps of a run.
         backend: Of the programs.
     """
-    z = misfit.region.project(z).copy()
-    error = misfit.error(z, samples)
+    z = problem.region.project(z).copy()
+    error = problem.error(z, samples)
     run = Ends(z, fit_size(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
     radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
     open_ = np.arange(len(z))
     for _ in range(steps):
-        step, promised = _steps(misfit, run.z[open_], samples[open_], error[open_],
+        step, promised = _steps(problem, run.z[open_], samples[open_], error[open_],
                                 radius[open_], norm, backend)  # fmt: skip
         predicted = run.loss[open_] - promised
         # A program without an answer promises NaN, and ends its run without a claim.
@@ -59,8 +60,8 @@ def linear_descend(
         open_, step, predicted = open_[going], step[going], predicted[going]
         if not len(open_):
             break
-        trial = misfit.region.project(run.z[open_] + step)
-        missed = misfit.error(trial, samples[open_])
+        trial = problem.region.project(run.z[open_] + step)
+        missed = problem.error(trial, samples[open_])
         loss = fit_size(missed, norm)
         ratio = (run.loss[open_] - loss) / predicted
         better = loss < run.loss[open_]
@@ -75,25 +76,25 @@ def linear_descend(
 
 
 def _steps(
-    misfit: Misfit, z: Array, samples: Indices, error: Array, radius: Array, norm: str,
+    problem: LeastSquares, z: Array, samples: Indices, error: Array, radius: Array, norm: str,
     backend: lp.Backend,
 ) -> tuple[Array, Array]:  # fmt: skip
     """The step of each run, and the loss that the linear model promises after it."""
     runs, k = z.shape
     step, promised = np.empty((runs, k)), np.empty(runs)
-    rows = misfit.generator.observation_size
+    rows = problem.network.observation_size
     size = max(_MATRIX_ENTRIES // max(rows * k, 1), 1)
     for i in range(0, runs, size):
         part = slice(i, i + size)
         reach = radius[part, None]
         domain = (
-            np.maximum(-reach, misfit.region.low - z[part]),
-            np.minimum(reach, misfit.region.high - z[part]),
+            np.maximum(-reach, problem.region.low - z[part]),
+            np.minimum(reach, problem.region.high - z[part]),
         )
         slab = Identity().slab(error[part], 0.0)
-        seen = misfit.observation.take(samples[part]).mask
+        seen = problem.observation.take(samples[part]).mask
         program = LayerProgram(
-            misfit.jacobian(z[part], samples[part]),
+            problem.jacobian(z[part], samples[part]),
             slab if seen is None else slab.where(seen),
             "own" if norm == "l1" else "shared",
             np.zeros_like(z[part]),

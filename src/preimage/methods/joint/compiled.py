@@ -74,9 +74,7 @@ class CompiledChain:
         self._call(z, samples, gram, slope)
         return gram, slope
 
-    def _call(
-        self, z: Array, samples: Indices, gram: Array | None, slope: Array | None
-    ) -> Array:
+    def _call(self, z: Array, samples: Indices, gram: Array | None, slope: Array | None) -> Array:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
         _checked(

@@ -61,9 +61,7 @@ def squares(rows: Array) -> Array:
     return np.einsum("ij,ij->i", rows, rows)
 
 
-def _solve(
-    gram: Array, slope: Array, damping: Array, held: Flags | None
-) -> tuple[Array, Array]:
+def _solve(gram: Array, slope: Array, damping: Array, held: Flags | None) -> tuple[Array, Array]:
     """What the kernel does, by NumPy."""
     diagonal = np.einsum("raa->ra", gram)
     free = diagonal > 0 if held is None else (diagonal > 0) & ~held

@@ -1,0 +1,139 @@
+"""Levenberg-Marquardt descents of many runs at once: which steps are taken, and when to stop."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.methods.joint.step import damped_step, decrease
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# A run is stationary when no step promises to lower its loss by more than this, relatively; when
+# the damping has grown to this without a step that lowers it; or when so many that do, together,
+# have lowered it by no more than that (the last two at a kink).
+_STATIONARY = 1e-14
+_LARGEST_DAMPING = 1e12
+_IDLE_STEPS = 4
+_IDLE = 1e-8
+# Entries of normal matrices that are held at a time.
+_GRAM_ENTRIES = 2**23
+
+
+class Ends(NamedTuple):
+    """Where runs ended: codes (runs, k), losses, whether stationary, damping (runs,) each."""
+
+    z: Array
+    loss: Array
+    stationary: Flags
+    damping: Array
+
+    def take(self, runs: Indices) -> Ends:
+        """Only these runs."""
+        return Ends(self.z[runs], self.loss[runs], self.stationary[runs], self.damping[runs])
+
+
+class Damping:
+    """The damping of each run, by the gain ratio (Nielsen, IMM-REP-1999-05).
+
+    A faithful model is trusted at once, a poor one by degrees.
+    """
+
+    def __init__(self, weight: Array) -> None:
+        self.weight, self.growth = weight, np.full(len(weight), 2.0)
+
+    def accepted(self, runs: Indices, ratio: Array) -> None:
+        """Steps whose achieved decrease was ``ratio`` times the predicted one."""
+        cubic = np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
+        self.weight[runs] *= np.where(ratio > 0.9, 0.01, cubic)
+        self.growth[runs] = 2.0
+
+    def rejected(self, runs: Indices) -> None:
+        """Steps that did not lower the loss."""
+        self.weight[runs] = np.maximum(self.weight[runs], 1e-12) * self.growth[runs]
+        self.growth[runs] *= 2.0
+
+
+def descend(
+    problem: LeastSquares,
+    z: Array,
+    samples: Indices,
+    *,
+    steps: int,
+    damping: Array | float,
+    enough: Array | None = None,
+) -> Ends:
+    """Levenberg-Marquardt from each row of ``z``; no loss ever rises.
+
+    Args:
+        problem: What to minimise.
+        z: (runs, k) starts.
+        samples: (runs,) the sample of each; runs of a sample stand side by side.
+        steps: Most steps of a run.
+        damping: Initial; a number, or one a run.
+        enough: (samples,) once a run's loss is at most this, the sample's other runs end.
+    """
+    runs, k = z.shape
+    weight = np.zeros(runs) + damping
+    size = max(_GRAM_ENTRIES // max(k * k, 1), 1)
+    parts = [slice(i, i + size) for i in range(0, max(runs, 1), size)]
+    ends = [_descend(problem, z[i], samples[i], steps, weight[i], enough) for i in parts]
+    return ends[0] if len(ends) == 1 else Ends(*map(np.concatenate, zip(*ends, strict=True)))
+
+
+def _descend(
+    problem: LeastSquares,
+    z: Array,
+    samples: Indices,
+    steps: int,
+    weight: Array,
+    enough: Array | None,
+) -> Ends:
+    count, k = z.shape
+    z = problem.region.project(z).copy()
+    damping = Damping(weight)
+    run = Ends(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
+    rounding = problem.rounding[samples]
+    gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
+    open_ = moved = np.arange(count)
+    before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
+    for _ in range(steps):
+        gram[moved], slope[moved] = problem.linearize(run.z[moved], samples[moved])
+        step, predicted = damped_step(
+            problem.region, run.z[open_], gram[open_], slope[open_], weight[open_]
+        )
+        flat = ~(predicted > _STATIONARY * run.loss[open_])
+        flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
+        due = taken[open_] == _IDLE_STEPS
+        flat |= due & (run.loss[open_] >= (1 - _IDLE) * before[open_])
+        before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0
+        run.stationary[open_[flat]] = True
+        going = ~flat if enough is None else ~flat & ~_surpassed(run, samples, enough)[open_]
+        open_, step, predicted = open_[going], step[going], predicted[going]
+        if not len(open_):
+            break
+        trial = run.z[open_] + step
+        if problem.region.is_bounded:
+            # The region may cut the step short, so the model is asked about what is taken.
+            trial = problem.region.project(trial)
+            predicted = decrease(trial - run.z[open_], gram[open_], slope[open_])
+        loss = problem.loss(trial, samples[open_])
+        better = (loss < run.loss[open_]) & (predicted > 0)
+        moved = open_[better]
+        damping.accepted(moved, (run.loss[moved] - loss[better]) / predicted[better])
+        damping.rejected(open_[~better])
+        run.z[moved], run.loss[moved] = trial[better], loss[better]
+        taken[moved] += 1
+    return run
+
+
+def _surpassed(run: Ends, samples: Indices, enough: Array) -> Flags:
+    """Runs that are not good enough, while another of the same sample is."""
+    good = run.loss <= enough[samples]
+    explained = np.zeros(len(enough), dtype=bool)
+    explained[samples[good]] = True
+    return explained[samples] & ~good

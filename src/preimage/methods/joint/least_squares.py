@@ -1,0 +1,186 @@
+"""What the joint method minimises, ``0.5 ||y - A G(z)||^2 + 0.5 prior ||z||^2``, linearised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.activation import Activation, LeakyReLU, ReLU
+from preimage.generator import Generator
+from preimage.methods.joint.compiled import CompiledChain, compile_chain
+from preimage.methods.joint.step import squares
+from preimage.methods.region import Region
+from preimage.network import Network, chain_of
+from preimage.observation import Observation
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+# Entries of the Jacobians that are held at a time.
+_JACOBIAN_ENTRIES = 2**21
+# Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
+# of z is not observed. The Gram matrix squares the ratio, so that it can vouch for full rank only
+# well above its rounding.
+_RANK = 1e-9
+_SURE_RANK = 1e-10
+# Slope of the negative side of hidden units while a search starts.
+_LEAK = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares:
+    """The function of z that is minimised, and its linearisation.
+
+    Several runs may belong to one sample; ``samples`` names the sample of each row of ``z``.
+
+    Attributes:
+        network: The measured network ``A G``, known or run.
+        observation: Of all samples.
+        prior: Weight of ``0.5 ||z||^2``.
+        region: Where z may lie.
+        linear: (samples, m) outputs whose activation is left out; None for none.
+    """
+
+    network: Network
+    observation: Observation
+    prior: float
+    region: Region
+    linear: Flags | None = None
+
+    @cached_property
+    def chain(self) -> Generator | None:
+        """The network's layers, if they are known."""
+        return chain_of(self.network)
+
+    @cached_property
+    def easier(self) -> LeastSquares:
+        """An easier function with the same zeros, for a search to start on.
+
+        An output above the tolerance has an active unit, so that its ReLU can be left out: a code
+        on the wrong side of it then feels its slope. What hidden units would do is not known, so
+        theirs is leaky (which moves the zeros, and is only a start).
+        """
+        if self.chain is None:
+            return self
+        *hidden, last = self.chain.layers
+        layers = [replace(layer, activation=_leaky(layer.activation)) for layer in hidden]
+        linear = None
+        if isinstance(last.activation, ReLU):
+            linear = self.observation.values > self.observation.tolerance[:, None]
+        return replace(self, network=Generator((*layers, last)), linear=linear)
+
+    @cached_property
+    def compiled(self) -> CompiledChain | None:
+        """The same in the C kernel, if it is there and the layers are dense."""
+        if self.chain is None:
+            return None
+        return compile_chain(self.chain, self.observation, self.linear)
+
+    @cached_property
+    def rounding(self) -> Array:
+        """(samples,) losses that are nothing but the rounding of G."""
+        return 0.5 * (4 * np.finfo(float).eps) ** 2 * squares(self.observation.values)
+
+    def error(self, z: Array, samples: Indices) -> Array:
+        """``y - A G(z)``, (runs, m); 0 where nothing was observed."""
+        observation = self.observation.take(samples)
+        if self.chain is None or self.linear is None:
+            return observation.error(self.network(z))
+        a = self.chain.preactivations(z)[-1]
+        value = self.chain.layers[-1].activation(a)
+        return observation.error(np.where(self.linear[samples], a, value))
+
+    def loss(self, z: Array, samples: Indices) -> Array:
+        """(runs,)."""
+        if self.compiled is not None:
+            loss = self.compiled.loss(z, samples)
+        else:
+            loss = np.empty(len(z))
+            for part in self._parts(len(z), self._units):
+                loss[part] = 0.5 * squares(self.error(z[part], samples[part]))
+        return loss + 0.5 * self.prior * squares(z) if self.prior else loss
+
+    def linearize(self, z: Array, samples: Indices) -> tuple[Array, Array]:
+        """``J^T J + prior I``, (runs, k, k), and ``J^T error - prior z``, (runs, k).
+
+        The curvature and the negative gradient of the loss. Where the network has a draft, the
+        Jacobian is the draft's, and the error is its own.
+        """
+        runs, k = z.shape
+        if self.compiled is not None:
+            gram, slope = self.compiled.linearize(z, samples)
+        else:
+            gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
+            for part, jacobian in self._jacobians(self.network.draft or self.network, z, samples):
+                error = self.error(z[part], samples[part])
+                np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
+                slope[part] = np.matmul(error[:, None], jacobian)[:, 0]
+        if self.prior:
+            gram += self.prior * np.eye(k)
+            slope -= self.prior * z
+        return gram, slope
+
+    def jacobian(self, z: Array, samples: Indices) -> Array:
+        """(runs, m, k), with 0 where nothing was observed."""
+        parts = [jacobian for _, jacobian in self._jacobians(self.network, z, samples)]
+        none = np.zeros((0, self.network.observation_size, z.shape[1]))
+        return np.concatenate([none, *parts])
+
+    def rank(self, z: Array, samples: Indices) -> NDArray[np.int64]:
+        """Numerical rank of the observed Jacobian at each row of ``z``, in any units of z."""
+        runs, k = z.shape
+        rank = np.full(runs, k)
+        if not k:
+            return rank
+        gram, _ = replace(self, prior=0.0).linearize(z, samples)
+        size = np.sqrt(np.einsum("raa->ra", gram))
+        seen = (size > 0).all(axis=1)
+        scaled = gram[seen] / (size[seen, :, None] * size[seen, None, :])
+        values = np.linalg.eigvalsh(scaled)
+        sure = np.zeros(runs, dtype=bool)
+        sure[seen] = values[:, 0] > _SURE_RANK * values[:, -1]
+        unsure = np.flatnonzero(~sure)
+        for part, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
+            norm = np.linalg.norm(jacobian, axis=1, keepdims=True)
+            rank[unsure[part]] = np.linalg.matrix_rank(
+                jacobian / np.where(norm > 0, norm, 1.0), rtol=_RANK
+            )
+        return rank
+
+    @cached_property
+    def _units(self) -> int:
+        """Numbers that a forward pass of one run computes, as far as is known."""
+        return sum(self.chain.sizes) if self.chain else self.network.observation_size
+
+    def _parts(self, runs: int, entries: int) -> list[slice]:
+        """Slices of runs with so many entries each that are held together."""
+        size = max(_JACOBIAN_ENTRIES // max(entries, 1), 1)
+        return [slice(i, i + size) for i in range(0, runs, size)]
+
+    def _jacobians(
+        self, network: Network, z: Array, samples: Indices
+    ) -> Iterator[tuple[slice, Array]]:
+        """The Jacobians of some runs at a time, and which runs."""
+        widest = max(self.chain.sizes) if self.chain else network.observation_size
+        for part in self._parts(len(z), widest * z.shape[1]):
+            observation = self.observation.take(samples[part])
+            if self.chain is None or self.linear is None:
+                jacobian = network.linearize(z[part])[1]
+            else:
+                derivatives = self.chain.derivatives(self.chain.preactivations(z[part]))
+                derivatives[-1] = np.where(self.linear[samples[part]], 1.0, derivatives[-1])
+                jacobian = self.chain.push_forward(derivatives)
+            yield part, observation.restrict(jacobian)
+
+
+def _leaky(activation: Activation) -> Activation:
+    if isinstance(activation, ReLU):
+        return LeakyReLU(_LEAK)
+    if isinstance(activation, LeakyReLU):
+        return LeakyReLU(max(activation.slope, _LEAK))
+    return activation

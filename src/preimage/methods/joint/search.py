@@ -1,0 +1,239 @@
+"""Descents from several starts, then from the neighbours of the best answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.generator import Generator, multiply
+from preimage.methods.joint.descent import Ends, descend
+from preimage.methods.joint.flips import neighbours
+from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.observation import ROUNDING
+
+Array = NDArray[np.float64]
+
+# Steps on an easier function before those on the true one.
+_RELAXED_STEPS = 12
+# Starts that are worked on before it is asked which samples need more.
+_WAVE = 8
+# Codes whose outputs are compared with the observation, a start; where the layers are not known.
+_DRAWS_A_START = 16
+# Steps of the PLUGIn iteration.
+_PLUG_IN_STEPS = 30
+
+
+class Racing(NamedTuple):
+    """How runs from several starts compete: most end early, and only the best goes on to its end.
+
+    Attributes:
+        first: Steps of every run.
+        kept: Runs of a sample that go on.
+        then: Steps of these.
+    """
+
+    first: int
+    kept: int
+    then: int
+
+
+_ALL = Racing(first=25, kept=1, then=0)
+_DRAWS = Racing(first=6, kept=2, then=15)
+# Neighbours start so near to their minimum that four steps tell which of them lead anywhere.
+_NEIGHBOURS = Racing(first=4, kept=1, then=8)
+
+
+class Search:
+    """The runs of one call: keeps the best end of each sample.
+
+    Args:
+        problem: What is minimised.
+        restarts: Number of starts.
+        hops: Rounds of eight neighbours of the best answer.
+        steps: Most steps from each start.
+        damping: Initial.
+        seed: Of the draws.
+    """
+
+    def __init__(
+        self,
+        problem: LeastSquares,
+        restarts: int,
+        hops: int,
+        steps: int,
+        damping: float,
+        seed: int,
+    ) -> None:
+        self.problem, self.restarts, self.hops = problem, restarts, hops
+        self.steps, self.damping, self.seed = steps, damping, seed
+        samples, k = len(problem.observation), problem.network.latent_size
+        nothing = np.full(samples, np.inf)
+        self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
+        # A loss that is rounding error: there is nothing left to look for.
+        size = np.linalg.norm(problem.observation.values, axis=1)
+        self.enough = 0.5 * (ROUNDING * size) ** 2
+        # A loss that noise accounts for: what is better can only be near.
+        self.explained = np.maximum(0.5 * problem.observation.explained**2, self.enough)
+
+    def run(self, given: Array | None) -> Ends:
+        """From all starts, then around the answers.
+
+        Args:
+            given: (samples, k) codes that are the first starts; NaN or None for none.
+        """
+        open_ = self._open()
+        starts = self._starts(open_, self.restarts)
+        if given is not None:
+            known = np.isfinite(given[open_]).all(axis=1)
+            starts[known, 0] = given[open_[known]]
+        self._improve(open_, starts[:, :1], _ALL)
+        place = np.full(len(self.best.z), -1)
+        place[open_] = np.arange(len(open_))
+        for i in range(1, self.restarts, _WAVE):
+            open_ = self._open()
+            wave = starts[place[open_], i : i + _WAVE]
+            self._improve(open_, self._relaxed(open_, wave), _DRAWS)
+        self._polish()
+        self._hop()
+        self._polish()
+        return self.best
+
+    def _open(self) -> Indices:
+        return np.flatnonzero(self.best.loss > self.enough)
+
+    def _starts(self, samples: Indices, count: int) -> Array:
+        """(samples, count, k), the most promising first."""
+        random, k = np.random.default_rng(self.seed), self.problem.network.latent_size
+        if self.problem.chain is None:
+            return best_draws(self.problem, samples, count, random)
+        starts = np.empty((len(samples), count, k))
+        starts[:, 0] = plug_in(self.problem, self.problem.chain, samples, _PLUG_IN_STEPS)
+        starts[:, 1:] = random.normal(size=(count - 1, k))
+        return starts
+
+    def _hop(self) -> None:
+        """From neighbours that promise a lower loss, until two rounds bring nothing."""
+        tried = np.zeros(len(self.best.z), dtype=np.int64)
+        for _ in range(self.hops):
+            settled = (tried > _WAVE) & (self.best.loss <= self.explained)
+            open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
+            if not len(open_):
+                break
+            before = self.best.loss[open_].copy()
+            samples, codes = self._neighbours(open_, tried[open_])
+            self._race(samples, codes, _NEIGHBOURS)
+            better = self.best.loss[open_] < before
+            tried[open_] = np.where(better, 0, tried[open_] + _WAVE)
+
+    def _neighbours(self, open_: Indices, tried: NDArray[np.int64]) -> tuple[Indices, Array]:
+        """The next neighbours that promise a lower loss: sample of each, and codes."""
+        found = neighbours(self.problem, self.best.z[open_], open_, int(tried.max()) + _WAVE)
+        rank = np.arange(found.loss.shape[1])
+        wanted = (rank >= tried[:, None]) & (rank < tried[:, None] + _WAVE)
+        wanted &= found.loss < self.best.loss[open_, None]
+        own, place = np.nonzero(wanted)
+        return open_[own], found.z[own, place]
+
+    def _polish(self) -> None:
+        """Go on from the best codes where they are not stationary."""
+        going = np.flatnonzero(~self.best.stationary)
+        z, damping = self.best.z[going], self.best.damping[going]
+        self._keep(going, self._descend(going, z, damping, self.steps))
+
+    def _relaxed(self, open_: Indices, starts: Array) -> Array:
+        """Every other start moved on the easier function: the two kinds fail on other samples."""
+        odd = starts[:, 1::2]
+        if self.problem.easier is self.problem or not odd.size:
+            return starts
+        samples = np.repeat(open_, odd.shape[1])
+        z = odd.reshape(len(samples), starts.shape[2])
+        ends = descend(self.problem.easier, z, samples, steps=_RELAXED_STEPS, damping=self.damping)
+        starts = starts.copy()
+        starts[:, 1::2] = ends.z.reshape(odd.shape)
+        return starts
+
+    def _improve(self, open_: Indices, starts: Array, racing: Racing) -> None:
+        """Descend from ``starts``, (samples, runs, k), and keep what is better."""
+        count, runs, k = starts.shape
+        self._race(np.repeat(open_, runs), starts.reshape(count * runs, k), racing)
+
+    def _race(self, samples: Indices, z: Array, racing: Racing) -> None:
+        """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better."""
+        if not len(samples):
+            return
+        most, damping = self.steps, np.full(len(z), self.damping)
+        ends = self._descend(samples, z, damping, min(racing.first, most))
+        if racing.then and most > racing.first:
+            kept = _best(samples, ends.loss, racing.kept)
+            samples, z, damping = samples[kept], ends.z[kept], ends.damping[kept]
+            ends = self._descend(samples, z, damping, min(racing.then, most - racing.first))
+        best = _best(samples, ends.loss, 1)
+        self._keep(samples[best], ends.take(best))
+
+    def _descend(self, samples: Indices, z: Array, damping: Array, steps: int) -> Ends:
+        return descend(self.problem, z, samples, steps=steps, damping=damping, enough=self.enough)
+
+    def _keep(self, samples: Indices, ends: Ends) -> None:
+        """Take over the ends, one a sample, that are better than what is known."""
+        better = ends.loss <= self.best.loss[samples]
+        for kept, new in zip(self.best, ends, strict=True):
+            kept[samples[better]] = new[better]
+
+
+def _best(samples: Indices, loss: Array, count: int) -> Indices:
+    """The ``count`` best runs of each sample, samples in ascending order."""
+    order = np.lexsort((loss, samples))
+    own = samples[order]
+    first = np.searchsorted(own, own)
+    return order[np.arange(len(own)) - first < count]
+
+
+def best_draws(
+    problem: LeastSquares, samples: Indices, count: int, random: np.random.Generator
+) -> Array:
+    """(samples, count, k) of many codes from N(0, I) those whose outputs are nearest to x."""
+    network = problem.network.draft or problem.network
+    codes = random.normal(size=(max(count * _DRAWS_A_START, count + 1), network.latent_size))
+    codes = problem.region.project(codes)
+    observation = problem.observation.take(samples)
+    outputs, distance = network(codes), np.empty((len(samples), len(codes)))
+    for place, output in enumerate(outputs):
+        distance[:, place] = np.linalg.norm(observation.error(output), axis=1)
+    return codes[np.argsort(distance, axis=1, kind="stable")[:, :count]]
+
+
+def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: int) -> Array:
+    """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
+
+    The step length is the line minimum for a linear network half of whose units are active in
+    each layer, so that the network's gain need not be known.
+
+    Args:
+        problem: What to fit.
+        chain: The measured network.
+        samples: (runs,) whose codes are wanted.
+        steps: Iterations.
+
+    Returns:
+        (runs, k) the best iterate of each.
+    """
+    observation = problem.observation.take(samples)
+    z = np.zeros((len(samples), chain.latent_size))
+    best, lowest = z, np.full(len(z), np.inf)
+    for _ in range(steps):
+        error = problem.error(z, samples)
+        loss = (error**2).sum(axis=1) + problem.prior * (z**2).sum(axis=1)
+        best = np.where((loss < lowest)[:, None], z, best)
+        lowest = np.minimum(loss, lowest)
+        direction = error
+        for layer in reversed(chain.layers):
+            direction = layer.adjoint(direction)
+        image = direction
+        for layer in chain.layers:
+            image = multiply(layer.weight, image)
+        gain = (observation.restrict(image) ** 2).sum(axis=1) / 2.0 ** len(chain.layers)
+        length = (direction**2).sum(axis=1) / np.where(gain > 0, gain, np.inf)
+        z = z + length[:, None] * direction
+    return best

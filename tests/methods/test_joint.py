@@ -1,0 +1,233 @@
+"""The parts of the joint method: the C kernel beside NumPy, neighbours beside brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import gaussian_generator
+from scipy import sparse
+
+from preimage import engine
+from preimage.activation import PReLU
+from preimage.generator import Generator, Layer
+from preimage.methods.joint import step
+from preimage.methods.joint.descent import descend
+from preimage.methods.joint.flips import neighbours
+from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.region import Region
+from preimage.observation import check_observation
+
+ACTIVATIONS = ("relu", "leaky_relu(0.2)", "identity", "tanh", "sigmoid")
+NEEDS_KERNEL = pytest.mark.skipif(engine.library() is None, reason="no kernel was built")
+
+
+def free(k):
+    infinite = np.full(k, np.inf)
+    return Region(-infinite, infinite, np.inf)
+
+
+def problem_of(generator, x, sensing=None, prior=0.0):
+    observation, _ = check_observation(generator, x, 0.0, sensing)
+    return LeastSquares(generator, observation, prior, free(generator.latent_size))
+
+
+def both(generator, x, sensing=None, prior=0.0):
+    """The same problem with dense weights, and with weights that the kernel does not take."""
+    other = Generator(
+        tuple(Layer(sparse.csr_array(la.weight), la.bias, la.activation) for la in generator.layers)
+    )
+    pair = [problem_of(g, x, sensing, prior) for g in (generator, other)]
+    assert pair[0].compiled is not None
+    assert pair[1].compiled is None
+    return pair
+
+
+def drawn(seed, body, head, masked, *, easier=False, prior=0.0):
+    rng = np.random.default_rng(seed)
+    k, hidden = int(rng.integers(1, 40)), int(rng.integers(1, 50))
+    generator = gaussian_generator((k, hidden, 45), rng, body, bias=True, head=head)
+    x = generator(rng.normal(size=(3, k))) + 0.1 * rng.normal(size=(3, 45))
+    pair = both(generator, x, rng.random((3, 45)) < 0.8 if masked else None, prior)
+    pair = [problem.easier for problem in pair] if easier else pair
+    return pair, rng.normal(size=(5, k)), np.array([0, 0, 1, 2, 2])
+
+
+@NEEDS_KERNEL
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    body=st.sampled_from(ACTIVATIONS),
+    head=st.sampled_from(ACTIVATIONS),
+    masked=st.booleans(),
+    easier=st.booleans(),
+    prior=st.sampled_from([0.0, 0.3]),
+)
+def test_the_kernel_linearises_as_numpy_does(seed, body, head, masked, easier, prior):
+    """Claim: losses, normal matrices and slopes of dense chains are those of the Jacobian."""
+    (one, two), z, samples = drawn(seed, body, head, masked, easier=easier, prior=prior)
+    np.testing.assert_allclose(one.loss(z, samples), two.loss(z, samples), rtol=1e-12, atol=1e-13)
+    gram, slope = one.linearize(z, samples)
+    jacobian, error = two.jacobian(z, samples), two.error(z, samples)
+    expected = np.swapaxes(jacobian, 1, 2) @ jacobian + prior * np.eye(z.shape[1])
+    np.testing.assert_allclose(gram, expected, rtol=1e-11, atol=1e-12)
+    pulled = np.einsum("rm,rmk->rk", error, jacobian) - prior * z
+    np.testing.assert_allclose(slope, pulled, rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(one.rank(z, samples), two.rank(z, samples))
+
+
+@NEEDS_KERNEL
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    body=st.sampled_from(ACTIVATIONS),
+    masked=st.booleans(),
+    steps=st.integers(1, 6),
+)
+def test_a_descent_in_the_kernel_takes_the_steps_of_the_one_in_numpy(seed, body, masked, steps):
+    """Claim: same codes, losses and verdicts after the same number of steps."""
+    (one, two), z, samples = drawn(seed, body, "identity", masked, prior=0.1)
+    one, two = (descend(problem, z, samples, steps=steps, damping=1e-2) for problem in (one, two))
+    np.testing.assert_allclose(one.loss, two.loss, rtol=1e-7, atol=1e-13)
+    np.testing.assert_allclose(one.z, two.z, rtol=1e-5, atol=1e-7)
+
+
+@NEEDS_KERNEL
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    k=st.integers(1, 40),
+    held=st.booleans(),
+    damping=st.sampled_from([1e-6, 1e-2, 10.0]),
+)
+def test_damped_steps_of_the_kernel_solve_their_equations(seed, k, held, damping):
+    """Claim: ``(gram + damping diag(gram)) step = slope`` on the free coordinates, 0 on others."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(4, k + 3, k)) * 10 ** rng.uniform(-3, 3, size=k)
+    gram, slope = np.swapaxes(factor, 1, 2) @ factor, rng.normal(size=(4, k))
+    low = np.where(rng.random(k) < 0.5, 0.0, -np.inf) if held else np.full(k, -np.inf)
+    region, z = Region(low, np.full(k, np.inf), np.inf), np.zeros((4, k))
+    found, predicted = step.damped_step(region, z, gram, slope, np.full(4, damping))
+    for own, matrix, rhs, promise in zip(found, gram, slope, predicted, strict=True):
+        idle = (low == 0) & (rhs < 0)
+        assert not own[idle].any()
+        damped = (matrix + damping * np.diag(np.diag(matrix)))[~idle][:, ~idle]
+        scale = 1 / np.sqrt(np.diag(damped))
+        expected = scale * np.linalg.solve(damped * scale[:, None] * scale, scale * rhs[~idle])
+        np.testing.assert_allclose(own[~idle], expected, rtol=1e-6, atol=1e-9 * np.abs(own).max())
+        value = rhs @ own - 0.5 * own @ matrix @ own
+        np.testing.assert_allclose(promise, value, rtol=1e-9)
+
+
+def test_steps_do_not_depend_on_the_units_of_a_coordinate():
+    """Claim (18.11): a latent in other units is the same code in other units, and as unique."""
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator((3, 12, 30), rng, bias=True)
+    z = rng.normal(size=(4, 3))
+    x = generator(z) + 0.01 * rng.normal(size=(4, 30))
+    first, *rest = generator.layers
+    units = np.array([1e-5, 1.0, 1e5])
+    other = Generator((Layer(first.weight * units, first.bias, first.activation), *rest))
+    start, samples = z + 0.3 * rng.normal(size=(4, 3)), np.arange(4)
+    plain, scaled = problem_of(generator, x), problem_of(other, x)
+    ends = descend(plain, start, samples, steps=30, damping=1e-2)
+    twins = descend(scaled, start / units, samples, steps=30, damping=1e-2)
+    np.testing.assert_allclose(twins.z * units, ends.z, rtol=1e-6, atol=1e-8)
+    assert scaled.rank(twins.z, samples).tolist() == [3] * 4
+
+
+def test_other_runs_of_an_explained_sample_end():
+    rng = np.random.default_rng(1)
+    generator = gaussian_generator((3, 12, 40), rng)
+    truth = rng.normal(size=(2, 3))
+    problem = problem_of(generator, generator(truth))
+    z = np.array([truth[0], truth[0] + 1, truth[1] + 1, truth[1]])
+    ends = descend(
+        problem, z, np.array([0, 0, 1, 1]), steps=30, damping=1e-2, enough=np.full(2, 1e-20)
+    )
+    np.testing.assert_array_equal(ends.z[[1, 2]], z[[1, 2]])
+    assert (ends.loss[[0, 3]] < 1e-20).all()
+
+
+def brute_force(problem, z, sample):
+    """Minimum of each neighbouring piece, from its affine map written out."""
+    generator, found = problem.network, []
+    slopes = [
+        np.where(a[0] > 0, 1.0, la.activation.derivative(np.full(la.output_size, -1.0)))
+        for la, a in zip(generator.layers, generator.preactivations(z[None]), strict=True)
+    ]
+    y = problem.observation.values[sample]
+    seen = np.ones(len(y)) if problem.observation.mask is None else problem.observation.mask[sample]
+    for index, layer in enumerate(generator.layers[:-1]):
+        other = 1.0 + layer.activation.derivative(np.full(layer.output_size, -1.0))
+        for unit in range(layer.output_size):
+            changed = [s.copy() for s in slopes]
+            changed[index][unit] = other[unit] - changed[index][unit]
+            matrix, offset = np.eye(len(z)), np.zeros(len(z))
+            for la, s in zip(generator.layers, changed, strict=True):
+                matrix, offset = (
+                    s[:, None] * (la.weight @ matrix),
+                    s * (la.weight @ offset + la.bias),
+                )
+            best = np.linalg.lstsq(seen[:, None] * matrix, seen * (y - offset), rcond=1e-9)[0]
+            found.append(0.5 * np.sum((seen * (y - offset - matrix @ best)) ** 2))
+    return np.sort(found)
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    sizes=st.sampled_from([(3, 9, 14), (2, 7, 5, 12), (4, 20, 16)]),
+    body=st.sampled_from(["relu", "leaky_relu(0.2)", "prelu"]),
+    masked=st.booleans(),
+    is_sparse=st.booleans(),
+)
+def test_neighbours_are_the_minimisers_of_the_other_pieces(seed, sizes, body, masked, is_sparse):
+    """Claim: all pieces next to a code, whose minima an affine map written out has, too.
+
+    For every kind of unit that has a kink, PReLU included (issue 15), dense and sparse.
+    """
+    rng = np.random.default_rng(seed)
+    kind = PReLU((0.3, 1.7), sizes[1] // 2) if body == "prelu" and sizes[1] % 2 == 0 else None
+    body = "leaky_relu(0.1)" if body == "prelu" else body
+    generator = gaussian_generator(sizes, rng, body, bias=True, head="identity")
+    first, *rest = generator.layers
+    weight = first.weight * (rng.random(first.weight.shape) < 0.7) if is_sparse else first.weight
+    weight = sparse.csr_array(weight) if is_sparse else weight
+    generator = Generator((Layer(weight, first.bias, kind or first.activation), *rest))
+    x = generator(rng.normal(size=(1, sizes[0]))) + 0.1 * rng.normal(size=(1, sizes[-1]))
+    problem = problem_of(generator, x, rng.random(x.shape) < 0.9 if masked else None)
+    z, one = rng.normal(size=(1, sizes[0])), np.array([0])
+    count = sum(generator.sizes[1:-1])
+    found = neighbours(problem, z, one, count)
+    values = np.linalg.svd(problem.jacobian(z, one)[0], compute_uv=False)
+    if values[-1] > 0.05 * values[0]:
+        expected = brute_force(problem, z[0], 0)
+        # Ridges matter in pieces without a minimum of their own.
+        near = np.isfinite(found.loss[0]) & (np.abs(found.z[0] - z).max(axis=1) < 30)
+        assert near.sum() > 0.5 * count
+        for loss in found.loss[0][near]:
+            assert np.abs(expected - loss).min() <= 1e-4 * max(loss, 1e-3)
+        assert (np.diff(found.loss[0][np.isfinite(found.loss[0])]) >= 0).all()
+
+
+def test_a_neighbour_whose_minimum_lies_inside_its_piece_is_that_minimum():
+    """Claim: the closed form is the least-squares minimiser of the other piece."""
+    rng = np.random.default_rng(3)
+    generator = gaussian_generator((2, 6, 30), rng, bias=True, head="identity")
+    truth = rng.normal(size=(1, 2))
+    problem, hits = problem_of(generator, generator(truth)), 0
+    for size in (0.5, 1.0, 2.0):
+        for direction in rng.normal(size=(60, 2)):
+            z = truth + size * direction / np.linalg.norm(direction)
+            before, after = (generator.preactivations(p)[0][0] > 0 for p in (z, truth))
+            if (before != after).sum() == 1:
+                found = neighbours(problem, z, np.array([0]), 1)
+                np.testing.assert_allclose(found.z[0, 0], truth[0], atol=1e-4)
+                hits += 1
+    assert hits > 3
+
+
+def test_a_smooth_network_has_no_neighbours():
+    generator = gaussian_generator((3, 9, 14), np.random.default_rng(0), "tanh")
+    problem = problem_of(generator, np.zeros((1, 14)))
+    assert np.isinf(neighbours(problem, np.ones((1, 3)), np.array([0]), 4).loss).all()
