@@ -20,10 +20,10 @@ typedef struct {
     const double *slope; /* of each unit, below its kink: 0 for a ReLU, 1 for an identity */
 } Chain;
 
-/* What is fitted. Each array has a row of outputs for each sample; masks may be NULL. */
+/* What is fitted. Each array has a row of outputs for each sample; the last two may be NULL. */
 typedef struct {
     const double *values;
-    const uint8_t *seen;   /* outputs that were observed; NULL for all */
+    const double *weight;  /* of each error, 0 where nothing was observed; NULL for 1 */
     const uint8_t *linear; /* outputs whose activation is left out; NULL for none */
 } Fit;
 
@@ -120,7 +120,7 @@ static void activate(long kind, const double *slope, long n, const double *a, do
     }
 }
 
-/* Forward pass, error = y - G(z), derivatives with 0 where nothing was observed; ||error||^2. */
+/* Forward pass, error = weight (y - G(z)), derivatives of it; ||error||^2. */
 static double evaluate(const Chain *chain, const Fit *fit, long sample, const double *z, Scratch s)
 {
     const double *inputs = z, *columns = chain->columns;
@@ -146,9 +146,10 @@ static double evaluate(const Chain *chain, const Fit *fit, long sample, const do
         }
     for (long j = 0; j < n; j++)
         s.error[j] = fit->values[sample * n + j] - value[j];
-    for (long j = 0; fit->seen && j < n; j++)
-        if (!fit->seen[sample * n + j])
-            s.error[j] = derivative[j] = 0.0;
+    for (long j = 0; fit->weight && j < n; j++) {
+        s.error[j] *= fit->weight[sample * n + j];
+        derivative[j] *= fit->weight[sample * n + j];
+    }
     for (long j = 0; j < n; j++)
         total += s.error[j] * s.error[j];
     return total;

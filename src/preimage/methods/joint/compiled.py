@@ -37,7 +37,7 @@ class _Chain(ctypes.Structure):
 class _Fit(ctypes.Structure):
     """``Fit`` of chain.c."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "seen", "linear"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "weight", "linear"))
 
 
 def negative_slopes(activation: Activation, size: int) -> Array | None:
@@ -112,14 +112,14 @@ def compile_chain(
         np.concatenate([np.ones(la.output_size) if slope is None else slope
                         for la, slope in zip(layers, slopes, strict=True)]),
     )  # fmt: skip
-    seen = None if observation.mask is None else _bytes(observation.mask)
+    weight = None if observation.mask is None else observation.mask.astype(np.float64, order="C")
     free = None if linear is None else _bytes(linear)
     values = np.ascontiguousarray(observation.values)
-    kept = tuple(part for part in (values, seen, free) if part is not None)
+    kept = tuple(part for part in (values, weight, free) if part is not None)
     return CompiledChain(
         (*arrays, *kept),
         _Chain(len(layers), *map(engine.address, arrays)),
-        _Fit(*(None if part is None else engine.address(part) for part in (values, seen, free))),
+        _Fit(*(None if part is None else engine.address(part) for part in (values, weight, free))),
         chain.latent_size,
     )
 
