@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage import FormatError, Generator, from_arrays
+from preimage import FormatError, Generator, InputError, from_arrays
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -141,3 +145,48 @@ def non_convex() -> tuple[Generator, Array, Array]:
         [np.vstack([eye, -eye]), np.vstack([ones, -ones])], [None, np.array([-1.0, 1.0])]
     )
     return generator, np.zeros(2), np.array([[1.0, 0.0], [-1.0, 0.0]])
+
+
+def plane_figure(
+    generator: Generator, observation: ArrayLike, codes: ArrayLike, *, half: float = 2.0
+) -> Figure:
+    """Draw the preimage of a network with two latent coordinates, such as Example 1.
+
+    Args:
+        generator: With latent size 2.
+        observation: (n,).
+        codes: (2, 2) two preimages; they and the middle between them are marked.
+        half: The square drawn is ``[-half, half]^2``.
+
+    Returns:
+        A ``matplotlib.figure.Figure``: ``max |G(z) - x|`` as gray levels, its zeros dark.
+
+    Raises:
+        InputError: Another latent size, or not two codes.
+    """
+    x, pair = np.asarray(observation, dtype=np.float64), np.asarray(codes, dtype=np.float64)
+    if generator.latent_size != 2 or pair.shape != (2, 2):
+        raise InputError(
+            "plane_figure: expected a generator of two latent coordinates and two codes, got "
+            f"latent size {generator.latent_size} and codes of shape {pair.shape}"
+        )
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    line = np.linspace(-half, half, 401)
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    misfit = np.abs(generator(grid) - x).max(axis=1).reshape(len(line), -1)
+    figure = Figure(figsize=(4.6, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
+    axes = figure.subplots()
+    axes.set_aspect("equal")
+    shown = axes.imshow(misfit, extent=(-half, half) * 2, origin="lower", cmap="cividis", vmin=0.0)
+    axes.plot(*pair.T, "o--", color="white", markersize=5, linewidth=1, label="two preimages")
+    axes.plot(*pair.mean(axis=0), "x", color="red", markersize=7, label="their midpoint")
+    axes.legend(fontsize=8, loc="lower right", facecolor="0.25", labelcolor="white")
+    axes.set_xlabel("$z_1$", fontsize=9)
+    axes.set_ylabel("$z_2$", fontsize=9, labelpad=6)
+    axes.tick_params(labelsize=8)
+    bar = figure.colorbar(shown, ax=axes)
+    bar.set_label(r"$\max |G(z) - x|$", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return figure

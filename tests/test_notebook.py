@@ -41,14 +41,13 @@ def test_plot_shows_both_rows(inverted):
 
 
 def test_certificates_show_their_intervals():
-    """Claim: a table with every verdict, and a picture wherever there is a finite box."""
+    """Claim: a table with every verdict, and a drawing wherever there may be a code."""
     generator = preimage.from_arrays([np.random.default_rng(0).standard_normal((36, 3))])
     images = generator(np.random.default_rng(1).standard_normal((2, 3)))
     certificate = preimage.certify(generator, [*images, -np.ones(36)], noise=1e-3, box=4.0)
     assert list(certificate.verdict) == ["unique", "unique", "infeasible"]
     shown = certificate._repr_html_()
     assert shown.count("<svg") == 2
-    assert shown.count("<rect") == shown.count("<circle") == 6
     for verdict in certificate.verdict:
         assert f"<td>{verdict}</td>" in shown
     single = preimage.certify(generator, images[0], noise=1e-3, box=4.0)

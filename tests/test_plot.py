@@ -1,11 +1,18 @@
 """Image grids."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 import preimage
-from examples import hardness
-from preimage.plot import certificate_figure, image_grid, image_shape, plane_figure
+from preimage.plot import (
+    certificate_figure,
+    histogram_svg,
+    image_grid,
+    image_shape,
+    intervals_svg,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +89,19 @@ def test_certificate_figure_shows_intervals_and_the_band(tmp_path):
         certificate_figure(low, high, low, band, shape=(3, 3))
 
 
-def test_the_plane_shows_where_the_misfit_is_zero(tmp_path):
-    """Claim: Example 1: dark at both preimages, not at the midpoint."""
-    generator, x, corners = hardness.non_convex()
-    figure = plane_figure(generator, x, corners)
-    figure.savefig(tmp_path / "plane.png")
-    misfit = figure.axes[0].images[0].get_array()
-    assert misfit[200, 300] == misfit[200, 100] == 0.0
-    assert misfit[200, 200] == 1.0
-    with pytest.raises(preimage.InputError, match="two latent"):
-        plane_figure(preimage.from_arrays([np.eye(3)]), np.zeros(3), corners)
+def test_intervals_in_a_page():
+    """Claim: one line an interval, also without ends, and the words for those who do not see."""
+    lower, upper = [-np.inf, 0.0, -1.0], [1.0, np.inf, 1.0]
+    shown = intervals_svg(lower, upper, {"witness": np.zeros(3)}, 'a "label"')
+    assert shown.startswith('<svg role="img" aria-label="a &quot;label&quot;" fill="currentColor"')
+    assert "#000000" not in shown
+    assert "http" not in shown
+    assert "witness" in shown
+    assert ElementTree.fromstring(shown.replace("xlink:", "")).tag == "svg"
+
+
+def test_histograms():
+    shown = histogram_svg(np.array([0.0, 1e-3, 1.0]), "residuals", 0.1, "noise")
+    assert " noise " in shown
+    assert histogram_svg(np.zeros(3), "residuals") == ""
+    assert histogram_svg(np.ones(3), "residuals") == ""

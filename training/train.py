@@ -92,6 +92,8 @@ RECIPES = {
             Recipe(f"mnist-{k}-60-784-vae", (k, 60, 784), "relu", "relu", False, "vae", 30)
             for k in (5, 10, 20, 40)
         ),
+        # The classic variational autoencoder, with a Bernoulli likelihood.
+        Recipe("mnist-20-400-784-vae", (20, 400, 784), "relu", "sigmoid", True, "vae", 30),
         Recipe(
             "mnist-20-200-500-784", (20, 200, 500, 784), "leaky_relu(0.1)", "leaky_relu(0.1)",
             True, "gan", 25, 3e-4, penalty=5.0,

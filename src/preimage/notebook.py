@@ -84,38 +84,22 @@ def certificate_html(certificate: Any) -> str:
         f'<figure style="display:inline-block;margin:0 1em 0 0">{intervals}'
         f"<figcaption>sample {i}</figcaption></figure>"
         for i in shown
-        if (intervals := _intervals(lower[i], upper[i], witness[i]))
+        if (intervals := _intervals(lower[i], upper[i], witness[i], i))
     ]
     return f"<div>{table(columns, rows, caption)}{''.join(boxes)}</div>"
 
 
-def _intervals(lower: Array, upper: Array, witness: Array) -> str:
-    """A bar a coordinate, from lower to upper, a dot where the witness is; nothing without ends."""
-    if not np.isfinite(lower + upper).all():
+def _intervals(lower: Array, upper: Array, witness: Array, sample: int) -> str:
+    """The drawing; nothing where no code exists, or without matplotlib."""
+    from preimage.plot import intervals_svg
+
+    if np.isnan(lower).all():
         return ""
-    step, tall = 10, 100
-    reach = max(1.1 * float(np.abs([lower, upper]).max(initial=0.0)), 1e-300)
-
-    def height(value: float) -> float:
-        return float(tall / 2 * (1 - value / reach))
-
-    bars = []
-    for i, (low, high, z) in enumerate(zip(lower, upper, witness, strict=True)):
-        bars.append(
-            f'<rect x="{step * i + 2}" width="{step - 4}" y="{height(high):.2f}" '
-            f'height="{max(height(low) - height(high), 1.0):.2f}" fill="#4a90d9"/>'
-        )
-        if np.isfinite(z):
-            bars.append(
-                f'<circle cx="{step * (i + 0.5)}" cy="{height(z):.2f}" r="2" fill="currentColor"/>'
-            )
-    wide = step * len(lower)
-    return (
-        f'<svg role="img" aria-label="Intervals of {len(lower)} coordinates, from {number(-reach)} '
-        f'to {number(reach)}" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}">'
-        f'<line x2="{wide}" y1="{tall / 2}" y2="{tall / 2}" stroke="currentColor" opacity="0.4"/>'
-        f"{''.join(bars)}</svg>"
-    )
+    codes = {"witness": witness} if np.isfinite(witness).all() else {}
+    try:
+        return intervals_svg(lower, upper, codes, f"Intervals of sample {sample}")
+    except MissingExtraError:
+        return ""
 
 
 def inversion_frame(inversion: Any) -> Any:

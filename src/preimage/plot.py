@@ -1,10 +1,13 @@
-"""Pictures of observations and reconstructions. Needs matplotlib (``preimage[plot]``)."""
+"""Figures of samples, intervals and residuals, and their SVG. Needs matplotlib (extra ``plot``)."""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,12 +16,16 @@ from preimage.errors import InputError, MissingExtraError
 from preimage.pixels import image_shape
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from preimage.generator import Generator
+Array = NDArray[np.float64]
 
+BAR = "#3d7fc4"  # at least 3 : 1 on a light and on a dark ground
 _CELL = 0.62  # inches an image
 _FONT = 9.0  # points
+_BINS = 24
+_RANGE = 1e-16  # of the largest number; what is smaller counts as this
 
 
 def image_grid(
@@ -55,11 +62,15 @@ def image_grid(
         raise InputError(
             f"shape: expected (height, width) or (3, height, width) of {size} entries, got {shape}"
         )
+    return _draw(_figure(), arrays, count, shape, columns)
+
+
+def _figure(**given: Any) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
-    return _draw(Figure(), arrays, count, shape, columns)
+    return Figure(**given)
 
 
 def _mosaic(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -105,6 +116,101 @@ def _draw(
     return figure
 
 
+def draw_intervals(
+    axes: Axes, lower: ArrayLike, upper: ArrayLike, codes: Mapping[str, ArrayLike]
+) -> None:
+    """Draw the interval of every coordinate, and codes as dots.
+
+    Args:
+        axes: Where to draw.
+        lower: (k,) ends; an infinite interval ends at the edge of the drawing.
+        upper: (k,).
+        codes: Label to (k,) code, drawn over the intervals.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = (np.asarray(end, dtype=np.float64) for end in (lower, upper))
+    points = [np.asarray(code, dtype=np.float64) for code in codes.values()]
+    index, ends = np.arange(len(low)), np.concatenate([low, high, *points])
+    ends = ends[np.isfinite(ends)]
+    least, most = (ends.min(), ends.max()) if ends.size else (-1.0, 1.0)
+    span = (most - least) or 2.0
+    edges = least - 0.05 * span, most + 0.3 * span  # the legend stands above
+    shown = np.clip([np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=0.0)], *edges)
+    axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label="every code")
+    for (label, _), code, fill in zip(
+        codes.items(), points, ("black", "none", "none"), strict=False
+    ):
+        axes.plot(index, code, "o", color="black", markerfacecolor=fill, markersize=3, label=label)
+    axes.set_ylim(*edges)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("latent coordinate", fontsize=_FONT)
+    axes.tick_params(labelsize=_FONT - 1)
+    axes.legend(fontsize=_FONT - 1, frameon=False, loc="upper left", ncols=3)
+
+
+def intervals_svg(
+    lower: ArrayLike, upper: ArrayLike, codes: Mapping[str, ArrayLike], label: str
+) -> str:
+    """``draw_intervals`` as an inline SVG for a web page, with ``label`` as its description."""
+    figure = _figure(figsize=(4.4, 1.9), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw_intervals(axes, lower, upper, codes)
+    return svg(figure, label)
+
+
+def histogram_svg(values: Array, label: str, mark: float = 0.0, mark_name: str = "") -> str:
+    """A histogram on a logarithmic axis as an inline SVG; nothing where all values are equal.
+
+    Args:
+        values: (m,) finite and at least 0.
+        label: Description of the figure.
+        mark: A number that is drawn as a line; 0 for none.
+        mark_name: What it is.
+    """
+    positive = np.append(values[values > 0], mark if mark > 0 else np.empty(0))
+    if not positive.size or positive.min() == max(values.max(), mark) == values.min():
+        return ""
+    high = positive.max()
+    low = max(positive.min(), _RANGE * high)
+    figure = _figure(figsize=(4.4, 1.7), layout="constrained")
+    axes = figure.subplots()
+    bins = np.geomspace(low, high * (1 + 1e-9), _BINS + 1).tolist()
+    axes.hist(np.maximum(values, low), bins, color=BAR)
+    axes.set_xscale("log")
+    if mark > 0:
+        axes.axvline(mark, color="black", linestyle="--")
+        side = "left" if mark < math.sqrt(low * high) else "right"
+        axes.text(mark, axes.get_ylim()[1], f" {mark_name} ", va="top", ha=side, fontsize=_FONT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.yaxis.set_visible(False)
+    axes.minorticks_off()
+    axes.tick_params(labelsize=_FONT - 1)
+    return svg(figure, label)
+
+
+def svg(figure: Figure, label: str) -> str:
+    """A figure as SVG inside HTML: black takes the colour of the text around it.
+
+    Args:
+        figure: A ``matplotlib.figure.Figure``.
+        label: Read aloud in place of it.
+    """
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace("#000000", "currentColor")
+    drawn = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"', "", drawn, count=3)
+    return drawn.replace(
+        "<svg", f'<svg role="img" aria-label="{escape(label)}" fill="currentColor"', 1
+    )
+
+
 def certificate_figure(
     lower: ArrayLike,
     upper: ArrayLike,
@@ -142,23 +248,10 @@ def certificate_figure(
     shape = image_shape(least.size) if shape is None else tuple(shape)
     if math.prod(shape) != least.size or len(shape) != 2:
         raise InputError(f"shape: expected (height, width) of {least.size} entries, got {shape}")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+    figure = _figure(figsize=(8.4, 2.9), layout="constrained")
     left, *pictures = figure.subplots(1, 4, width_ratios=(2.3, 1, 1, 1))
-    index = np.arange(len(low))
-    left.vlines(index, low, high, color="#4878a8", linewidth=4, label="every code")
-    left.plot(index, code, "o", color="black", markersize=3, label="estimate")
-    left.set_xlabel("latent coordinate", fontsize=_FONT)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw_intervals(left, low, high, {"estimate": code})
     left.set_title(title, fontsize=_FONT)
-    left.tick_params(labelsize=_FONT - 1)
-    left.legend(fontsize=_FONT - 1, frameon=False, loc="upper left", ncols=2)
-    span = float(np.nanmax(high) - np.nanmin(low)) or 1.0
-    left.set_ylim(np.nanmin(low) - 0.05 * span, np.nanmax(high) + 0.22 * span)
     images = {"least": least, "largest": most, "width": most - least}
     for axes, (label, values) in zip(pictures, images.items(), strict=True):
         scale = {"vmin": 0.0, "vmax": 1.0, "cmap": "gray"} if label != "width" else {"vmin": 0.0}
@@ -166,52 +259,4 @@ def certificate_figure(
         axes.set_title(label, fontsize=_FONT)
         axes.set_axis_off()
     figure.colorbar(shown, ax=pictures[-1], shrink=0.6).ax.tick_params(labelsize=_FONT - 1)
-    return figure
-
-
-def plane_figure(
-    generator: Generator, observation: ArrayLike, codes: ArrayLike, *, half: float = 2.0
-) -> Figure:
-    """Draw the preimage of a network with two latent coordinates, such as Example 1.
-
-    Args:
-        generator: With latent size 2.
-        observation: (n,).
-        codes: (2, 2) two preimages; they and the middle between them are marked.
-        half: The square drawn is ``[-half, half]^2``.
-
-    Returns:
-        A ``matplotlib.figure.Figure``: ``max |G(z) - x|`` as gray levels, its zeros dark.
-
-    Raises:
-        InputError: Another latent size, or not two codes.
-        MissingExtraError: matplotlib is not installed.
-    """
-    x, pair = np.asarray(observation, dtype=np.float64), np.asarray(codes, dtype=np.float64)
-    if generator.latent_size != 2 or pair.shape != (2, 2):
-        raise InputError(
-            "plane_figure: expected a generator of two latent coordinates and two codes, got "
-            f"latent size {generator.latent_size} and codes of shape {pair.shape}"
-        )
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    line = np.linspace(-half, half, 401)
-    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    misfit = np.abs(generator(grid) - x).max(axis=1).reshape(len(line), -1)
-    figure = Figure(figsize=(4.6, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
-    axes = figure.subplots()
-    axes.set_aspect("equal")
-    shown = axes.imshow(misfit, extent=(-half, half) * 2, origin="lower", cmap="cividis", vmin=0.0)
-    axes.plot(*pair.T, "o--", color="white", markersize=5, linewidth=1, label="two preimages")
-    axes.plot(*pair.mean(axis=0), "x", color="red", markersize=7, label="their midpoint")
-    axes.legend(fontsize=_FONT - 1, loc="lower right", facecolor="0.25", labelcolor="white")
-    axes.set_xlabel("$z_1$", fontsize=_FONT)
-    axes.set_ylabel("$z_2$", fontsize=_FONT, labelpad=6)
-    axes.tick_params(labelsize=_FONT - 1)
-    bar = figure.colorbar(shown, ax=axes)
-    bar.set_label(r"$\max |G(z) - x|$", fontsize=_FONT)
-    bar.ax.tick_params(labelsize=_FONT - 1)
     return figure

@@ -74,3 +74,15 @@ def test_malformed_files_are_refused(text, tmp_path):
     path.write_text(text)
     with pytest.raises(FormatError):
         hardness.from_cnf(path)
+
+
+def test_the_plane_shows_where_the_misfit_is_zero(tmp_path):
+    """Claim: Example 1: dark at both preimages, not at the midpoint."""
+    generator, x, corners = hardness.non_convex()
+    figure = hardness.plane_figure(generator, x, corners)
+    figure.savefig(tmp_path / "plane.png")
+    misfit = figure.axes[0].images[0].get_array()
+    assert misfit[200, 300] == misfit[200, 100] == 0.0
+    assert misfit[200, 200] == 1.0
+    with pytest.raises(preimage.InputError, match="two latent"):
+        hardness.plane_figure(preimage.from_arrays([np.eye(3)]), np.zeros(3), corners)

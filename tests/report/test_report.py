@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 import preimage
 from preimage.cli import app
 from preimage.report import report_html, write_run
-from preimage.report.distribution import Distribution
-from preimage.report.page import INK, SHOWN
+from preimage.report.page import INK, SHOWN, spread
 
 GENERATOR = preimage.from_arrays([np.random.default_rng(0).standard_normal((16, 2))])
 
@@ -69,7 +68,7 @@ def test_one_file_that_everybody_can_read(pages, kind):
     page = pages[kind]
     tags = tags_of(page)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
-    assert not re.search(r"https?:|url\(|@import", page)
+    assert not re.search(r"https?:|url\((?!#)|@import", page)
     for tag, attrs in tags:
         if tag == "img":
             assert attrs["src"].startswith("data:image/png;base64,")
@@ -217,12 +216,12 @@ def test_an_unfinished_store_says_so(tmp_path):
 
 
 def test_a_store_is_never_held_as_a_whole(tmp_path):
-    """Claim: twenty times the samples take less than twice the memory."""
+    """Claim: a sample costs less than 100 bytes of memory, however long its code is (here 400)."""
     from preimage.batch.store import MANIFEST, to_text
 
-    values = GENERATOR(np.ones((2000, 2)))
+    wide = preimage.from_arrays([np.eye(50)], activation="identity")
     store = preimage.invert_dataset(
-        GENERATOR, values, tmp_path / "s", "exact", shard_size=100, workers=1
+        wide, np.ones((2000, 50)), tmp_path / "s", "exact", shard_size=100, workers=1
     )
     peaks = []
     for count in (1, 20):
@@ -232,19 +231,7 @@ def test_a_store_is_never_held_as_a_whole(tmp_path):
         report_html(store.path)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 2 * peaks[0]
-
-
-def test_quantiles_from_parts():
-    """Three digits of every quantile, over twelve decades; parts do not show."""
-    values = 10 ** np.random.default_rng(0).uniform(-9, 3, 5000)
-    whole = Distribution.of(lambda: [values])
-    parts = Distribution.of(lambda: np.split(values, 10))
-    np.testing.assert_array_equal(whole.counts, parts.counts)
-    for q in (0.01, 0.5, 0.95, 1.0):
-        expected = np.quantile(values, q, method="inverted_cdf")
-        assert whole.quantile(q) == pytest.approx(expected, rel=1e-3)
-    assert whole.known == 5000
+    assert peaks[1] - peaks[0] < 100 * 1900
 
 
 @pytest.mark.parametrize(
@@ -258,7 +245,7 @@ def test_quantiles_from_parts():
     ],
 )
 def test_distributions_without_width(values, words):
-    assert words in Distribution.of(lambda: [np.array(values)]).histogram("errors")
+    assert words in spread(np.array(values, dtype=float), "errors")
 
 
 # Certificates -----------------------------------------------------------------------------------

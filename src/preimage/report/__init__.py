@@ -7,7 +7,7 @@ from typing import Any
 
 from preimage.batch.store import MANIFEST, open_store
 from preimage.errors import FormatError, InputError
-from preimage.generator import Generator
+from preimage.network import Network, known_chain
 from preimage.report.certificates import certificates_page, find_certificates
 from preimage.report.inversions import inversions_page
 from preimage.report.run import SUMMARY, read_run, write_run
@@ -17,25 +17,26 @@ __all__ = ["report_html", "write_run"]
 
 
 def report_html(
-    path: str | Path, *, generator: Generator | None = None, observations: Any = None
+    path: str | Path, *, generator: Network | None = None, observations: Any = None
 ) -> str:
     """The report on what a command wrote, as one page.
 
     Args:
         path: A folder that ``preimage invert`` or ``write_run`` wrote, a store of ``preimage
             batch``, or a certificate (or a folder of them).
-        generator: The network, for its card and the reconstructions; an inversion's folder holds
-            both already.
+        generator: The network, known or run, for its card and the reconstructions; an inversion's
+            folder holds both already.
         observations: Of a store or a certificate: a path or an array, for their pictures; of a
             store only the rows that are drawn are read.
 
     Returns:
-        HTML without a script or a link to anything outside itself.
+        HTML without scripts or external links.
 
     Raises:
-        FormatError: Nothing that a report can be made of, or a damaged file.
+        FormatError: No result of these commands, or a damaged file.
         StoreError: A damaged store.
         InputError: Another network, or other observations, than those of the result.
+        MissingExtraError: matplotlib is not installed.
     """
     path = Path(path)
     if (path / SUMMARY).exists():
@@ -50,4 +51,5 @@ def report_html(
             f"{path}: expected the output of `preimage invert` (summary.json), a store of "
             "`preimage batch` (manifest.jsonl), or a certificate of `preimage certify`"
         )
-    return certificates_page(certificates, generator, observations)
+    chain = None if generator is None else known_chain(generator, "a certificate")
+    return certificates_page(certificates, chain, observations)

@@ -7,71 +7,64 @@ from typing import Any
 
 import numpy as np
 
-from preimage.generator import Generator
+from preimage.network import Network
 from preimage.notebook import number, worst_first
-from preimage.report.distribution import Distribution
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import (
     SHOWN,
-    difference,
+    compared,
     drawn,
     note,
     page,
-    plain,
     samples,
+    spread,
+    statuses,
     wide_table,
 )
 from preimage.report.run import Run
 
 
-def inversions_page(run: Run, generator: Generator | None = None) -> str:
+def inversions_page(run: Run, network: Network | None = None) -> str:
     """One page: how the samples ended, residuals, samples, network, settings."""
     summary, settings = run.summary, run.summary["settings"]
-    network, noise = summary["generator"], settings.get("noise")
+    described, noise = summary["generator"], settings.get("noise")
     mark = float(noise) if isinstance(noise, (int, float)) else 0.0
-    inspection = inspection_of(generator, network["sha256"]) or summary.get("inspection")
-    residual, largest = run.residual, run.residual_max
+    inspection = inspection_of(network, described["sha256"]) or summary.get("inspection")
     return page(
-        f"{settings.get('network', 'Network')}: {len(residual)} inversions",
+        f"{settings.get('network', 'Network')}: {len(run.residual)} inversions",
         f"Method {settings.get('method', 'unknown')}, noise {noise}, preimage "
         f"{summary['versions'].get('preimage', 'unknown')}.",
         {
-            "How they ended": _statuses(summary),
-            "Residuals ‖x − G(z)‖₂": Distribution.of(lambda: [residual]).histogram("residuals"),
-            "Largest errors max |x − G(z)|": Distribution.of(lambda: [largest], mark).histogram(
-                "largest errors", "noise"
+            "How they ended": statuses(
+                (name, entry["samples"], entry["message"])
+                for name, entry in summary["status"].items()
+            ),
+            "Residuals ‖x − G(z)‖₂": spread(run.residual, "residuals"),
+            "Largest errors max |x − G(z)|": spread(
+                run.residual_max, "largest errors", mark, "noise"
             ),
             "Samples, worst first": _samples(run),
             "Network": network_card(
-                inspection, network["sizes"], network["sha256"], summary["layers"]
+                inspection, described["sizes"], described["sha256"], summary["layers"]
             ),
             "Settings and versions": _settings(summary),
         },
     )
 
 
-def _statuses(summary: Mapping[str, Any]) -> str:
-    rows = [
-        (name, entry["samples"], plain(entry["message"]))
-        for name, entry in summary["status"].items()
-    ]
-    return wide_table("How the inversions ended", ("status", "samples", "meaning"), rows)
-
-
 def _samples(run: Run) -> str:
     residual, sensed = run.residual, run.measured is not run.reconstruction
     order = worst_first(residual)[:SHOWN]
+    name = "measurements" if sensed else "observation"
     figures = []
     for i in order:
-        images = {f"{'measurements' if sensed else 'observation'} {i}": run.observation[i]}
-        images[f"reconstruction {i}"] = run.reconstruction[i]
-        images[f"difference {i}"] = difference(run.observation[i], run.measured[i])
+        images = compared(run.observation[i], run.reconstruction[i], run.measured[i], i, name)
         status = run.summary["sample_status"][i]
         figures.append(drawn(images, f"sample {i}: {status}, residual {number(residual[i])}"))
     text = (
-        f"{len(order)} of {len(residual)}. Each: {'measurements' if sensed else 'observation'}, "
-        f"reconstruction, and difference{' of the measurements' if sensed else ''} (gray is none; "
-        "white is an observation that is brighter by one)."
+        f"{len(order)} of {len(residual)}. Each: {name}, reconstruction, and "
+        f"difference{' of the measurements' if sensed else ''} (gray is none; white is an "
+        "observation that is brighter by one)."
     )
     if np.isnan(run.observation).any():
         text += " Hatched: not observed."

@@ -1,4 +1,4 @@
-"""The network's card: its layers, how far they expand, and which methods can invert it."""
+"""The network's card: known or run, its layers, and which methods can invert it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,44 @@ from dataclasses import asdict
 from typing import Any
 
 from preimage.errors import InputError
-from preimage.generator import Generator
 from preimage.inspection import inspect_generator
+from preimage.network import Network, chain_of
 from preimage.notebook import number
 from preimage.report.page import note, wide_table
 
+KNOWN = (
+    "The layers of this network are known: every method, certificates and branch and bound work "
+    "on it."
+)
+RUN = (
+    "This network is run by torch, its layers are not known: joint and gradient methods invert "
+    "it, and what they find is not proven."
+)
 
-def inspection_of(generator: Generator | None, digest: str | None = None) -> dict[str, Any] | None:
-    """What ``preimage inspect`` finds; None without a network.
+
+def standing(network: Network) -> str:
+    """One sentence: whether the layers are known, and what follows."""
+    return RUN if chain_of(network) is None else KNOWN
+
+
+def inspection_of(network: Network | None, digest: str | None = None) -> dict[str, Any] | None:
+    """What ``preimage inspect`` finds; of a network that is only run, its sizes.
+
+    Returns:
+        Plain data for ``network_card``; None without a network.
 
     Raises:
         InputError: The network is not that of ``digest``.
     """
-    if generator is None:
+    if network is None:
         return None
-    if digest is not None and generator.digest != digest:
+    if digest is not None and network.digest != digest:
         raise InputError(
             f"network: expected the one of the result, SHA-256 {digest[:16]}…, got "
-            f"{generator.digest[:16]}…"
+            f"{network.digest[:16]}…"
         )
-    return asdict(inspect_generator(generator))
+    generator = chain_of(network)
+    return {"layers": ()} if generator is None else asdict(inspect_generator(generator))
 
 
 def network_card(
@@ -35,7 +53,7 @@ def network_card(
     digest: str,
     reports: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Tables of layers and methods.
+    """What is known of a network, and tables of its layers and methods.
 
     Args:
         inspection: From ``inspection_of``.
@@ -44,10 +62,12 @@ def network_card(
         reports: Medians of the ``LayerReport`` of each layer, of a layer-wise method.
     """
     known = note(f"SHA-256 of the network: {digest}") if digest else ""
+    chain = " → ".join(map(str, sizes)) or "Unknown"
     if inspection is None:
-        chain = " → ".join(map(str, sizes))
         hint = "give the network (--network NET) for its layers and what can invert them"
-        return f"<p>{chain or 'Unknown'}; {hint}.</p>{_reports(reports)}{known}"
+        return f"<p>{chain}; {hint}.</p>{_reports(reports)}{known}"
+    if not inspection["layers"]:
+        return f"<p>{chain}. {RUN}</p>{known}"
     layers = [
         (row["index"], row["inputs"], row["outputs"], f"{row['expansion']:.2f}",
          row["activation"], f"{row['parameters']:,}", f"{row['active_median']:.0f}",
@@ -58,7 +78,8 @@ def network_card(
                "active rows: median", "worst", "needed")  # fmt: skip
     methods = [(row["method"], row["verdict"], row["reason"]) for row in inspection["methods"]]
     return (
-        wide_table("Layers", columns, layers)
+        f"<p>{KNOWN}</p>"
+        + wide_table("Layers", columns, layers)
         + note(f"{inspection['active_note']} {inspection['rank_note']}")
         + _reports(reports)
         + wide_table("Methods that can invert it", ("method", "can invert it", "why"), methods)

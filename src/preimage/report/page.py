@@ -1,4 +1,4 @@
-"""What all reports share: the page, its style, wide tables, and pictures side by side."""
+"""What all reports share: the page, its style, tables, distributions, and samples with pictures."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.notebook import table
+from preimage.notebook import number, table
 from preimage.pixels import picture
+from preimage.plot import BAR, histogram_svg
 
 Array = NDArray[np.float64]
 
 SHOWN = 24  # samples drawn
 
-# Ground, ink, soft ink, bars. Words have a contrast of at least 4.5 : 1 on the ground, bars of
+# Ground, text, soft text, bars. Text has a contrast of at least 4.5 : 1 on the ground, bars of
 # 3 : 1, in both schemes (a test computes them).
 INK = {
-    "light": ("#ffffff", "#1b1f24", "#57606a", "#2f6fb5"),
-    "dark": ("#14181d", "#e6e9ec", "#a3adb8", "#6aa9ea"),
+    "light": ("#ffffff", "#1b1f24", "#57606a", BAR),
+    "dark": ("#14181d", "#e6e9ec", "#a3adb8", BAR),
 }
 
 _COLOURS = {
@@ -47,8 +48,8 @@ summary{cursor:pointer}:focus-visible{outline:3px solid var(--bar);outline-offse
 figure{margin:0 0 1rem;break-inside:avoid}.samples figure{margin:0}
 figure img{margin-right:.25rem;outline:1px solid var(--line);print-color-adjust:exact;
 background:repeating-linear-gradient(45deg,#b36b00 0 2px,#ffd591 2px 6px)}
-svg{max-width:100%;height:auto}svg text{fill:var(--ink);font-size:14px}
-@media (max-width:40rem){svg text{font-size:26px}td,th{padding-right:.6rem;font-size:.875rem}}
+svg{max-width:100%;height:auto;display:block}
+@media (max-width:40rem){td,th{padding-right:.6rem;font-size:.875rem}}
 @media print{body{max-width:none;padding:0}.scroll{overflow:visible}h2,p{break-after:avoid}
 svg{print-color-adjust:exact}table{font-size:.8rem}}
 """
@@ -83,9 +84,33 @@ def note(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
 
-def plain(message: str) -> str:
-    """A status message without its code marks."""
-    return message.replace("`", "")
+def statuses(counts: Iterable[tuple[str, int, str]]) -> str:
+    """A table of statuses, the number of samples of each, and their messages."""
+    rows = [(name, count, message.replace("`", "")) for name, count, message in counts]
+    return wide_table("How the inversions ended", ("status", "samples", "meaning"), rows)
+
+
+def spread(values: Array, of: str, mark: float = 0.0, mark_name: str = "") -> str:
+    """Quantiles of numbers in words, below their histogram.
+
+    Args:
+        values: (m,) at least 0; NaN or infinite where unknown.
+        of: What they are, in plural.
+        mark: A number that is drawn as a line; 0 for none.
+        mark_name: What it is.
+    """
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return f"<p>No {of} are known.</p>"
+    marks = (0.0, 0.5, 0.95, 1.0)
+    least, median, high, most = map(number, np.quantile(known, marks, method="inverted_cdf"))
+    text = (
+        f"{known.size} {of}: smallest {least}, median {median}, 95 % at most {high}, largest {most}"
+    )
+    text += f"; {values.size - known.size} unknown" if known.size < values.size else ""
+    text += f"; the line is the {mark_name}, {number(mark)}" if mark > 0 else ""
+    shown = histogram_svg(known, f"Histogram of {text}", mark, mark_name)
+    return f"<figure>{shown}<figcaption>{text}.</figcaption></figure>"
 
 
 def difference(seen: Array, found: Array) -> Array:
@@ -99,6 +124,17 @@ def drawn(images: Mapping[str, Array], caption: str, below: str = "") -> str:
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption>{below}</figure>"
 
 
+def compared(
+    seen: Array | None, found: Array, measured: Array, sample: int, name: str = "observation"
+) -> dict[str, Array]:
+    """The pictures of one sample: observation, reconstruction and difference, where known."""
+    images = {} if seen is None else {f"{name} {sample}": seen}
+    images[f"reconstruction {sample}"] = found
+    if seen is not None:
+        images[f"difference {sample}"] = difference(seen, measured)
+    return images
+
+
 def samples(figures: Iterable[str]) -> str:
-    """Figures in as many columns as there is room for."""
+    """Figures in as many columns as fit."""
     return f'<div class="samples">{"".join(figures)}</div>'

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import FormatError
-from preimage.generator import Generator
 from preimage.inversion import Inversion, Status, outputs_of
-from preimage.network import Measured
+from preimage.network import Measured, Network, chain_of
 from preimage.observation import check_observation
 from preimage.report.network import inspection_of
 
@@ -72,7 +71,7 @@ class Run:
 
 def write_run(
     folder: str | Path,
-    generator: Generator,
+    generator: Network,
     observation: ArrayLike,
     inversion: Inversion,
     *,
@@ -121,14 +120,14 @@ def write_run(
 
 
 def _summary(
-    generator: Generator, inversion: Inversion, settings: Mapping[str, Any], seconds: float
+    generator: Network, inversion: Inversion, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     found = [Status(status) for status in np.atleast_1d(inversion.status)]
     versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
     return {
         "settings": dict(settings),
         "versions": versions | {"python": platform.python_version()},
-        "generator": {"sizes": generator.sizes, "sha256": generator.digest},
+        "generator": {"sizes": _sizes(generator), "sha256": generator.digest},
         "samples": len(inversion),
         "status": {
             str(status): {"samples": found.count(status), "message": status.message}
@@ -145,6 +144,12 @@ def _summary(
         "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
         "inspection": inspection_of(generator),
     }
+
+
+def _sizes(network: Network) -> tuple[int, ...]:
+    generator = chain_of(network)
+    ends = network.latent_size, network.observation_size
+    return ends if generator is None else tuple(generator.sizes)
 
 
 def _quantiles(values: Any) -> dict[str, float]:
