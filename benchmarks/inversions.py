@@ -243,7 +243,6 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with the MNIST test images")
     parser.add_argument("--out", type=Path, help="page to write")
     options = parser.parse_args()
-    preimage.lp.kernel.compile()
     held = [*all_digits(options.data)] if options.data else []
     for name, generator in networks().items():
         held.append(exact(name, generator, options.repeats))

@@ -29,8 +29,6 @@ import scaling
 from cases import FULL, QUICK, TINY, measure
 from tqdm import tqdm
 
-from preimage import lp
-
 OUT = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
@@ -42,7 +40,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the table and plots")
     options = parser.parse_args()
     effort = TINY if options.tiny else QUICK if options.quick else FULL
-    lp.kernel.compile()
     cases = []
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for shape in tqdm(effort.shapes, desc="shapes"):

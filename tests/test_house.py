@@ -12,6 +12,8 @@ ROOT = Path(preimage.__file__).parent
 FLOORS = [
     "errors",
     "threads",
+    "engine",
+    "scaling",
     "pixels",
     "plot",
     "notebook",

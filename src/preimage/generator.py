@@ -14,6 +14,7 @@ from scipy import sparse
 
 from preimage.activation import Activation, ReLU, activation_name, as_activation
 from preimage.errors import InputError
+from preimage.scaling import Scaled, scale
 
 Array = NDArray[np.float64]
 Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
@@ -225,6 +226,15 @@ class Layer:
                 "method='gauss_newton', or load the network with a larger `max_matrix_bytes`"
             )
         return self.weight
+
+    @cached_property
+    def scaled(self) -> Scaled:
+        """The matrix's units, in which the solvers work.
+
+        Raises:
+            InputError: As ``matrix``.
+        """
+        return scale(self.matrix)
 
     @cached_property
     def dense_weight(self) -> Array:

@@ -16,7 +16,7 @@ where row j has its own ``d = e_j`` under l1, and ``d`` is the constant ``eps`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -26,6 +26,7 @@ from scipy import sparse
 
 from preimage.activation import Slab
 from preimage.generator import Layer, Weight, multiply
+from preimage.scaling import Scaled, scale
 
 Array = NDArray[np.float64]
 Norm = Literal["linf", "l1", "relaxed"]
@@ -45,6 +46,7 @@ class LayerProgram:
         objective: (batch, k), minimised together with the sum of all slacks.
         domain: Ends of the interval of every entry of z: numbers, or arrays that broadcast to
             (batch, k).
+        prepared: The units of ``weight`` if they are known already, as a ``Layer`` keeps them.
     """
 
     weight: Weight
@@ -52,6 +54,7 @@ class LayerProgram:
     slack: Slack
     objective: Array
     domain: tuple[Array | float, Array | float]
+    prepared: Scaled | None = None
 
     def __len__(self) -> int:
         return len(self.objective)
@@ -69,16 +72,21 @@ class LayerProgram:
         low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
         return low, high
 
-    @cached_property
+    @property
+    def scaled(self) -> Scaled:
+        """The units of the weight, found at the first call."""
+        if self.prepared is None or self.prepared.weight is not self.weight:
+            object.__setattr__(self, "prepared", scale(self.weight))
+        return self.prepared  # type: ignore[return-value]
+
+    @property
     def sizes(self) -> tuple[Array, Array]:
         """Of rows and columns, (n,) and (k,) or one a sample: ``|w_ja| <= row_j column_a``.
 
-        A row of zeros has the size 0: it has no unit, and the value 0 without any rounding.
+        A row of zeros has the size 0 and a column of zeros the size 1.
         """
-        weight = np.abs(self.weight)
-        column = weight.max(axis=-2, initial=0.0)
-        column = np.where(column > 0, column, 1.0)
-        return (weight / column[..., None, :]).max(axis=-1, initial=0.0), column
+        column = self.scaled.column_size
+        return self.scaled.row_size, np.where(column > 0, column, 1.0)
 
     def image(self, z: Array) -> Array:
         """``weight @ z`` of each sample, (batch, n)."""
@@ -152,6 +160,18 @@ class LayerProgram:
         )
 
 
+def take(program: LayerProgram, samples: NDArray[np.intp] | slice) -> LayerProgram:
+    """The programs of some samples."""
+    low, high = program.box()
+    return replace(
+        program,
+        weight=program.weight[samples] if program.weight.ndim == 3 else program.weight,
+        slab=Slab(*(part[samples] for part in program.slab)),
+        objective=program.objective[samples],
+        domain=(low[samples], high[samples]),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class LinearProgram:
     """``minimise cost @ v  subject to  matrix @ v <= bound, lower <= v <= upper``."""
@@ -199,4 +219,4 @@ def layer_program(
         objective = np.zeros((len(x), layer.input_size))
     shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
     rows = shifted if observed is None else shifted.where(observed)
-    return LayerProgram(layer.matrix, rows, slack, objective, domain)
+    return LayerProgram(layer.matrix, rows, slack, objective, domain, layer.scaled)

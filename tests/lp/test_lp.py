@@ -117,7 +117,7 @@ def test_a_lying_backend_is_not_believed(monkeypatch):
     def liar(program):
         return lp.Outcome.OPTIMAL, np.full(len(program.cost), 1e3), np.zeros(len(program.bound))
 
-    monkeypatch.setitem(lp.GENERAL, "highs", liar)
+    monkeypatch.setitem(lp.general.SOLVERS, "highs", liar)
     solution = lp.solve(polytope(np.eye(2), [1, 2], [5, 5], [1, 1]), "highs")
     assert solution.outcome[0] == "failed"
     assert np.isnan(solution.z).all()

@@ -6,6 +6,7 @@ from planted import gaussian_generator, relative_error
 
 from preimage import Exact, from_arrays, invert
 from preimage.methods.equations import least_squares, rank_of_rows
+from preimage.scaling import scale as units_of
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -88,14 +89,14 @@ def test_least_squares_tells_units_from_rank():
     scale = np.ones((3, 30))
     scale[1, 3:] = 0  # three rows for four columns
     scale[2, ::2] = 0
-    found, full = least_squares(matrix * units, scale, np.tile(matrix @ z, (3, 1)))
+    found, full = least_squares(units_of(matrix * units), scale, np.tile(matrix @ z, (3, 1)))
     np.testing.assert_allclose(found[full], np.tile(z / units, (2, 1)), rtol=1e-9)
     assert full.tolist() == [True, False, True]
-    assert rank_of_rows(matrix, scale > 0).tolist() == [4, 3, 4]
+    assert rank_of_rows(units_of(matrix), scale > 0).tolist() == [4, 3, 4]
     for column in (matrix[:, 0] + matrix[:, 1], 0):
         matrix[:, 3] = column
-        assert not least_squares(matrix, scale, np.tile(matrix @ z, (3, 1)))[1].any()
-        assert rank_of_rows(matrix, scale > 0).tolist() == [3, 3, 3]
+        assert not least_squares(units_of(matrix), scale, np.tile(matrix @ z, (3, 1)))[1].any()
+        assert rank_of_rows(units_of(matrix), scale > 0).tolist() == [3, 3, 3]
 
 
 @given(seed=st.integers(0, 10**6), decades=st.floats(0, 9))
@@ -108,7 +109,7 @@ def test_least_squares_is_numpys(seed, decades):
     scale = rng.uniform(0.5, 2, size=(5, n)) * (rng.random((5, n)) < 0.8)
     z = rng.normal(size=(5, k))
     noise = rng.normal(size=(5, n)) * 1e-6
-    found, full = least_squares(matrix, scale, z @ matrix.T + noise)
+    found, full = least_squares(units_of(matrix), scale, z @ matrix.T + noise)
     for i in np.flatnonzero(full):
         rows = scale[i][:, None] * matrix
         expected = np.linalg.lstsq(rows, scale[i] * (matrix @ z[i] + noise[i]), rcond=None)[0]

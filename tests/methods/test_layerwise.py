@@ -126,7 +126,7 @@ def test_a_failing_backend_is_a_status(monkeypatch):
     def broken(program):
         return lp.Outcome.FAILED, np.zeros(len(program.cost)), np.zeros(len(program.bound))
 
-    monkeypatch.setitem(lp.GENERAL, "highs", broken)
+    monkeypatch.setitem(lp.general.SOLVERS, "highs", broken)
     generator = gaussian_generator((3, 12), np.random.default_rng(0))
     for norm in NORMS:
         method = LayerwiseLP(norm=norm, backend="highs")
@@ -141,14 +141,14 @@ def test_one_failing_sample_leaves_the_search_of_the_others_alone(monkeypatch):
     x = generator(rng.normal(size=(3, 4))) + rng.uniform(-0.1, 0.1, size=(3, 40))
     method = LayerwiseLP(backend="highs")
     expected = invert(generator, x[1:], method, noise=0.01)
-    real, calls = lp.GENERAL["highs"], []
+    real, calls = lp.general.SOLVERS["highs"], []
 
     def fails_once(program):
         calls.append(program)
         failed = lp.Outcome.FAILED, program.cost, program.bound
         return failed if len(calls) == 1 else real(program)
 
-    monkeypatch.setitem(lp.GENERAL, "highs", fails_once)
+    monkeypatch.setitem(lp.general.SOLVERS, "highs", fails_once)
     inversion = invert(generator, x, method, noise=0.01)
     assert inversion.status[0] == "failed"
     np.testing.assert_allclose(inversion.latent[1:], expected.latent)

@@ -9,7 +9,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from preimage import lp
 from preimage.activation import Sigmoid, Tanh, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Claim, box_record
@@ -48,7 +47,6 @@ def prove(
     """
     network, activation = as_network(generator), generator.layers[-1].activation
     layers, digest = exact_layers(generator)
-    lp.kernel.compile()  # which can take longer than a sample may
     claims = []
     for x, level, start in zip(observation.values, observation.noise.tolist(), starts, strict=True):
         rounding = rounding_error(network, x, start)

@@ -7,7 +7,6 @@ the unscaled data. Programs that the kernel cannot settle go to HiGHS, one by on
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,21 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.layer_program import LayerProgram, LinearProgram
-from preimage.lp import highs, kernel, piqp
+from preimage.layer_program import LayerProgram
+from preimage.lp import general, kernel, piqp
 from preimage.lp.duality import dual_bound
 from preimage.lp.outcome import Outcome
-from preimage.lp.scaling import scale
 
 Array = NDArray[np.float64]
 Backend = Literal["kernel", "highs", "piqp"]
 
-# The general solvers: minimiser over all variables, and multipliers of the rows (NaN if unknown).
-GENERAL: dict[str, Callable[[LinearProgram], tuple[Outcome, Array, Array]]] = {
-    "highs": highs.minimise,
-    "piqp": piqp.minimise,
-}
-BACKENDS = ("kernel", *GENERAL)
+BACKENDS = ("kernel", *general.SOLVERS)
 
 __all__ = [
     "BACKENDS",
@@ -42,10 +35,6 @@ __all__ = [
     "solve",
     "with_objective",
 ]
-
-# Largest violation, relative to the program's scaled bounds, of a point that counts as feasible.
-# General solvers are asked for 1e-9; the rest is what unscaling may add.
-_FEASIBLE = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +80,22 @@ def solve(
 
     Args:
         program: A batch of layer programs.
-        backend: ``"kernel"`` (batched interior point, compiled on first use), ``"highs"``
-            (simplex, the reference) or ``"piqp"`` (dense interior point).
+        backend: ``"kernel"`` (batched interior point; see ``engine``), ``"highs"`` (simplex,
+            the reference) or ``"piqp"`` (dense interior point).
         threads: Threads of the kernel; None for all processors of the process. The answers do
             not depend on it.
     """
     check_backend(backend)
-    if backend == "kernel" and kernel.accepts(program):
+    if backend == "kernel":
         found = kernel.minimise(program, threads)
         open_ = found.outcome == Outcome.FAILED
     else:
         found, open_ = kernel.unsettled(program), np.ones(len(program), dtype=bool)
-    general = "highs" if backend == "kernel" else backend
+    solver = "highs" if backend == "kernel" else backend
     for sample in np.flatnonzero(open_):
-        _solve_general(program, GENERAL[general], sample, found)
+        answer = general.solve(program, int(sample), solver)
+        found.outcome[sample], found.z[sample] = answer[:2]
+        found.dual_lower[sample], found.dual_upper[sample] = answer[2:]
     slack = program.slack_at(found.z)
     value = (program.objective * found.z).sum(axis=1)
     return Solution(
@@ -117,31 +108,6 @@ def solve(
         found.ray,
         open_ & (backend == "kernel"),
     )
-
-
-def _solve_general(
-    program: LayerProgram,
-    minimise: Callable[[LinearProgram], tuple[Outcome, Array, Array]],
-    sample: np.intp,
-    found: kernel.Settled,
-) -> None:
-    """Solve one sample with a general solver and write the checked answer into ``found``."""
-    scaled = scale(program.linear_program(int(sample)), program.objective.shape[1])
-    outcome, point, dual = minimise(scaled.program)
-    if outcome is Outcome.OPTIMAL:
-        excess = scaled.program.matrix @ point - scaled.program.bound
-        if not excess.max(initial=0.0) <= _FEASIBLE:
-            outcome = Outcome.FAILED
-    found.outcome[sample] = outcome
-    if outcome is Outcome.OPTIMAL:
-        # The domain binds exactly: a tiny negative input would be a wrong sign below.
-        low, high = program.box()
-        found.z[sample] = np.clip(scaled.restore(point), low[sample], high[sample])
-        above, below = program.finite_sides(int(sample))
-        multipliers = scaled.restore_dual(dual)
-        found.dual_lower[sample], found.dual_upper[sample] = 0.0, 0.0
-        found.dual_upper[sample, above] = multipliers[: len(above)]
-        found.dual_lower[sample, below] = multipliers[len(above) :]
 
 
 def with_objective(program: LayerProgram, objective: Array, delta: Array) -> LayerProgram:

@@ -50,7 +50,7 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
     lam, ups = _present(program, dual_lower, dual_upper)
 
     def size() -> Array:
-        column = np.abs(program.weight).max(axis=-2, initial=0.0)  # 0 where nothing is rounded
+        column = program.scaled.column_size  # 0 where nothing is rounded
         return np.asarray(column * _price(program, *program.sizes)[:, None])
 
     bound = _bound(program, program.objective, lam, ups, size)
@@ -181,14 +181,15 @@ def recession(program: LayerProgram) -> LayerProgram:
 
 
 def elastic(program: LayerProgram) -> LayerProgram:
-    """``minimise d`` where every hard row may miss its bounds by d times its largest entry.
+    """``minimise d`` where every hard row may miss its bounds by d times its size.
 
     It always has a point; if its optimum is above 0, its multipliers prove that the program itself
     has none.
     """
-    weight = abs(program.weight)
-    size = weight.max(axis=-1) if weight.shape[-1] else np.zeros(weight.shape[:-1])
-    rate = np.broadcast_to(np.where(size > 0, size, 1.0), program.slab.lower.shape)
+    slab = program.slab
+    bounds = [np.where(np.isinf(part), 0.0, np.abs(part)) for part in (slab.lower, slab.upper)]
+    size = np.where(program.scaled.row_size > 0, program.scaled.row_size, np.maximum(*bounds))
+    rate = np.where(size > 0, size, 1.0)
     hard_lower, hard_upper = _hard(program)
     slab = Slab(
         np.where(hard_lower, program.slab.lower, -np.inf),

@@ -28,6 +28,8 @@ def minimise(program: LinearProgram) -> tuple[Outcome, Array, Array]:
     solver.setOptionValue("random_seed", 0)
     solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
     solver.setOptionValue("dual_feasibility_tolerance", _TOLERANCE)
+    # At its default of 1e-9 entries are dropped that decide programs of condition 1e5.
+    solver.setOptionValue("small_matrix_value", 1e-12)
     solver.passModel(_model(highspy, program))
     solver.run()
     status = solver.getModelStatus()

@@ -1,18 +1,19 @@
 """Equations ``w_j . z = t_j`` on some rows of one matrix, other rows for each sample.
 
-Normal equations by the kernel's Gram and Cholesky routines, refined with the residual of the
-equations themselves. They square the condition number, so a sample whose pivots leave any doubt is
-left to a rank-revealing factorisation of its rows.
+The C kernel solves normal equations and refines with the residual of the equations themselves.
+They square the condition number, so a sample whose pivots leave any doubt, or every sample where
+there is no kernel, is left to a rank-revealing factorisation of its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import ctypes
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage import engine
+from preimage.scaling import Scaled
 from preimage.threads import processors
 
 Array = NDArray[np.float64]
@@ -20,69 +21,63 @@ Array = NDArray[np.float64]
 # A sample's columns depend on each other when the smallest diagonal entry of R in a pivoted QR
 # factorisation is below this fraction of the largest.
 RANK = 1e-11
-# Samples that a thread takes at a time.
-_PART = 32
 
 
-def least_squares(weight: Array, scale: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
+class _Equations(ctypes.Structure):
+    """``Equations`` of ``src/kernel/equations.c``."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "n", "k", "stride", "threads")),
+        *((name, ctypes.c_void_p) for name in ("table", "row", "column")),
+        *((name, ctypes.c_void_p) for name in ("scale", "target", "z", "sure")),
+    ]
+
+
+def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Minimise ``sum_j (scale_j (w_j . z - t_j))^2`` for each sample (paper, Theorem 2).
 
     Args:
-        weight: (n, k).
+        units: The matrix W (n, k); see ``Layer.scaled``.
         scale: (batch, n), 0 for rows that do not count.
         target: (batch, n), finite.
 
     Returns:
         Minimisers (batch, k), NaN where the rows do not have full column rank; and where they do.
     """
-    from preimage.methods import compiled_equations as inner
-
-    batch, k = len(scale), weight.shape[1]
-    z, sure = np.zeros((batch, k)), np.ones(batch, dtype=np.bool_)
-    if k:
-        _in_parts(
-            batch,
-            inner.prepare(weight),
-            lambda matrix, part: inner.solve(matrix, scale[part], target[part], z[part],
-                                             sure[part]),
-        )  # fmt: skip
-    full = sure.copy()
-    for sample in np.flatnonzero(~sure):
+    z = np.zeros((len(scale), units.weight.shape[1]))
+    full = _solve(units, scale, target, z)
+    for sample in np.flatnonzero(~full):
         rows = np.flatnonzero(scale[sample])
-        factor = scale[sample, rows]
-        solution = _by_qr(factor[:, None] * weight[rows], factor * target[sample, rows])
-        z[sample], full[sample] = (np.nan, False) if solution is None else (solution, True)
+        factor = scale[sample, rows] / units.row[rows]
+        scaled = units.table[rows, : z.shape[1]]
+        solution = _by_qr(factor[:, None] * scaled, scale[sample, rows] * target[sample, rows])
+        z[sample] = np.nan if solution is None else solution * units.column
+        full[sample] = solution is not None
     return z, full
 
 
-def rank_of_rows(weight: Array, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(batch,) numerical rank of ``weight[rows[sample]]``, for ``rows`` (batch, n)."""
-    from preimage.methods import compiled_equations as inner
-
-    batch, k = len(rows), weight.shape[1]
-    sure = np.ones(batch, dtype=np.bool_)
-    if k:
-        _in_parts(
-            batch,
-            inner.prepare(weight),
-            lambda matrix, part: inner.judge(matrix, rows[part], sure[part]),
-        )
-    rank = np.full(batch, k)
-    for sample in np.flatnonzero(~sure):
-        some = weight[rows[sample]]
+def rank_of_rows(units: Scaled, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(batch,) numerical rank of ``W[rows[sample]]``, for ``rows`` (batch, n)."""
+    k = units.weight.shape[1]
+    rank = np.full(len(rows), k)
+    for sample in np.flatnonzero(~_solve(units, rows.astype(np.float64), None, None)):
+        some = units.table[:-1, :k][rows[sample]]
         rank[sample] = np.linalg.matrix_rank(some) if some.size else 0
     return rank
 
 
-def _in_parts(batch: int, matrix: object, work: Callable[..., object]) -> None:
-    parts = [slice(first, first + _PART) for first in range(0, batch, _PART)]
-    if len(parts) <= 1:
-        for part in parts:
-            work(matrix, part)
-        return
-    with ThreadPoolExecutor(min(processors(), len(parts))) as pool:
-        for _ in pool.map(lambda part: work(matrix, part), parts):
-            pass
+def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> NDArray[np.bool_]:
+    """Let the kernel solve; True where it is sure of the rank, and z is written."""
+    (batch, n), k = scale.shape, units.weight.shape[1]
+    sure, library = np.full(batch, k == 0, dtype=np.int64), engine.library()
+    if k and batch and library is not None:
+        arrays = (units.table, units.row, units.column, scale, target, z, sure)
+        held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
+        places = [None if part is None else engine.address(part) for part in held]
+        call = _Equations(batch, n, k, units.table.shape[-1], processors(), *places)
+        if library.solve_equations(ctypes.byref(call)):
+            raise MemoryError("no memory for the workspace of the equations")
+    return sure != 0
 
 
 def _by_qr(matrix: Array, rhs: Array) -> Array | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
-from preimage.layer_program import LayerProgram, layer_program
+from preimage.layer_program import LayerProgram, layer_program, take
 from preimage.methods.equations import least_squares
 from preimage.methods.layerwise import layer_report
 from preimage.network import Network, known_chain
@@ -62,7 +62,7 @@ class Exact:
             programs = np.zeros(len(x), dtype=np.int64)
             rest = np.flatnonzero(~determined & np.isfinite(x).all(axis=1))
             if len(rest):
-                part = lp.kernel.take(program, rest)
+                part = take(program, rest)
                 z[rest], verdict = self._polytope(part, x[rest], tolerance[rest])
                 programs[rest] = 3
                 worse = verdict != Status.SOLVED
@@ -111,4 +111,4 @@ def _solve(layer: Layer, x: Array, equations: NDArray[np.bool_]) -> tuple[Array,
     active = equations & np.isfinite(target)
     target = np.where(active, target, 0.0)
     trust = np.where(active, layer.activation.derivative(target), 0.0)
-    return least_squares(layer.dense_weight, trust, target - layer.bias)
+    return least_squares(layer.scaled, trust, target - layer.bias)

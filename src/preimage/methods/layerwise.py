@@ -263,7 +263,7 @@ def layer_report(
     rank = np.full(len(x), -1, dtype=np.int64)
     open_ = known if full is None else known & ~full
     rank[known] = layer.input_size
-    rank[open_] = rank_of_rows(layer.dense_weight, equations[open_])
+    rank[open_] = rank_of_rows(layer.scaled, equations[open_])
     return LayerReport(
         slack,
         np.where(known, tolerance, np.nan),

@@ -1,0 +1,155 @@
+/* Where the interior-point method starts: near the least-squares point and the central path. */
+#include "program.h"
+
+/* A row with one side says little of where z is, but must not leave the start undetermined. */
+static const double ONE_SIDED = 1e-9;
+/* Weight that holds an entry of the least-squares point at its bound. */
+static const double HEAVY = 1e6;
+/* The start lies inside the box by this fraction of the least-squares error. */
+static const double INSIDE = 0.3, LEAST_MARGIN = 1e-7, AWAY = 0.25, LEAST_MU = 1e-12;
+static const double NO_PIVOT = 1e-14;
+
+/* z = argmin sum_j (w_j z - target_j)^2 over the rows with two sides, about in the box. Entries
+   outside are pulled to their bound by a heavy weight, twice if need be: the Gram matrix stays. */
+static void least_squares(const Rows *rows, const Sides *sides, Workspace *work, double *z)
+{
+    long m = rows->m, k = rows->k;
+    Rows plain = *rows;
+    plain.shared = 0;
+    const double *on = sides->present, *h = sides->bound;
+    double *x = work->x, *pull = work->pull, equations = 0;
+    fill(work->weight, rows->sides, 0.0);
+    fill(x, rows->sides, 0.0);
+    for (long j = 0; j < m; j++) {
+        double upper = on[j] * h[j], lower = -on[m + j] * h[m + j];
+        double target = on[j] * on[m + j] > 0 ? 0.5 * (upper + lower) : upper + lower;
+        equations += sides->equation[j];
+        work->weight[j] = larger(sides->equation[j], ONE_SIDED * larger(on[j], on[m + j]));
+        x[j] = work->weight[j] * target;
+    }
+    fill(work->weight + 2 * m, 2 * k, ONE_SIDED);
+    normal_matrix(&plain, work->weight, equations >= (double)k ? 2 * ONE_SIDED : 0.0, work,
+                  work->gram);
+    transposed_times(&plain, x, work->image, pull);
+    for (int attempt = 0; attempt < 3; attempt++) {
+        Square factor = work->matrix, gram = work->gram;
+        for (long a = 0; a < gram.size; a++) {
+            long from = a / TILE_ROWS * TILE_ROWS;
+            memcpy(factor.entry + a * gram.stride + from, gram.entry + a * gram.stride + from,
+                   sizeof(double) * (size_t)(gram.size - from));
+        }
+        cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
+        memcpy(z, pull, sizeof(double) * (size_t)rows->stride);
+        solve_factored(factor, work->inverse_pivot, z);
+        int outside = 0;
+        for (long a = 0; a < k; a++) {
+            double high = h[2 * m + a], low = -h[2 * m + k + a];
+            double *diagonal = gram.entry + a * (gram.stride + 1);
+            int over = on[2 * m + a] > 0 && z[a] > high;
+            int under = on[2 * m + k + a] > 0 && z[a] < low;
+            if ((over || under) && *diagonal < HEAVY) {
+                *diagonal += 2 * HEAVY;
+                pull[a] += 2 * HEAVY * (over ? high : low);
+                outside++;
+            }
+        }
+        if (!outside)
+            break;
+    }
+    fill(z + k, rows->stride - k, 0.0);
+}
+
+/* Move z inside its bounds by `margin`, or by a quarter of the interval. */
+static void into_box(const Rows *rows, const Sides *sides, double margin, double *z)
+{
+    const double *on = sides->present + 2 * rows->m, *h = sides->bound + 2 * rows->m;
+    for (long a = 0, k = rows->k; a < k; a++) {
+        double low = -h[k + a], high = h[a], inside = margin;
+        if (on[a] * on[k + a] > 0)
+            inside = smaller(margin, 0.25 * (high - low));
+        if (on[a] > 0)
+            z[a] = smaller(z[a], high - inside);
+        if (on[k + a] > 0)
+            z[a] = larger(z[a], low + inside);
+    }
+}
+
+/* Mean error of the rows with two sides and of those that are violated. */
+static double misfit(const Rows *rows, const Sides *sides, const Workspace *work)
+{
+    long m = rows->m;
+    double total = 0, count = 0;
+    for (long j = 0; j < m; j++) {
+        double upper = work->product[j] - sides->bound[j];
+        double lower = work->product[m + j] - sides->bound[m + j];
+        double over = larger(sides->present[j] * upper, sides->present[m + j] * lower);
+        double counts = sides->equation[j] > 0 || over > 0 ? 1.0 : 0.0;
+        total += counts * fabs(over);
+        count += counts;
+    }
+    return total / larger(count, 1.0);
+}
+
+/* The smallest d that satisfies all rows that have a rate. */
+static double slack_needed(const Rows *rows, const Sides *sides, const Workspace *work)
+{
+    long m = rows->m;
+    double need = 0;
+    for (long j = 0; j < m; j++) {
+        double up = rows->upper_rate[j], low = rows->lower_rate[j];
+        double upper = work->product[j] - sides->bound[j];
+        double lower = work->product[m + j] - sides->bound[m + j];
+        need = larger(need, up > 0 ? upper / up : 0.0);
+        need = larger(need, low > 0 ? lower / low : 0.0);
+    }
+    return need;
+}
+
+/* A point near the least-squares one, on or near the central path: inside the box by about the
+   least-squares error, under a slack that suffices. Elastic sides get y = penalty p / (s + p), so
+   that s y = p t; hard ones y = mu / s with the mu of the elastic ones, or that which pays for d,
+   or one that fits the costs. */
+void start(const Rows *rows, const Sides *sides, int linear, Workspace *work, Point *at)
+{
+    long m = rows->m, k = rows->k, n = rows->sides;
+    double *v = at->v;
+    least_squares(rows, sides, work, v);
+    times(rows, v, work->image, work->product);
+    double margin = larger(misfit(rows, sides, work), LEAST_MARGIN);
+    if (linear) /* the objective leads away from the least-squares point */
+        margin = larger(margin, AWAY);
+    into_box(rows, sides, INSIDE * margin, v);
+    times(rows, v, work->image, work->product);
+    double floor = margin;
+    if (rows->shared) {
+        v[k] = 1.2 * larger(slack_needed(rows, sides, work), margin);
+        floor = 0.1 * v[k];
+        times(rows, v, work->image, work->product);
+    }
+    double bent = 0, bends = 0, paid = 0;
+    for (long i = 0; i < n; i++) {
+        double over = work->product[i] - sides->bound[i], penalty = sides->penalty[i];
+        at->s[i] = at->t[i] = 1.0;
+        at->y[i] = at->p[i] = 0.0;
+        if (sides->elastic[i] > 0) {
+            at->s[i] = larger(-over, 0.0) + margin;
+            at->p[i] = larger(over, 0.0) + margin;
+            at->y[i] = penalty * at->p[i] / (at->s[i] + at->p[i]);
+            at->t[i] = penalty - at->y[i];
+            bent += at->y[i] * at->s[i];
+            bends += 1.0;
+        } else if (sides->present[i] > 0) {
+            at->s[i] = larger(-over, floor);
+        }
+    }
+    double mu = bends > 0 ? bent / bends : largest(sides->cost, k + 1) * floor;
+    if (rows->shared) {
+        for (long j = 0; j < m; j++)
+            paid += rows->upper_rate[j] / at->s[j] + rows->lower_rate[j] / at->s[m + j];
+        mu = sides->cost[k] / (paid + 1.0 / at->s[2 * m + 2 * k]);
+    }
+    mu = larger(mu, LEAST_MU);
+    for (long i = 0; i < n; i++)
+        if (sides->present[i] > sides->elastic[i])
+            at->y[i] = mu / at->s[i];
+}

@@ -1,0 +1,164 @@
+"""The units of a weight matrix: factors of its rows and columns, found once for each matrix.
+
+Solvers work with absolute tolerances, and HiGHS drops small matrix entries without a word: with
+weights of 1e-10 it returns a wrong point as optimal. Every backend of ``lp`` therefore gets the
+matrix ``row w column``, with factors that are powers of two, so that scaling itself rounds nothing,
+and gives its answers back through the same factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Array = NDArray[np.float64]
+
+# Rows and columns whose largest entries, and 1, differ by less than this need no least squares.
+_SPREAD = 2.0**10
+_MOST_ROUNDS = 100
+# In powers of two: when the factors have settled, and how large they may be.
+_SETTLED = 0.1
+_FARTHEST = 400.0
+# Entries of the scaled matrix's rows that are padding: see ``row_stride`` of the kernel.
+_LINE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A matrix and its units.
+
+    Attributes:
+        weight: (n, k), dense or CSR, or (batch, n, k).
+        row: (n,) or (batch, n) factors, powers of two; 1 for a row of zeros.
+        column: (k,) or (batch, k).
+        row_size: Sizes of the rows: ``|w_ja| <= row_size_j column_size_a``. A row of zeros has the
+            size 0: it has no unit, and the value 0 without any rounding.
+        column_size: Sizes of the columns, likewise.
+    """
+
+    weight: Any
+    row: Array
+    column: Array
+    row_size: Array
+    column_size: Array
+
+    @cached_property
+    def table(self) -> Array:
+        """(n + 1, stride) or (batch, n + 1, stride): ``row w column``, padded by zeros."""
+        weight = self.weight.toarray() if sparse.issparse(self.weight) else self.weight
+        *many, n, k = weight.shape
+        stride = _LINE * (2 * (k // (2 * _LINE) + 1) | 1)
+        table = np.zeros((*many, n + 1, stride))
+        np.multiply(weight, self.row[..., :, None], out=table[..., :n, :k])
+        table[..., :n, :k] *= self.column[..., None, :]
+        return table
+
+    def matrix(self, sample: int = 0) -> Any:
+        """(n, k) ``row w column`` of one sample, dense or CSR as it came."""
+        if sparse.issparse(self.weight):
+            rows, columns = sparse.diags_array(self.row), sparse.diags_array(self.column)
+            return sparse.csr_array(rows @ self.weight @ columns)
+        weight, row, column = self.of(sample)
+        return row[:, None] * weight * column
+
+    def of(self, sample: int) -> tuple[Array, Array, Array]:
+        """Weight and factors of one sample."""
+        if self.weight.ndim == 3:
+            return self.weight[sample], self.row[sample], self.column[sample]
+        return self.weight, self.row, self.column
+
+    @property
+    def usable(self) -> bool:
+        """Whether every entry keeps its digits: none overflows or vanishes in the new units."""
+        weight = self.weight.data if sparse.issparse(self.weight) else self.weight
+        scaled = self.matrix().data if sparse.issparse(self.weight) else self.table
+        return bool(
+            np.isfinite(scaled).all() and np.count_nonzero(scaled) == np.count_nonzero(weight)
+        )
+
+
+def scale(weight: Any) -> Scaled:
+    """Find factors that bring the largest entry of every row and column near 1.
+
+    The largest entry gives no unit where rows differ by 1e12: one entry then speaks for the whole
+    column. There the factors r and c are first those that make
+
+        sum over w_ja != 0 of  (log2 |w_ja| + log2 r_j + log2 c_a)^2
+
+    smallest, which undo any scaling of rows and columns (Curtis and Reid 1972).
+    """
+    magnitude = abs(weight)
+    in_row, in_column = _largest(magnitude, -1), _largest(magnitude, -2)
+    row, column = np.ones_like(in_row), np.ones_like(in_column)
+    odd = _odd(in_row) | _odd(in_column)
+    for sample in np.argwhere(odd):
+        at = tuple(sample)
+        row[at], column[at] = _curtis_reid(magnitude[at] if at else magnitude)
+    if odd.any():
+        magnitude = _multiplied(magnitude, row, column)
+        in_column = _largest(magnitude, -2)
+    row_size = _largest(_multiplied(magnitude, None, 1.0 / _positive(in_column)), -1)
+    # Two rounds of largest entries; the second row factor is that of columns near 1.
+    more_row = 1.0 / _positive(_largest(magnitude, -1))
+    more_column = 1.0 / _positive(_largest(_multiplied(magnitude, more_row, None), -2))
+    more_row = 1.0 / _positive(_largest(_multiplied(magnitude, None, more_column), -1))
+    more_column = 1.0 / _positive(_largest(_multiplied(magnitude, more_row, None), -2))
+    return Scaled(
+        weight,
+        row * power_of_two(more_row),
+        column * power_of_two(more_column),
+        row_size / row,
+        in_column / column,
+    )
+
+
+def power_of_two(values: Array) -> Array:
+    """The power of two nearest to each value in the logarithm; 1 for 0."""
+    return np.asarray(np.exp2(np.round(np.log2(_positive(values)))))
+
+
+def _positive(values: Array) -> Array:
+    return np.where(values > 0, values, 1.0)
+
+
+def _largest(magnitude: Any, axis: int) -> Array:
+    if sparse.issparse(magnitude):
+        if 0 in magnitude.shape:
+            return np.zeros(magnitude.shape[0 if axis == -1 else 1])
+        return np.asarray(magnitude.max(axis=axis % 2).toarray(), dtype=np.float64).ravel()
+    return np.asarray(magnitude.max(axis=axis, initial=0.0))
+
+
+def _multiplied(magnitude: Any, row: Array | None, column: Array | None) -> Any:
+    if sparse.issparse(magnitude):
+        found = magnitude if row is None else sparse.diags_array(row) @ magnitude
+        return sparse.csr_array(found if column is None else found @ sparse.diags_array(column))
+    found = magnitude if row is None else magnitude * row[..., :, None]
+    return found if column is None else found * column[..., None, :]
+
+
+def _odd(peak: Array) -> NDArray[np.bool_]:
+    """Whether the nonzero ones among (..., n) numbers lie far from each other or from 1, (...)."""
+    least = np.where(peak > 0, peak, 1.0).min(axis=-1, initial=1.0)
+    return np.asarray(least * _SPREAD < peak.max(axis=-1, initial=1.0))
+
+
+def _curtis_reid(magnitude: Any) -> tuple[Array, Array]:
+    """Factors of the rows and columns of one (n, k) matrix, by alternating least squares."""
+    (n, k), entries = magnitude.shape, sparse.coo_array(magnitude)
+    present = entries.data > 0
+    j, a, log = entries.row[present], entries.col[present], np.log2(entries.data[present])
+    in_row, in_column = (np.maximum(np.bincount(i, minlength=m), 1) for i, m in ((j, n), (a, k)))
+    row, column = np.zeros(n), np.zeros(k)
+    for _ in range(_MOST_ROUNDS):
+        row = -np.bincount(j, log + column[a], n) / in_row
+        before, column = column, -np.bincount(a, log + row[j], k) / in_column
+        if np.abs(column - before).max(initial=0.0) < _SETTLED:
+            break
+    row, column = (np.exp2(np.round(np.clip(p, -_FARTHEST, _FARTHEST))) for p in (row, column))
+    return row, column
