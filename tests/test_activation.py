@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preimage import Identity, InputError, LeakyReLU, ReLU, Sigmoid, Tanh
-from preimage.activation import activation_name, as_activation
+from preimage.activation import ELU, PReLU, Softplus, activation_name, as_activation
 
-ALL = [ReLU(), LeakyReLU(0.1), LeakyReLU(0.01), LeakyReLU(0.9), Identity(), Tanh(), Sigmoid()]
+SMOOTH = [Tanh(), Sigmoid(), ELU(), ELU(0.3), ELU(1.7), Softplus(), Softplus(3.0)]
+KINKED = [ReLU(), LeakyReLU(0.1), LeakyReLU(0.01), LeakyReLU(0.9), Identity(), PReLU((0.0,))]
+ALL = [*KINKED, *SMOOTH]
 number = st.floats(-4, 4, allow_nan=False)
 
 
@@ -46,7 +48,7 @@ def test_derivative_is_the_limit_of_differences(activation, a):
 def test_inverse_undoes_the_activation(activation, a):
     x = activation(np.array([a]))
     back = activation.inverse(x)[0]
-    if isinstance(activation, ReLU) and a <= 0:
+    if activation in (ReLU(), PReLU((0.0,))) and a <= 0:
         assert np.isnan(back)
     else:
         assert back == pytest.approx(a, abs=1e-10)
@@ -75,7 +77,45 @@ def test_slopes_outside_the_open_unit_interval_are_refused(slope):
         LeakyReLU(slope)
 
 
-@pytest.mark.parametrize("name", ["elu", "relu(1)", "leaky_relu(", "leaky_relu(2)", 3, ReLU])
+@pytest.mark.parametrize(
+    "name", ["gelu", "elu(0)", "relu(1)", "leaky_relu(", "leaky_relu(2)", 3, ReLU]
+)
 def test_unknown_activations_are_refused(name):
-    with pytest.raises((InputError, ValueError), match=r"expected one of|slope"):
+    with pytest.raises((InputError, ValueError), match=r"expected one of|slope|positive"):
         as_activation(name)
+
+
+@pytest.mark.parametrize("activation", KINKED, ids=repr)
+@given(a=number)
+def test_slopes_are_those_of_the_pieces(activation, a):
+    below, above = activation.slopes(1)
+    expected = a * (above if a >= 0 else below)
+    assert activation(np.array([a])) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("activation", SMOOTH, ids=repr)
+@given(a=st.floats(-8, 8), b=st.floats(-8, 8))
+def test_smooth_activations_are_convex_up_to_their_inflection_and_concave_after_it(
+    activation, a, b
+):
+    assert activation.slopes(3) is None
+    value = activation(np.array([a, (a + b) / 2, b]))
+    above = (value[0] + value[2]) / 2 - value[1]
+    if max(a, b) <= activation.inflection:
+        assert above >= -1e-12
+    if min(a, b) >= activation.inflection:
+        assert above <= 1e-12
+
+
+def test_a_prelu_mixes_rectified_and_carried_units():
+    """Claim: slopes of 0 and 1 act as ReLU and as identity, unit by unit, in the relaxation too."""
+    mixed, x = PReLU((0.0, 1.0)), np.array([[-0.5, -0.5], [0.05, 0.05], [2.0, 2.0]])
+    for column, part in enumerate((ReLU(), Identity())):
+        for name in ("__call__", "derivative", "inverse"):
+            found = getattr(mixed, name)(x)[:, column]
+            assert np.array_equal(found, getattr(part, name)(x[:, column]), equal_nan=True)
+        for name in ("slab", "relaxed_slab"):
+            expected = getattr(part, name)(x[:, column], 0.1).at(0.1)
+            found = getattr(mixed, name)(x, 0.1).at(0.1)
+            for mine, other in zip(found, expected, strict=True):
+                assert np.array_equal(mine[:, column], other)

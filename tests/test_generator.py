@@ -134,7 +134,7 @@ def test_narrow_numbers_are_promoted_exactly(dtype):
         (lambda: Layer(np.ones((2, 3)), np.ones(3)), r"bias: expected shape \(2,\)"),
         (lambda: from_arrays([np.eye(2)], []), "biases: expected 1, one a weight, got 0"),
         (lambda: from_arrays([np.eye(2), [[np.nan] * 2]]), "layer 1: weight"),
-        (lambda: from_arrays([np.eye(2)], head="elu"), "head: expected one of"),
+        (lambda: from_arrays([np.eye(2)], head="gelu"), "head: expected one of"),
         (lambda: from_arrays([np.eye(2)])(np.ones(3)), r"latent: expected shape \(2,\)"),
         (lambda: from_arrays([np.eye(2)])(np.ones((1, 1, 2))), "latent: expected shape"),
         (lambda: from_arrays([np.eye(2)]).vjp(np.ones(2), np.ones(3)), "v: expected shape"),

@@ -17,6 +17,7 @@ FLOORS = [
     "pixels",
     "plot",
     "notebook",
+    "slab",
     "activation",
     "generator",
     "network",

@@ -1,16 +1,7 @@
-"""Activations: value, derivative, inverse, range, and the slab of pre-activations they allow.
+"""Activations: value, derivative, inverse, slopes of the pieces, slab and name of each.
 
-What a layer program needs from an activation is one thing, its *slab*. Given an observed value
-``x`` and a tolerance ``eps``, the pre-activations ``a`` with ``|act(a) - x| <= eps`` form an
-interval ``[L, U]``, because every activation here is nondecreasing. Let the error bound ``delta``
-vary, and replace the end points by their tangents at ``delta = eps``:
-
-    L + rate_L (eps - delta)  <=  a  <=  U - rate_U (eps - delta).
-
-The ends are now affine in ``delta``, so they can stand in a linear program, and at
-``delta = eps`` they are exact. For ReLU and LeakyReLU this *is* the case distinction of the paper
-(Algorithm 1 and Remark 1); for tanh and sigmoid heads it is its natural extension. One builder
-thus serves every activation and both norms.
+All that the package knows of an activation stands in its class. To add one, write its class here
+and add it to ``BY_NAME`` and to the tables of the two importers.
 """
 
 from __future__ import annotations
@@ -19,39 +10,15 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
+from preimage.slab import Slab, kinked_slab, relaxed_kinked_slab, smooth_slab
 
 Array = NDArray[np.float64]
-
-
-class Slab(NamedTuple):
-    """``lower - lower_rate * delta <= a <= upper + upper_rate * delta``, all of x's shape.
-
-    A side that constrains nothing is infinite, with rate 0.
-    """
-
-    lower: Array
-    lower_rate: Array
-    upper: Array
-    upper_rate: Array
-
-    def at(self, delta: Array | float) -> Slab:
-        """The slab at a fixed ``delta``: no rates are left."""
-        zero = np.zeros_like(self.lower)
-        lower, upper = self.lower - self.lower_rate * delta, self.upper + self.upper_rate * delta
-        return Slab(lower, zero, upper, zero)
-
-    def where(self, observed: NDArray[np.bool_]) -> Slab:
-        """The slab that constrains nothing but the ``observed`` entries."""
-        free = (-np.inf, 0.0, np.inf, 0.0)
-        return Slab(
-            *(np.where(observed, part, none) for part, none in zip(self, free, strict=True))
-        )
 
 
 @runtime_checkable
@@ -61,6 +28,20 @@ class Activation(Protocol):
     @property
     def range(self) -> tuple[float, float]:
         """Infimum and supremum of the values."""
+
+    @property
+    def name(self) -> str:
+        """What ``as_activation`` reads back, parameters written exactly."""
+
+    @property
+    def inflection(self) -> float:
+        """The point below which the function is convex, and above which it is concave.
+
+        ``inf`` for a convex function. Only smooth activations are asked.
+        """
+
+    def slopes(self, size: int) -> tuple[Array, Array] | None:
+        """Slopes of ``size`` units below and above 0, (size,) each; None where it is smooth."""
 
     def __call__(self, a: Array) -> Array:
         """Values at the pre-activations ``a``."""
@@ -78,37 +59,59 @@ class Activation(Protocol):
         """What holds at ``delta = tolerance`` whatever sign the pre-activation has (eq. 8)."""
 
 
-@dataclass(frozen=True)
-class ReLU:
-    """``max(a, 0)``."""
+class _Kinked:
+    """``a`` where ``a >= 0``, else ``slope * a``: a number, or one for each entry of the last axis.
+
+    A slope is at least 0. Where it is 0, values up to 0 do not determine their pre-activation.
+    """
+
+    slope: Any = 0.0
+    inflection: ClassVar[float] = math.inf
 
     @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return 0.0, math.inf
+    def _slope(self) -> Any:
+        return self.slope
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Infimum and supremum of the values."""
+        return (-math.inf if np.any(np.asarray(self._slope) > 0) else 0.0), math.inf
+
+    def slopes(self, size: int) -> tuple[Array, Array]:
+        """Slopes of ``size`` units below and above 0, (size,) each."""
+        return np.broadcast_to(np.asarray(self._slope, dtype=np.float64), size), np.ones(size)
+
+    def __call__(self, a: Array) -> Array:
+        """Values at the pre-activations ``a``."""
+        return np.maximum(a, 0.0) + self._slope * np.minimum(a, 0.0)
+
+    def derivative(self, a: Array) -> Array:
+        """Derivative at ``a``; at the kink that from below."""
+        return np.where(a > 0, 1.0, self._slope)
+
+    def inverse(self, x: Array) -> Array:
+        """Paper, equation 5; NaN where the slope is 0 and ``x <= 0``."""
+        return np.where(x > 0, x, x / np.where(np.equal(self._slope, 0), np.nan, self._slope))
+
+    def slab(self, x: Array, tolerance: Array | float) -> Slab:
+        return kinked_slab(self._slope, x, tolerance)
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        return relaxed_kinked_slab(self._slope, x, tolerance)
+
+
+@dataclass(frozen=True)
+class ReLU(_Kinked):
+    """``max(a, 0)``."""
+
+    name: ClassVar[str] = "relu"
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
         return np.maximum(a, 0.0)
 
-    def derivative(self, a: Array) -> Array:  # noqa: D102
-        return (a > 0).astype(np.float64)
-
-    def inverse(self, x: Array) -> Array:  # noqa: D102
-        return np.where(x > 0, x, np.nan)
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """Paper, Algorithm 1: two-sided where ``x > tolerance``, else only ``a <= x + delta``."""
-        active = x > tolerance
-        return Slab(
-            np.where(active, x, -np.inf), active.astype(np.float64), x.copy(), np.ones_like(x)
-        )
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """Paper, equation 8: ``a <= x + tolerance``, active or not."""
-        return self.slab(x, np.inf)._replace(upper=x + tolerance, upper_rate=np.zeros_like(x))
-
 
 @dataclass(frozen=True)
-class LeakyReLU:
+class LeakyReLU(_Kinked):
     """``a`` where ``a >= 0``, else ``slope * a``.
 
     Args:
@@ -126,105 +129,54 @@ class LeakyReLU:
         object.__setattr__(self, "slope", float(self.slope))
 
     @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return -math.inf, math.inf
-
-    def __call__(self, a: Array) -> Array:  # noqa: D102
-        return np.where(a >= 0, a, self.slope * a)
-
-    def derivative(self, a: Array) -> Array:  # noqa: D102
-        return np.where(a > 0, 1.0, self.slope)
-
-    def inverse(self, x: Array) -> Array:
-        """Paper, equation 5."""
-        return np.where(x >= 0, x, x / self.slope)
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """Paper, Remark 1: three cases, split at ``-tolerance`` and ``tolerance``."""
-        lower_rate = np.where(x > tolerance, 1.0, 1.0 / self.slope)
-        upper_rate = np.where(x < -np.asarray(tolerance), 1.0 / self.slope, 1.0)
-        return Slab(x * lower_rate, lower_rate, x * upper_rate, upper_rate)
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """``min(0, x - tolerance) / slope <= a <= x + tolerance``."""
-        lower, zero = np.minimum(x - tolerance, 0.0) / self.slope, np.zeros_like(x)
-        return Slab(lower, zero, x + tolerance, zero)
+    def name(self) -> str:  # noqa: D102
+        return f"leaky_relu({self.slope!r})"
 
 
 @dataclass(frozen=True)
-class PReLU:
+class PReLU(_Kinked):
     """``a`` where ``a >= 0``, else ``slope_j * a``: a LeakyReLU with a slope for each channel.
 
-    Acts on arrays whose last axis has ``len(slopes) * repeat`` entries, channel by channel.
+    Acts on arrays whose last axis has ``len(slopes) * repeat`` entries, channel by channel. A
+    channel of slope 0 is a ReLU, one of slope 1 is passed on unchanged.
 
     Args:
-        slopes: Of the negative part, positive; one a channel.
+        slopes: Of the negative part, at least 0; one a channel.
         repeat: Entries of each channel.
     """
 
-    slopes: tuple[float, ...]
+    negative_slopes: tuple[float, ...]
     repeat: int = 1
 
     def __post_init__(self) -> None:
-        slopes = tuple(float(slope) for slope in self.slopes)
-        if not slopes or not all(0.0 < slope < math.inf for slope in slopes):
-            raise InputError(f"PReLU: slopes must be positive, one a channel, got {self.slopes!r}")
+        slopes = tuple(float(slope) for slope in self.negative_slopes)
+        if not slopes or not all(0.0 <= slope < math.inf for slope in slopes):
+            raise InputError(
+                "PReLU: slopes must not be negative, one a channel, got "
+                f"{self.negative_slopes!s:.200}"
+            )
         if not isinstance(self.repeat, int) or self.repeat < 1:
             raise InputError(f"PReLU: repeat must be a positive integer, got {self.repeat!r}")
-        object.__setattr__(self, "slopes", slopes)
+        object.__setattr__(self, "negative_slopes", slopes)
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return f"prelu({','.join(map(repr, self.negative_slopes))};{self.repeat})"
 
     @cached_property
     def _slope(self) -> Array:
-        return np.repeat(np.array(self.slopes), self.repeat)
-
-    @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return -math.inf, math.inf
-
-    def __call__(self, a: Array) -> Array:  # noqa: D102
-        return np.where(a >= 0, a, self._slope * a)
-
-    def derivative(self, a: Array) -> Array:  # noqa: D102
-        return np.where(a > 0, 1.0, self._slope)
-
-    def inverse(self, x: Array) -> Array:  # noqa: D102
-        return np.where(x >= 0, x, x / self._slope)
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """As that of LeakyReLU."""
-        lower_rate = np.where(x > tolerance, 1.0, 1.0 / self._slope)
-        upper_rate = np.where(x < -np.asarray(tolerance), 1.0 / self._slope, 1.0)
-        return Slab(x * lower_rate, lower_rate, x * upper_rate, upper_rate)
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """As that of LeakyReLU; below zero, a slope above 1 weakens ``a <= x + tolerance``."""
-        zero, upper = np.zeros_like(x), x + tolerance
-        lower = np.minimum(x - tolerance, 0.0) / self._slope
-        return Slab(lower, zero, np.maximum(upper, np.minimum(upper, 0.0) / self._slope), zero)
+        return np.repeat(np.array(self.negative_slopes), self.repeat)
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(_Kinked):
     """``a`` itself: an affine layer."""
 
-    @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return -math.inf, math.inf
+    slope: ClassVar[float] = 1.0  # type: ignore[misc]
+    name: ClassVar[str] = "identity"
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
         return a.copy()
-
-    def derivative(self, a: Array) -> Array:  # noqa: D102
-        return np.ones_like(a)
-
-    def inverse(self, x: Array) -> Array:  # noqa: D102
-        return x.copy()
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return Slab(x.copy(), np.ones_like(x), x.copy(), np.ones_like(x))
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return self.slab(x, tolerance).at(tolerance)
 
 
 # Past 1 - 2**-40 a tanh or sigmoid value says only that its pre-activation is large: one unit of
@@ -232,38 +184,52 @@ class Identity:
 _SATURATION = 2.0**-40
 
 
-def _smooth_slab(activation: Tanh | Sigmoid, x: Array, tolerance: Array | float) -> Slab:
-    """Slab of a strictly increasing activation with a bounded range: tangents at the ends.
+class _Smooth:
+    """A strictly increasing function with at least one horizontal asymptote."""
 
-    An end at or past saturation constrains nothing. A value that lies outside the range by more
-    than the tolerance is treated as the nearest saturated one.
-    """
-    low, high = activation.range
-    margin = _SATURATION * (high - low)
-    tolerance = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), x.shape)
+    inflection: ClassVar[float] = math.inf
+    _scale: ClassVar[float] = 1.0  # the unit of distances from an asymptote
 
-    def end(value: Array) -> tuple[Array, Array]:
-        a = activation.inverse(np.clip(value, low + 2 * margin, high - 2 * margin))
-        return a, 1.0 / activation.derivative(a)
+    if TYPE_CHECKING:
 
-    lower, lower_rate = end(x - tolerance)
-    upper, upper_rate = end(x + tolerance)
-    below, above = x - tolerance <= low + margin, x + tolerance >= high - margin
-    return Slab(
-        np.where(below, -np.inf, lower + lower_rate * tolerance),
-        np.where(below, 0.0, lower_rate),
-        np.where(above, np.inf, upper - upper_rate * tolerance),
-        np.where(above, 0.0, upper_rate),
-    )
+        @property
+        def range(self) -> tuple[float, float]: ...
+        def __call__(self, a: Array) -> Array: ...
+        def derivative(self, a: Array) -> Array: ...
+        def _analytic_inverse(self, x: Array) -> Array: ...
+
+    def slopes(self, size: int) -> None:
+        """None: there are no pieces."""
+
+    def _unsaturated(self) -> tuple[float, float]:
+        """The interval of values that determine their pre-activation."""
+        (low, high), margin = self.range, _SATURATION * self._scale
+        return low + margin, high - margin
+
+    def inverse(self, x: Array) -> Array:
+        """A pre-activation of each ``x``; NaN where ``x`` is saturated or outside the range."""
+        low, high = self._unsaturated()
+        inside = (x > low) & (x < high)
+        middle = self(np.zeros(1))[0]
+        return np.where(inside, self._analytic_inverse(np.where(inside, x, middle)), np.nan)
+
+    def slab(self, x: Array, tolerance: Array | float) -> Slab:
+        inverse, inside = self._analytic_inverse, self._unsaturated()
+        return smooth_slab(inverse, self.derivative, inside, x, tolerance)
+
+    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """The slab at ``delta = tolerance``: no sign is open."""
+        return self.slab(x, tolerance).at(tolerance)
 
 
 @dataclass(frozen=True)
-class Tanh:
+class Tanh(_Smooth):
     """``tanh(a)``."""
 
-    @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return -1.0, 1.0
+    name: ClassVar[str] = "tanh"
+    inflection: ClassVar[float] = 0.0
+    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    _scale: ClassVar[float] = 2.0
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
         return np.tanh(a)
@@ -273,24 +239,17 @@ class Tanh:
         t = np.exp(-2.0 * np.abs(a))
         return 4.0 * t / (1.0 + t) ** 2
 
-    def inverse(self, x: Array) -> Array:  # noqa: D102
-        inside = np.abs(x) < 1.0 - 2 * _SATURATION
-        return np.where(inside, np.arctanh(np.where(inside, x, 0.0)), np.nan)
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return _smooth_slab(self, x, tolerance)
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return self.slab(x, tolerance).at(tolerance)
+    def _analytic_inverse(self, x: Array) -> Array:
+        return np.arctanh(x)
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(_Smooth):
     """``1 / (1 + exp(-a))``."""
 
-    @property
-    def range(self) -> tuple[float, float]:  # noqa: D102
-        return 0.0, 1.0
+    name: ClassVar[str] = "sigmoid"
+    inflection: ClassVar[float] = 0.0
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
         t = np.exp(-np.abs(a))
@@ -301,27 +260,106 @@ class Sigmoid:
         t = np.exp(-np.abs(a))
         return t / (1.0 + t) ** 2
 
-    def inverse(self, x: Array) -> Array:
+    def _analytic_inverse(self, x: Array) -> Array:
         """``log(x / (1 - x))``."""
-        inside = (x > _SATURATION) & (x < 1.0 - _SATURATION)
-        y = np.where(inside, x, 0.5)
-        return np.where(inside, np.log(y) - np.log1p(-y), np.nan)
-
-    def slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return _smooth_slab(self, x, tolerance)
-
-    def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:  # noqa: D102
-        return self.slab(x, tolerance).at(tolerance)
+        return np.log(x) - np.log1p(-x)
 
 
-# The one table of names; files and the command speak these.
-BY_NAME: dict[str, type] = {
+def _check_positive(value: object, what: str) -> float:
+    if not (isinstance(value, (int, float, np.floating)) and 0.0 < value < math.inf):
+        raise InputError(f"{what}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class ELU(_Smooth):
+    """``a`` where ``a > 0``, else ``alpha (exp(a) - 1)``.
+
+    Args:
+        alpha: Positive; the values stay above ``-alpha``.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", _check_positive(self.alpha, "ELU: alpha"))
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return f"elu({self.alpha!r})"
+
+    @property
+    def inflection(self) -> float:  # type: ignore[override]
+        """At alpha above 1 the slope falls at 0."""
+        return 0.0 if self.alpha > 1.0 else math.inf
+
+    @property
+    def _scale(self) -> float:  # type: ignore[override]
+        return self.alpha
+
+    @property
+    def range(self) -> tuple[float, float]:  # noqa: D102
+        return -self.alpha, math.inf
+
+    def __call__(self, a: Array) -> Array:  # noqa: D102
+        return np.where(a > 0, a, self.alpha * np.expm1(np.minimum(a, 0.0)))
+
+    def derivative(self, a: Array) -> Array:
+        """Derivative at ``a``; at 0 that from below."""
+        return np.where(a > 0, 1.0, self.alpha * np.exp(np.minimum(a, 0.0)))
+
+    def _analytic_inverse(self, x: Array) -> Array:
+        return np.where(x > 0, x, np.log1p(np.minimum(x, 0.0) / self.alpha))
+
+
+@dataclass(frozen=True)
+class Softplus(_Smooth):
+    """``log(1 + exp(beta a)) / beta``.
+
+    Args:
+        beta: Positive.
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beta", _check_positive(self.beta, "Softplus: beta"))
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return f"softplus({self.beta!r})"
+
+    @property
+    def _scale(self) -> float:  # type: ignore[override]
+        return 1.0 / self.beta
+
+    @property
+    def range(self) -> tuple[float, float]:  # noqa: D102
+        return 0.0, math.inf
+
+    def __call__(self, a: Array) -> Array:  # noqa: D102
+        return np.maximum(a, 0.0) + np.log1p(np.exp(-self.beta * np.abs(a))) / self.beta
+
+    def derivative(self, a: Array) -> Array:  # noqa: D102
+        t = np.exp(-self.beta * np.abs(a))
+        return np.where(a >= 0, 1.0, t) / (1.0 + t)
+
+    def _analytic_inverse(self, x: Array) -> Array:
+        """``log(exp(beta x) - 1) / beta``."""
+        return x + np.log(-np.expm1(-self.beta * x)) / self.beta
+
+
+BY_NAME: dict[str, type[Activation]] = {
     "relu": ReLU,
     "leaky_relu": LeakyReLU,
     "identity": Identity,
     "tanh": Tanh,
     "sigmoid": Sigmoid,
+    "elu": ELU,
+    "softplus": Softplus,
 }
+_WITH_NUMBER = re.compile(r"(leaky_relu|elu|softplus)\(([-+.\deE]+)\)")
+_PRELU = re.compile(r"prelu\(([-+.\deE,]+);(\d{1,12})\)")
 
 
 def as_activation(activation: Activation | str, argument: str = "activation") -> Activation:
@@ -329,23 +367,20 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
 
     Args:
         activation: One of the names in ``BY_NAME`` (``"leaky_relu"`` has slope 0.01; write
-            ``"leaky_relu(0.2)"`` or ``LeakyReLU(0.2)`` for another; ``"prelu(0.1,0.2;16)"`` has two
-            channels of 16 entries), or an activation.
+            ``"leaky_relu(0.2)"`` for another), or an object such as ``LeakyReLU(0.2)``.
         argument: Name of the argument, for the error.
 
     Raises:
-        InputError: The name is unknown, or the object is no activation.
+        InputError: Neither.
 
     >>> as_activation("leaky_relu(0.2)")
     LeakyReLU(slope=0.2)
     """
     if isinstance(activation, str):
-        slope = re.fullmatch(r"leaky_relu\(([-+.\deE]+)\)", activation)
-        if slope:
-            return LeakyReLU(float(slope[1]))
-        slopes = re.fullmatch(r"prelu\(([-+.\deE,]+);(\d{1,12})\)", activation)
-        if slopes:
-            return PReLU(tuple(map(float, slopes[1].split(","))), int(slopes[2]))
+        if found := _WITH_NUMBER.fullmatch(activation):
+            return BY_NAME[found[1]](float(found[2]))  # type: ignore[call-arg]
+        if found := _PRELU.fullmatch(activation):
+            return PReLU(tuple(map(float, found[1].split(","))), int(found[2]))
         if activation in BY_NAME:
             return BY_NAME[activation]()
     elif not isinstance(activation, type) and isinstance(activation, Activation):
@@ -357,14 +392,9 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
 
 
 def activation_name(activation: Activation) -> str:
-    """The name that ``as_activation`` reads back; slopes are written exactly.
+    """The name that ``as_activation`` reads back.
 
     >>> activation_name(LeakyReLU(0.2)), activation_name(ReLU())
     ('leaky_relu(0.2)', 'relu')
     """
-    if type(activation) is PReLU:
-        return f"prelu({','.join(map(repr, activation.slopes))};{activation.repeat})"
-    for name, kind in BY_NAME.items():
-        if type(activation) is kind:
-            return f"{name}({activation.slope!r})" if isinstance(activation, LeakyReLU) else name
-    raise InputError(f"activation: {activation!r} has no name that a file can hold")
+    return activation.name

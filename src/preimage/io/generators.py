@@ -187,7 +187,7 @@ def _from_own_form(
 
 
 def _check_slopes(activation: PReLU, outputs: int) -> None:
-    found = len(activation.slopes) * activation.repeat
+    found = len(activation.negative_slopes) * activation.repeat
     if found != outputs:
         raise FormatError(f"expected PReLU slopes for {outputs} outputs, got {found}")
 
