@@ -298,7 +298,7 @@ def run(name: str, seed: int) -> tuple[str, Counter[str], list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), plan, certificate)
         try:
-            proven = checker.check(*paths)
+            proven = [record["verdict"] for record in checker.check(*paths)]
         except Exception as error:
             proven = [f"{type(error).__name__}: {error}"]
     if list(proven) != list(certificate.verdict):
@@ -345,18 +345,19 @@ def mutate(kind: str, content: dict, rng: np.random.Generator) -> bool:
             if verdict == "undecided" or not any(cut[0] == 0 for cut in _cuts(tree)):
                 return False
             tree.clear()
-            tree.update(steps=[], end="empty" if verdict == "infeasible" else "box", rows=[])
+            tree.update(steps=[], end="empty" if verdict == "infeasible" else "box")
         case "lost child":
             if "split" not in tree:
                 return False
             tree["children"].pop()
         case "other noise":
-            _move(sample, "noise", 0.5)
-            return sample["noise"] != "0x0.0p+0"
+            _move(sample["question"], "noise", 0.5)
+            return sample["question"]["noise"] != "0x0.0p+0"
         case "other box":
-            if sample["box"] is None:
+            box = sample["question"]["box"]
+            if box is None:
                 return False
-            sample["box"][1][0] = (float.fromhex(sample["box"][1][0]) / 2).hex()
+            box[1][0] = (float.fromhex(box[1][0]) / 2).hex()
         case "other verdict":
             others = {"unique", "ambiguous", "infeasible"} - {verdict}
             sample["verdict"] = sorted(others)[int(rng.integers(len(others)))]
@@ -410,7 +411,7 @@ def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], li
             np.save(paths[2], x)
             tried[kind] += 1
             try:
-                checker.check(*paths)
+                checker.check(*paths, {"noise": plan.noise, "box": plan.box})
             except Exception:
                 continue
             wrong.append(f"{name}, seed {seed}: a mutant passed: {kind}")

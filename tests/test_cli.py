@@ -248,7 +248,17 @@ def test_certify_and_check(planted, tmp_path):
     assert run("certify", network, observations, "--noise", 0.001, "--out", out).exit_code == 0
     done = run("check", out, network, observations)
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == ["0: unique", "1: unique", "proven"]
+    lines = done.stdout.splitlines()
+    assert [line[:25] for line in lines if line.startswith("sample")] == [
+        "sample 0: verdict: unique", "sample 1: verdict: unique",
+    ]  # fmt: skip
+    assert sum("noise 0.001" in line for line in lines) == 2
+    assert lines[-1] == "proven"
+    assert run("check", out, network, observations, "--noise", 0.001).exit_code == 0
+    for option, value in (("--noise", 0.002), ("--box", 5), ("--resolution", 0.5)):
+        done = run("check", out, network, observations, option, value)
+        assert done.exit_code == 1
+        assert f"it is about another {option[2:]}" in done.stdout
     np.save(observations, np.load(observations)[::-1])
     done = run("check", out, network, observations, "--json")
     assert done.exit_code == 1

@@ -22,7 +22,7 @@ def proven(folder, generator, x, certificate):
     certificate.save(paths[0])
     preimage.save(generator, paths[1])
     np.save(paths[2], np.atleast_2d(np.asarray(x, dtype=float)))
-    return checker.check(*paths)
+    return [record["verdict"] for record in checker.check(*paths)]
 
 
 CASES = {
@@ -50,19 +50,19 @@ def test_small_problems_have_the_verdict_that_pencil_and_paper_give(name, tmp_pa
 
 
 def test_zero_noise_and_equations_leave_one_point():
-    """Claim: at noise 0, distance 0 says that the witness is the only code at all."""
+    """Claim: at noise 0, the witness is the only code up to rounding."""
     found = certify(from_arrays([TALL]), [1.0, 2.0, 3.0], noise=0.0)
-    assert found.distance == 0.0
-    assert found.witness.tolist() == found.lower.tolist() == found.upper.tolist() == [1.0, 2.0]
+    assert found.distance <= 1e-11
+    assert found.witness.tolist() == [1.0, 2.0]
 
 
-def test_an_unbounded_preimage_has_a_ray():
-    """Claim: without a box, two codes that are infinitely far apart are shown by a ray."""
+def test_an_unbounded_preimage_has_codes_that_are_far_apart():
+    """Claim: without a box, an unseen direction is followed far, and both codes explain x."""
     generator, x, *_ = CASES["unseen direction"]
     found = certify(generator, x, noise=0.0)
-    assert found.distance == np.inf
-    ray = np.array(found.claims[0].ray, dtype=float)
-    assert np.array_equal(generator(found.witness + 1e6 * ray), np.array(x))
+    assert found.distance > 1e5
+    for code in (found.witness, found.other):
+        assert np.array_equal(generator(code), np.array(x))
 
 
 @pytest.mark.parametrize("head", ["relu", "identity", "leaky_relu(0.2)", "tanh", "sigmoid"])
@@ -120,7 +120,7 @@ def test_a_search_over_signs_excludes_what_one_relaxation_does_not(tmp_path):
     generator, x = _unsatisfiable(tmp_path)
     found = certify(generator, x, noise=hardness.NOISE, box=(-1.0, 2.0))
     assert found.verdict == "infeasible"
-    assert found.claims[0].proof.split is not None
+    assert "split" in found.claims[0].proof
     assert proven(tmp_path, generator, x, found) == ["infeasible"]
 
 
@@ -172,8 +172,15 @@ def test_a_certificate_is_one_json_file_of_hexadecimal_floats(tmp_path):
     certificate = certify(from_arrays([TALL]), [1.0, 2.0, 3.0], noise=0.25, box=8.0)
     certificate.save(tmp_path / "c.json")
     content = json.loads((tmp_path / "c.json").read_text())
-    assert content["samples"][0]["noise"] == (0.25).hex()
+    assert content["samples"][0]["question"]["noise"] == (0.25).hex()
     assert content["samples"][0]["verdict"] == certificate.verdict
+    loaded = preimage.Certificate.load(tmp_path / "c.json")
+    assert [claim.record() for claim in loaded.claims] == content["samples"]
+    assert repr(loaded) == repr(certificate)
+    np.testing.assert_array_equal(loaded.lower[0], certificate.lower)
+    (tmp_path / "c.json").write_text(json.dumps(content | {"digest": "0"}))
+    with pytest.raises(preimage.errors.FormatError, match="changed"):
+        preimage.Certificate.load(tmp_path / "c.json")
 
 
 def test_the_band_holds_every_output_of_every_witness():

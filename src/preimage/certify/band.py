@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.certify.certificate import Certificate
+from preimage.certify.proof import replay
 from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Deduction, Target, pull
 from preimage.errors import InputError
@@ -38,7 +40,12 @@ def reconstruction_band(
     if claim.verdict == "infeasible":
         raise InputError(f"sample {sample}: no code explains it, so that there is no band")
     network = as_network(generator)
-    root = Deduction.start(claim.proof.bounds)
+    question, activation = claim.question, generator.layers[-1].activation
+    ends = question.box or tuple(np.full(network.sizes[0], end) for end in (-np.inf, np.inf))
+    noise = claim.enclosed_noise
+    bounds = starting_bounds(network, activation, question.observation, noise, *ends)
+    replay(network, bounds, claim.proof["steps"])
+    root = Deduction.start(bounds)
     found = root.branch()
     if all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         relaxation = relax(network, root.bounds)
@@ -50,7 +57,6 @@ def reconstruction_band(
         ]
         for first in range(0, len(wanted), _CHUNK):
             pull(network, found, relaxation, wanted[first : first + _CHUNK])
-    activation = generator.layers[-1].activation
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
         least, most = activation(low), activation(high)

@@ -11,75 +11,153 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.certify.proof import Node, hexed, hexed_all
+from preimage.certify.proof import hexed, hexed_all
 from preimage.enclosure.network import Array
+from preimage.errors import FormatError
 from preimage.io.guard import write_bytes
 from preimage.notebook import certificate_html
 
-FORMAT = "preimage certificate 1"
 VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")
 
 
 @dataclass(frozen=True, eq=False)
-class Claim:
-    """What is proven of one sample's ``S = { z : |G(z) - x| <= noise } in the box``.
+class Question:
+    """What a sample was asked: about which network and observation, and within which limits.
 
     Attributes:
+        network: Digest of the network's content.
+        sensing: Digest of the sensing; None for the whole output.
+        observation: (n,) the observation, only what was seen.
+        noise: Bound on the largest absolute noise entry.
+        box: Both ends, (k,) each; None for none.
+        resolution: Distance up to which codes count as one.
+    """
+
+    network: str
+    sensing: str | None
+    observation: Array
+    noise: float
+    box: tuple[Array, Array] | None
+    resolution: float
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON for the checker."""
+        return {
+            "network": self.network,
+            "sensing": self.sensing,
+            "observation": hexed_all(self.observation),
+            "noise": hexed(self.noise),
+            "box": None if self.box is None else [hexed_all(end) for end in self.box],
+            "resolution": hexed(self.resolution),
+        }
+
+    @staticmethod
+    def of(record: dict[str, Any]) -> Question:
+        """Read what ``record`` wrote."""
+        return Question(
+            record["network"],
+            record["sensing"],
+            _vector(record["observation"]),
+            float.fromhex(record["noise"]),
+            _pair(record["box"]),
+            float.fromhex(record["resolution"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """What is proven of one sample's ``S = { z : |A G(z) - x| <= noise } in the box``.
+
+    Attributes:
+        question: What the sample was asked.
         verdict: One of ``VERDICTS``.
         reason: Why it is undecided; else empty.
         lower: (k,) S lies above; NaN where S is empty.
-        upper: (k,).
+        upper: (k,) and below.
         witnesses: Codes in S, verified exactly.
-        distance: d (unique), D (ambiguous), else NaN.
-        resolution: What d and D are compared with.
-        ray: Direction of a ray in S as integers; None for none.
-        noise: Of the sample.
-        rounding: What is added to it where codes are excluded; see ``certify``.
-        box: Both ends; None for none.
-        head: For a tanh or sigmoid head, the pre-activations within noise of x.
-        proof: The tree.
-        bound_to: Digest of network, observation, noise and box.
+        distance: ``distance`` of the certificate.
+        enclosed_noise: At least the noise; codes are only excluded where they are wrong by more,
+            see ``certify``.
+        head: For a tanh or sigmoid head, the pre-activations within ``enclosed_noise`` of x.
+        proof: The proof tree as the checker reads it.
     """
 
+    question: Question
     verdict: str
     reason: str
     lower: Array
     upper: Array
     witnesses: list[Array]
     distance: float
-    resolution: float
-    ray: list[int] | None
-    noise: float
-    rounding: float
-    box: tuple[Array, Array] | None
+    enclosed_noise: float
     head: tuple[Array, Array] | None
-    proof: Node
-    bound_to: str
+    proof: dict[str, Any]
+
+    @property
+    def half_width(self) -> Array:
+        """(k,) half the length of each interval; NaN where S is empty."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def branches(self) -> int:
+        """Leaves of the proof tree."""
+        waiting, leaves = [self.proof], 0
+        while waiting:
+            children = waiting.pop().get("children", ())
+            waiting.extend(children)
+            leaves += not children
+        return leaves
 
     def record(self) -> dict[str, Any]:
         """Plain JSON for the checker."""
         empty = self.verdict == "infeasible"
         return {
+            "question": self.question.record(),
             "verdict": self.verdict,
             "reason": self.reason,
-            "lower": hexed_all(np.full_like(self.lower, np.inf) if empty else self.lower),
-            "upper": hexed_all(np.full_like(self.upper, -np.inf) if empty else self.upper),
+            "lower": None if empty else hexed_all(self.lower),
+            "upper": None if empty else hexed_all(self.upper),
             "witnesses": [hexed_all(witness) for witness in self.witnesses],
-            "distance": hexed(0.0 if np.isnan(self.distance) else self.distance),
-            "resolution": hexed(self.resolution),
-            "ray": None if self.ray is None else [str(entry) for entry in self.ray],
-            "noise": hexed(self.noise),
-            "rounding": hexed(self.rounding),
-            "box": box_record(self.box),
-            "head": box_record(self.head),
-            "proof": self.proof.record(),
-            "bound_to": self.bound_to,
+            "distance": None if np.isnan(self.distance) else hexed(self.distance),
+            "enclosed_noise": hexed(self.enclosed_noise),
+            "head": None if self.head is None else [hexed_all(end) for end in self.head],
+            "proof": self.proof,
         }
 
+    @staticmethod
+    def of(record: dict[str, Any], size: int) -> Claim:
+        """Read what ``record`` wrote, of a latent of this size.
 
-def box_record(box: tuple[Array, Array] | None) -> list[list[str]] | None:
-    """Both ends, exactly."""
-    return None if box is None else [hexed_all(end) for end in box]
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: The record has another form.
+        """
+        if record["verdict"] not in VERDICTS:
+            raise ValueError(f"expected one of {VERDICTS}, got {record['verdict']!r}")
+        distance = record["distance"]
+        lower, upper = (
+            np.full(size, np.nan) if record[side] is None else _vector(record[side], size)
+            for side in ("lower", "upper")
+        )
+        witnesses = [_vector(witness, size) for witness in record["witnesses"]]
+        return Claim(
+            Question.of(record["question"]), record["verdict"], str(record["reason"]), lower, upper,
+            witnesses, np.nan if distance is None else float.fromhex(distance),
+            float.fromhex(record["enclosed_noise"]), _pair(record["head"]), dict(record["proof"]),
+        )  # fmt: skip
+
+
+def _vector(texts: list[str], size: int | None = None) -> Array:
+    values = np.array([float.fromhex(text) for text in texts])
+    if size is not None and len(values) != size:
+        raise ValueError(f"expected {size} numbers, got {len(values)}")
+    return values
+
+
+def _pair(ends: list[list[str]] | None) -> tuple[Array, Array] | None:
+    if ends is None:
+        return None
+    low, high = map(_vector, ends)
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +175,7 @@ class Certificate:
             was found.
         other: (batch, k) where ambiguous, a second one; else NaN.
         distance: (batch,) where unique, no code is farther from the witness (l-infinity); where
-            ambiguous, how far the two are apart, infinite for a ray; else NaN.
+            ambiguous, how far the two are apart; else NaN.
         resolution: (batch,) the largest distance that counts as unique.
         claims: One ``Claim`` a sample, with the proof.
     """
@@ -128,7 +206,7 @@ class Certificate:
             stack([(*claim.witnesses, nothing)[0] for claim in claims]),
             stack([(*claim.witnesses, nothing, nothing)[1] for claim in claims]),
             np.array([claim.distance for claim in claims]),
-            np.array([claim.resolution for claim in claims]),
+            np.array([claim.question.resolution for claim in claims]),
         ]
         shown: list[Any] = [part[0] if single else part for part in parts]
         verdict, reason, lower, upper, witness, other, distance, resolution = shown
@@ -138,13 +216,30 @@ class Certificate:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""
-        from preimage.certify.checker import seal
+        from preimage.certify.checker import FORMAT, seal
 
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            "samples": [claim.record() for claim in self.claims],
-        }
+        content = {"format": FORMAT, "samples": [claim.record() for claim in self.claims]}
         write_bytes(Path(path), json.dumps(content | {"digest": seal(content)}).encode())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Certificate:
+        """Read what ``save`` wrote, always with a batch dimension.
+
+        Nothing is proven by reading: ``preimage check`` does that.
+
+        Raises:
+            FormatError: The file is no certificate, or was changed.
+        """
+        from preimage.certify.checker import read_certificate
+
+        try:
+            records = read_certificate(path)
+            sizes = {len(r["lower"]) for r in records if r["lower"] is not None}
+            sizes |= {len(z) for r in records for z in r["witnesses"]}
+            k = sizes.pop() if sizes else 0
+            return Certificate.of([Claim.of(record, k) for record in records], k, single=False)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise FormatError(f"{os.fspath(path)}: expected a certificate, got {error}") from error
 
     def __len__(self) -> int:
         return len(self.claims)

@@ -1,29 +1,42 @@
 """Check a certificate: ``python -m preimage.certify.checker CERTIFICATE NETWORK OBSERVATION``.
 
-Needs this file and Python only. It trusts nothing that the certificate says: all numbers are exact
-rationals, all claims are proven anew. NETWORK is a safetensors file as ``preimage.save`` writes it,
-OBSERVATION an npy file. Exit code 0: every verdict is proven. 1: not so, or one is ``undecided``.
+This file needs the Python standard library only. It trusts nothing in the certificate: first the
+form of the file is checked, then every claim is proven again, in exact arithmetic. NETWORK is a
+safetensors file as ``preimage.save`` writes it, OBSERVATION an npy file. The questions that were
+answered are printed; ``--noise``, ``--box`` and ``--resolution`` say what they have to be. The exit
+code is 0 if every verdict is proven, and 1 if one is not, or is ``undecided``.
 
-With ``a_i = W_i z_{i-1} + b_i``, ``z_i = s_i(a_i)`` and any multipliers rho_i, every code gives
+The network is ``a_i = W_i z_{i-1} + b_i``, ``z_i = s_i(a_i)``, where each ``s`` has slope 1 above 0
+and slope ``c`` below. For any multipliers rho_i and ``g_{i-1} = W_i' rho_i``, every latent obeys
 
-    0 = sum_i rho_i b_i + sum_ij (g_ij s_i(a_ij) - rho_ij a_ij) + sum_j g_0j z_j, g_i-1 = W_i'rho_i
+    0 = sum_i rho_i b_i + sum_ij (g_ij s_i(a_ij) - rho_ij a_ij) + sum_j g_0j z_j.
 
-Each term has a least value over an interval. Where these sum to more than 0, there is no code.
+Each term has a least value over an interval. Where these sum to more than 0, there is no latent.
+
+Numbers are integers that count units of 2^-1074, the smallest float; products carry the exponents
+of their factors.
 """
 
+import argparse
 import ast
 import decimal
+import functools
 import hashlib
 import json
 import math
+import operator
 import re
 import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
 
-INF, PRIME, TINY = math.inf, 2**61 - 1, Fraction(1, 10**70)
+INF, UNIT, TINY = math.inf, 1074, Fraction(1, 10**70)
 FORMATS = {"F64": "d", "F32": "f", "<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|u1": "B"}
+FORMAT = "preimage certificate 2"
+VERDICTS = {"unique": 1, "ambiguous": 2, "infeasible": 0, "undecided": 1}  # most witnesses
+FLOAT = re.compile(r"-?(inf|0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4})")
+DEPTH, BYTES = 200, 2**30  # of a proof tree; of a certificate
 
 
 def require(condition, message):
@@ -31,45 +44,104 @@ def require(condition, message):
         raise ValueError(message)
 
 
-def number(text):
+def exact(value):
+    """A float in units of 2^-1074."""
+    if math.isinf(value):
+        return value
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << (UNIT + 1 - denominator.bit_length())
+
+
+def number(text, finite=True):
+    require(type(text) is str and FLOAT.fullmatch(text), "expected a hexadecimal float")
     value = float.fromhex(text)
-    return value if math.isinf(value) else Fraction(value)  # NaN raises
+    require(math.isfinite(value) or not finite, "expected a finite number")
+    return exact(value)
 
 
-def integers(values):
-    scale = math.lcm(*(v.denominator for v in values))
-    return [v.numerator * (scale // v.denominator) for v in values], scale
+def numbers(texts, size, finite=True):
+    return [number(text, finite) for text in items(texts, size)]
 
 
-def bend(a, slope):
-    return a if a >= 0 or slope == 1 else slope * a if slope else Fraction(0)
+def items(value, size=None):
+    require(type(value) is list and size in (None, len(value)), f"expected {size or 'a'} list")
+    return value
+
+
+def fields(value, *names):
+    require(type(value) is dict and set(value) == set(names), f"expected the fields {names}")
+    return [value[name] for name in names]
+
+
+def index(value, below):
+    require(type(value) is int and 0 <= value < below, f"expected an integer below {below}")
+    return value
+
+
+def read_json(data):
+    """Strict JSON: no key twice, no number but short integers."""
+
+    def record(pairs):
+        require(len({key for key, _ in pairs}) == len(pairs), "a field stands twice")
+        return dict(pairs)
+
+    def refuse(text):
+        raise ValueError(f"expected no number like {text[:20]}")
+
+    def integer(text):
+        return int(text) if len(text) < 18 else refuse(text)
+
+    return json.loads(data, object_pairs_hook=record, parse_int=integer, parse_float=refuse,
+                      parse_constant=refuse)  # fmt: skip
+
+
+def reduced(values):
+    """The same numbers as integers in units of 2^-exponent, the exponent as small as possible."""
+    common = functools.reduce(operator.or_, values, 0)
+    shift = min((common & -common).bit_length() - 1, UNIT) if common else UNIT
+    return [value >> shift for value in values], UNIT - shift
 
 
 class Layer:
-    """Weights as integers over ``scale``, biases, slopes below 0; ``smooth`` names another head."""
+    """Weights in units of 2^-shift, biases, slopes below 0 in units of 2^-bend.
+
+    ``smooth`` names the activation of a tanh or sigmoid head.
+    """
 
     def __init__(self, flat, shape, bias, slopes, smooth):
-        values, self.scale = integers([Fraction(w) for w in flat])
-        self.columns, self.slopes, self.smooth = shape[1], slopes, smooth
-        self.rows = [values[j * shape[1] : (j + 1) * shape[1]] for j in range(shape[0])]
-        self.bias = [Fraction(b) for b in bias]
+        (count, self.columns), self.smooth = shape, smooth
+        values, self.shift = reduced([exact(w) for w in flat])
+        self.bias = [exact(b) for b in bias]
+        self.rows = [values[j * self.columns : (j + 1) * self.columns] for j in range(count)]
+        (*self.slopes, self.one), self.bend = reduced([exact(c) for c in (*slopes, 1.0)])
+        self.packed = {}
+        self.size = max((abs(w).bit_length() for w in values), default=0)
 
     def image(self, z):
-        values, scale = integers(z)
-        total = [sum(map(int.__mul__, row, values)) for row in self.rows]
-        return [Fraction(t, scale * self.scale) for t in total]
+        return [sum(map(operator.mul, row, z)) for row in self.rows]
 
     def adjoint(self, rho):
-        values, scale = integers(rho)
-        total = [0] * self.columns
-        for row, y in zip(self.rows, values, strict=True):
-            if y:
-                total = [t + y * w for t, w in zip(total, row, strict=True)]
-        return [Fraction(t, scale * self.scale) for t in total]
+        """``rho W``, whose sums over rows are formed for all columns in one integer."""
+        used = [(j, y) for j, y in enumerate(rho) if y]
+        need = self.size + max((abs(y).bit_length() for _, y in used), default=0)
+        width = -(-(need + len(used).bit_length() + 1) // 256) * 32  # bytes
+        half = 1 << (8 * width - 1)
+        if width not in self.packed:
+            shift = int.from_bytes(half.to_bytes(width, "little") * self.columns, "little")
+            self.packed[width] = shift, {}
+        shift, rows = self.packed[width]
+        total = shift
+        for j, y in used:
+            if j not in rows:
+                data = b"".join((w + half).to_bytes(width, "little") for w in self.rows[j])
+                rows[j] = int.from_bytes(data, "little") - shift
+            total += y * rows[j]
+        data = total.to_bytes(width * self.columns, "little")
+        starts = range(0, len(data), width)
+        return [int.from_bytes(data[at : at + width], "little") - half for at in starts]
 
-    def output(self, j, a):
-        if not self.smooth:
-            return (bend(a, self.slopes[j]),) * 2
+    def output(self, a):
+        """A smooth head's output at a, from below and above, as fractions."""
         t = (2 if self.smooth == "tanh" else 1) * a
         near = max(min(t, Fraction(700)), Fraction(-700))
         with decimal.localcontext() as context:
@@ -85,93 +157,114 @@ class Layer:
         for j, (v, c) in enumerate(zip(x, self.slopes, strict=True)):
             low, high = v - noise, v + noise
             if self.smooth:
-                ends = [number(side[j]) for side in claimed]
-                require(ends[0] == -INF or self.output(j, ends[0])[1] <= low, "head: low end")
-                require(ends[1] == INF or self.output(j, ends[1])[0] >= high, "head: high end")
+                ends = [side[j] for side in claimed]
+                least, most = Fraction(low, 1 << UNIT), Fraction(high, 1 << UNIT)
+                outer = [e if e in (-INF, INF) else Fraction(e, 1 << UNIT) for e in ends]
+                require(ends[0] == -INF or self.output(outer[0])[1] <= least, "head: low end")
+                require(ends[1] == INF or self.output(outer[1])[0] >= most, "head: high end")
             elif c == 0:
                 ends = [low if low > 0 else -INF, high if high >= 0 else -INF]
-            else:
-                ends = [end if end >= 0 else end / c for end in (low, high)]
+            else:  # divided by the slope, and rounded outward
+                ends = [low if low >= 0 else (low << self.bend) // c,
+                        high if high >= 0 else -((-high << self.bend) // c)]  # fmt: skip
             found.append(ends)
         return found
 
 
-def forward(layers, z):
-    """The code, then the pre-activations of every layer."""
-    found = [z]
-    for layer in layers:
-        found.append([a + b for a, b in zip(layer.image(z), layer.bias, strict=True)])
-        z = [bend(a, c) for a, c in zip(found[-1], layer.slopes, strict=True)]
-    return found
-
-
 def explains(layers, x, noise, box, z):
     """Whether ``|G(z) - x| <= noise`` and z lies in the box."""
-    outputs = [layers[-1].output(j, a) for j, a in enumerate(forward(layers, z)[-1])]
-    near = all(v - noise <= p[0] and p[1] <= v + noise for v, p in zip(x, outputs, strict=True))
-    return near and all(low <= v <= high for (low, high), v in zip(box, z, strict=True))
+    if not all(low <= v <= high for (low, high), v in zip(box, z, strict=True)):
+        return False
+    z, scale = reduced(z)
+    for layer in layers:
+        (bias, fine), scale = reduced(layer.bias), scale + layer.shift
+        new = max(scale, fine)
+        pairs = zip(layer.image(z), bias, strict=True)
+        a = [(v << (new - scale)) + (b << (new - fine)) for v, b in pairs]
+        z = [v * (layer.one if v >= 0 else c) for v, c in zip(a, layer.slopes, strict=True)]
+        scale = new + layer.bend
+    if layers[-1].smooth:
+        outputs = [layers[-1].output(Fraction(v, 1 << new)) for v in a]
+        ends = [(Fraction(v - noise, 1 << UNIT), Fraction(v + noise, 1 << UNIT)) for v in x]
+        pairs = zip(ends, outputs, strict=True)
+        return all(low <= p[0] and p[1] <= high for (low, high), p in pairs)
+    lift = max(UNIT - scale, 0)
+    pairs, more = zip(z, x, strict=True), scale + lift - UNIT
+    return all(abs((v << lift) - (w << more)) <= noise << more for v, w in pairs)
 
 
-def escapes(layers, z, ray):
-    """Whether the output is the same on all of z + s ray, s >= 0."""
-    for layer, a in zip(layers, forward(layers, z)[1:], strict=True):
-        moves = list(zip(a, layer.image(ray), layer.slopes, strict=True))
-        if not layer.smooth and any(v * d < 0 for v, d, c in moves if c != 1):
-            return False
-        ray = [d if layer.smooth or v > 0 or (v == 0 and d > 0) else c * d for v, d, c in moves]
-    return not any(ray)
-
-
-def least(below, above, ends):
+def least(below, above, low, high):
     """The least value over an interval of the function with these slopes below and above 0."""
-    values = [Fraction(0)] if ends[0] <= 0 <= ends[1] else []
-    for end in ends:
+    found = [0] if low <= 0 <= high else []
+    for end in (low, high):
         slope = above if end >= 0 else below
-        infinite = INF if (slope > 0) == (end > 0) else -INF
-        values.append((infinite if math.isinf(end) else slope * end) if slope else Fraction(0))
-    return min(values)
+        if slope and (end == INF or end == -INF):
+            require((slope > 0) == (end > 0), "a step is not proven: a term is unbounded")
+        else:
+            found.append(slope * end if slope else 0)
+    require(found, "a step is not proven: it uses an empty interval")
+    return min(found)
 
 
 class State:
-    """Intervals of the code (layer 0) and of the pre-activations of every layer."""
+    """Intervals of the latent (layer 0) and of the pre-activations of every layer."""
 
     def __init__(self, layers, intervals):
         self.layers, self.intervals = layers, [[list(ends) for ends in row] for row in intervals]
-        self.slopes = [[Fraction(1)] * len(intervals[0]), *(layer.slopes for layer in layers)]
 
     def empty(self):
         pairs = [ends for row in self.intervals for ends in row]
         return any(low > high or low == INF or high == -INF for low, high in pairs)
 
+    def slopes(self, layer):
+        """Slopes below 0, and what stands for 1, in units of 2^-bend."""
+        if layer == 0:
+            return [1] * len(self.intervals[0]), 1, 0
+        return (
+            self.layers[layer - 1].slopes,
+            self.layers[layer - 1].one,
+            self.layers[layer - 1].bend,
+        )
+
     def backward(self, start, multipliers, clipped):
-        """The least values above layer ``start``, summed, and g there.
+        """The least values above layer ``start``, summed; g there; the exponent of g.
 
         ``rho_ij`` is the given multiplier, plus ``g_ij`` times the slope of a unit of known sign.
         """
-        require(0 <= start < len(self.layers), "a step starts nowhere")
-        total, g = Fraction(0), None
+        total, g, scale = 0, None, 0
         for i in range(start + len(multipliers), start, -1):
-            layer, mu = self.layers[i - 1], dict(zip(*multipliers[i - start - 1], strict=True))
+            layer, (own, fine) = self.layers[i - 1], multipliers[i - start - 1]
+            new = max(scale + layer.bend, fine)
+            g = [v << (new - scale) for v in g] if g else [0] * len(layer.rows)
+            total <<= new - scale
             rho = []
-            for j, (c, (low, high)) in enumerate(zip(layer.slopes, self.intervals[i], strict=True)):
-                up, own = g[j] if g else 0, number(mu[j]) if j in mu else Fraction(0)
-                rho.append(own + up * (1 if low >= 0 or c == 1 else c if high <= 0 else 0))
-                if up or rho[j]:
-                    ends = clipped.get((i, j), (low, high))
-                    total += layer.bias[j] * rho[j] + least(c * up - rho[j], up - rho[j], ends)
-            g = layer.adjoint(rho)
-        return total, g
+            for j, (up, c, (low, high)) in enumerate(
+                zip(g, layer.slopes, self.intervals[i], strict=True)
+            ):
+                below = (up * c) >> layer.bend if c else 0  # nothing is lost
+                y = own[j] << (new - fine) if j in own else 0
+                if up:
+                    y += up if low >= 0 or c == layer.one else below if high <= 0 else 0
+                rho.append(y)
+                if up or y:
+                    low, high = clipped.get((i, j), (low, high))
+                    total += layer.bias[j] * y + least(below - y, up - y, low, high)
+            g, scale = layer.adjoint(rho), new + layer.shift
+            total <<= layer.shift
+        return total, g, scale
 
-    def cuts(self, *claims):
-        """Prove that no code lies beyond some ends, or on them, and keep the rest."""
+    def cuts(self, claims):
+        """Prove that no latent lies beyond some ends, or on them, and keep the rest."""
         rest = []
         for layer, unit, upper, value, start, multipliers in claims:
-            (low, high), value = self.intervals[layer][unit], number(value)
+            low, high = self.intervals[layer][unit]
             clip = {(layer, unit): (max(low, value), high) if upper else (low, min(high, value))}
-            total, g = self.backward(start, multipliers, clip)
-            for j, (v, c) in enumerate(zip(g, self.slopes[start], strict=True)):
-                ends = clip.get((start, j), self.intervals[start][j])
-                total += least(c * v, v, ends)
+            total, g, _ = self.backward(start, multipliers, clip)
+            slopes, one, bend = self.slopes(start)
+            total <<= bend
+            for j, (v, c) in enumerate(zip(g, slopes, strict=True)):
+                low, high = clip.get((start, j), self.intervals[start][j])
+                total += least(c * v, one * v, low, high)
             require(total > 0, "a cut is not proven")
             rest.append((self.intervals[layer][unit], upper, value))
         for ends, upper, value in rest:
@@ -183,116 +276,172 @@ class State:
         Let t be the largest size of these. Some entry has it, and the proof for that entry's end
         shows that t > value is impossible while all others are at most t in size.
         """
-        value, ends = number(value), self.intervals[start]
-        ranges = [[bend(v, c) for v in p] for p, c in zip(ends, self.slopes[start], strict=True)]
-        loose = {j for j, pair in enumerate(ranges) if any(map(math.isinf, pair))}
-        wanted = {(j, side) for j in loose for side in (0, 1) if math.isinf(ranges[j][side])}
+        ends, (slopes, one, bend) = self.intervals[start], self.slopes(start)
+
+        def output(a, c, side):  # rounded outward
+            if a >= 0 or c == one or a == -INF:
+                return a if a >= 0 or c else 0
+            return -(-a * c >> bend) if side else a * c >> bend
+
+        ranges = [[output(p[s], c, s) for s in (0, 1)] for p, c in zip(ends, slopes, strict=True)]
+        wanted = {(j, s) for j, pair in enumerate(ranges) for s in (0, 1) if pair[s] in (-INF, INF)}
+        loose = {j for j, _ in wanted}
         require(wanted <= {(unit, side) for unit, side, _ in proofs}, "a radius has gaps")
-        finite = [v for j in loose for v in ranges[j] if not math.isinf(v)]
+        finite = [v for j in loose for s, v in enumerate(ranges[j]) if (j, s) not in wanted]
         require(all(abs(v) <= value for v in finite), "a radius is too small")
         for unit, side, multipliers in proofs:
-            total, g = self.backward(start, multipliers, {})
+            total, g, _ = self.backward(start, multipliers, {})
             rate = g[unit] if side else -g[unit]
-            for v, pair in zip(g[:unit] + g[unit + 1 :], ranges[:unit] + ranges[unit + 1 :]):
-                end = pair[v < 0]
-                total, rate = (total, rate - abs(v)) if math.isinf(end) else (total + v * end, rate)
+            for j, v in enumerate(g):
+                if v and j != unit and (j, v < 0) in wanted:
+                    rate -= abs(v)
+                elif v and j != unit:
+                    total += v * ranges[j][v < 0]
             require(rate >= 0 and total + rate * value > 0, "a radius is not proven")
         for j in loose:
-            c = self.slopes[start][j]
-            ends[j] = [max(ends[j][0], -value / c if c else -INF), min(ends[j][1], value)]
+            low = (-value << bend) // slopes[j] if slopes[j] else -INF
+            ends[j] = [max(ends[j][0], low), min(ends[j][1], value)]
 
 
-def check_only(state, rows, at, x, noise):
-    """Prove that equations leave no code but ``at[0]`` within the bounds."""
-    for row, ends in zip(at, state.intervals, strict=True):
-        require(all(p[0] <= v <= p[1] for v, p in zip(row, ends, strict=True)), "point: elsewhere")
-    last = state.layers[-1]
-    equations = noise == 0 and not last.smooth and all(x[r] > 0 or last.slopes[r] for r in rows)
-    require(equations and len(rows) == len(at[0]), "point: these rows are no equations")
-    jacobian = [last.rows[r] for r in rows]
-    for i in range(len(state.layers) - 1, 0, -1):
-        layer, share = state.layers[i - 1], []
-        for (low, high), c in zip(state.intervals[i], layer.slopes, strict=True):
-            require(low >= 0 or high <= 0 or c == 1, "point: a sign is open")
-            share.append(1 if low >= 0 else c.numerator * pow(c.denominator, -1, PRIME))
-        columns = list(zip(*layer.rows, strict=True))
-        scaled = [[v * s for v, s in zip(row, share, strict=True)] for row in jacobian]
-        jacobian = [[sum(map(int.__mul__, r, c)) % PRIME for c in columns] for r in scaled]
-    require(invertible(jacobian), "point: the rank is too low")
+def read_multipliers(record, layers):
+    """For each of some layers, units with their multipliers, and the exponent of these."""
+    found = []
+    for part, layer in zip(items(record), layers, strict=False):
+        units, texts = items(part, 2)
+        units = [index(unit, len(layer.rows)) for unit in items(units)]
+        require(len(set(units)) == len(units), "a unit has two multipliers")
+        values, fine = reduced(numbers(texts, len(units)))
+        found.append((dict(zip(units, values, strict=True)), fine))
+    require(0 < len(found) == len(record), "multipliers: expected some layers, from the start on")
+    return found
 
 
-def invertible(matrix):
-    """Whether the determinant of integers is not 0 modulo a prime, so that it is not 0."""
-    if not matrix:
-        return True
-    top = next((row for row in matrix if row[0] % PRIME), None)
-    if top is None:
-        return False
-    scale = pow(top[0], -1, PRIME)
-    rest = [(row, row[0] * scale) for row in matrix if row is not top]
-    return invertible([[(v - f * t) % PRIME for v, t in zip(r, top)][1:] for r, f in rest])
+def read_steps(record, layers):
+    """The steps of a node, typed and in their ranges."""
+    sizes, found = [layers[0].columns, *(len(layer.rows) for layer in layers)], []
+    for kind, *rest in map(items, items(record)):
+        if kind == "cuts":
+            claims = []
+            for claim in rest:
+                layer, unit, upper, value, start, multipliers = items(claim, 6)
+                index(layer, len(sizes)), index(unit, sizes[layer]), index(upper, 2)
+                value, start = (
+                    number(value, finite=False),
+                    index(start, min(layer + 1, len(layers))),
+                )
+                require(value != (INF if upper else -INF), "cuts: an end moves the other way")
+                mu = read_multipliers(multipliers, layers[start:])
+                claims.append((layer, unit, upper, value, start, mu))
+            found.append(("cuts", claims))
+        else:
+            require(kind == "radius" and len(rest) == 3, "expected cuts or a radius")
+            start = index(rest[0], len(layers))
+            parts = [items(proof, 3) for proof in items(rest[2])]
+            proofs = [
+                (index(unit, sizes[start]), index(side, 2), read_multipliers(mu, layers[start:]))
+                for unit, side, mu in parts
+            ]
+            found.append(("radius", start, number(rest[1]), proofs))
+    return found
 
 
-def leaves(state, node, point):
-    """Go through a proof; yields a box for each part that may hold codes."""
-    for kind, *claims in node["steps"]:
-        require(kind in ("cuts", "radius"), "an unknown step")
-        getattr(state, kind)(*claims)
-    if "split" in node:
-        layer, unit, value = node["split"]
-        for side, child in enumerate(node["children"]):
-            part = State(state.layers, state.intervals)
-            pair, at = part.intervals[layer][unit], number(value)
-            pair[1 - side] = max(pair[0], at) if side else min(pair[1], at)
-            yield from leaves(part, child, point)
-        require(len(node["children"]) == 2, "a split has two sides")
-    elif not state.empty():
-        require(node["end"] in ("box", "point"), "a branch is not empty")
-        yield state.intervals[0] if node["end"] == "box" else point(state, node["rows"])
+def read_tree(record, layers, depth=0):
+    """A node: its steps, and ``"box"``, ``"empty"`` or a split with two nodes."""
+    require(depth <= DEPTH, "proof: the tree is too deep")
+    if type(record) is dict and "end" in record:
+        steps, end = fields(record, "steps", "end")
+        require(end in ("box", "empty"), "proof: expected a box or empty")
+        return read_steps(steps, layers), end, []
+    steps, split, children = fields(record, "steps", "split", "children")
+    layer, unit, value = items(split, 3)
+    size = len(layers[index(layer, len(layers) + 1) - 1].rows) if layer else layers[0].columns
+    place = layer, index(unit, size), number(value)
+    children = [read_tree(child, layers, depth + 1) for child in items(children, 2)]
+    return read_steps(steps, layers), place, children
 
 
-def check_sample(layers, x, sample):
-    """Prove one sample's claims; returns its verdict."""
-    noise, resolution = number(sample["noise"]), number(sample["resolution"])
-    wider = noise + number(sample["rounding"])
-    require(0 <= noise <= wider < INF, "noise: expected finite numbers of at least 0")
-    size = layers[0].columns
-    ends = sample["box"] or [["-inf"] * size, ["inf"] * size]
-    box = [list(map(number, pair)) for pair in zip(*ends, strict=True)]
-    codes = [list(map(number, z)) for z in sample["witnesses"]]
-    require(len(box) == size and all(len(z) == size for z in codes), "sizes do not fit")
-    require(all(explains(layers, x, noise, box, z) for z in codes), "a witness explains nothing")
+def leaves(state, node):
+    """Go through a proof; yields the latent's intervals in each part that may hold latents."""
+    steps, end, children = node
+    for kind, *claims in steps:
+        (state.cuts if kind == "cuts" else state.radius)(*claims)
+    for side, child in enumerate(children):
+        (layer, unit, value), part = end, State(state.layers, state.intervals)
+        pair = part.intervals[layer][unit]
+        pair[1 - side] = max(pair[0], value) if side else min(pair[1], value)
+        yield from leaves(part, child)
+    if not children and not state.empty():
+        require(end == "box", "a branch is not empty")
+        yield state.intervals[0]
 
-    def point(state, rows):
-        check_only(state, rows, forward(layers, codes[0]), x, noise)
-        return [(v, v) for v in codes[0]]
 
-    free = [[(-INF, INF)] * len(layer.rows) for layer in layers[:-1]]
-    state = State(layers, [box, *free, layers[-1].observed(x, wider, sample["head"])])
-    parts = list(leaves(state, sample["proof"], point))
-    claimed = [list(map(number, sample[end])) for end in ("lower", "upper")]
-    for low, high, *held in zip(*claimed, *parts, strict=True):
-        require(all(low <= p[0] and p[1] <= high for p in held), "a code may lie outside the box")
-    verdict, distance = sample["verdict"], number(sample["distance"])
-    if verdict == "unique":
-        far = [abs(v - w) for part in parts for pair, w in zip(part, codes[0]) for v in pair]
-        require(max(far) <= distance <= resolution, "a code may be far from the witness")
-    elif verdict == "ambiguous" and sample["ray"]:
-        ray = [Fraction(int(entry)) for entry in sample["ray"]]  # not "1e999999999"
-        require(not sample["box"] and any(ray) and escapes(layers, codes[0], ray), "no such ray")
-    elif verdict == "ambiguous":
-        apart = max(abs(v - w) for v, w in zip(codes[0], codes[1], strict=True))
-        require(apart >= distance > resolution, "the witnesses are near each other")
+def read_sample(record, layers):
+    """One sample's question, claims and proof, typed; nothing is proven yet."""
+    names = ("question", "verdict", "reason", "lower", "upper", "witnesses", "distance",
+             "enclosed_noise", "head", "proof")  # fmt: skip
+    values = dict(zip(names, fields(record, *names), strict=True))
+    question = values["question"]
+    fields(question, "network", "sensing", "observation", "noise", "box", "resolution")
+    k, n, verdict = layers[0].columns, len(layers[-1].rows), values["verdict"]
+    require(type(verdict) is str and verdict in VERDICTS, "expected a verdict")
+    require(type(values["reason"]) is str, "reason: expected text")
+    noise, resolution = number(question["noise"]), number(question["resolution"])
+    require(noise >= 0 and resolution > 0, "expected noise of at least 0, resolution above 0")
+    wider = number(values["enclosed_noise"])
+    require(wider >= noise, "enclosed_noise: expected at least the noise")
+    box = [(-INF, INF)] * k
+    if question["box"] is not None:
+        low, high = (numbers(side, k, finite=False) for side in items(question["box"], 2))
+        box = list(zip(low, high, strict=True))
+        require(all(p[0] <= p[1] and p[0] < INF and p[1] > -INF for p in box), "box: no interval")
+    witnesses = [numbers(z, k) for z in items(values["witnesses"])]
+    least = VERDICTS[verdict] if verdict != "undecided" else 0
+    require(least <= len(witnesses) <= VERDICTS[verdict], "witnesses: another number than needed")
+    ends = distance = None
+    if verdict == "infeasible":
+        require(values["lower"] is None and values["upper"] is None, "intervals of no latent")
     else:
-        require(verdict == "undecided" or (verdict == "infeasible" and not parts), "a code may be")
-    return verdict
+        ends = [numbers(values[side], k, finite=False) for side in ("lower", "upper")]
+    if verdict in ("unique", "ambiguous"):
+        distance = number(values["distance"])
+    else:
+        require(values["distance"] is None, "distance: expected none")
+    head = None
+    if layers[-1].smooth:
+        head = [numbers(side, n, finite=False) for side in items(values["head"], 2)]
+    require(head or values["head"] is None, "head: expected none")
+    proof = read_tree(values["proof"], layers)
+    return (noise, resolution, wider, box), (verdict, distance, ends, witnesses), head, proof
+
+
+def prove(layers, x, sample):
+    """Prove one sample's claims, as ``read_sample`` gives them."""
+    (noise, resolution, wider, box), (verdict, distance, ends, witnesses), head, proof = sample
+    known = all(explains(layers, x, noise, box, z) for z in witnesses)
+    require(known, "a witness does not explain the observation")
+    free = [[(-INF, INF)] * len(layer.rows) for layer in layers[:-1]]
+    state = State(layers, [box, *free, layers[-1].observed(x, wider, head)])
+    parts = list(leaves(state, proof))
+    if verdict == "infeasible":
+        require(not parts, "there may be a latent")
+        return
+    for low, high, *held in zip(*ends, *parts, strict=True):
+        require(all(low <= p[0] and p[1] <= high for p in held), "a latent may lie elsewhere")
+    if verdict == "unique":
+        far = [
+            abs(v - w) for part in parts for p, w in zip(part, witnesses[0], strict=True) for v in p
+        ]
+        require(far and max(far) <= distance <= resolution, "a latent may be far from the witness")
+    elif verdict == "ambiguous":
+        apart = max(abs(v - w) for v, w in zip(*witnesses, strict=True))
+        require(apart >= distance > resolution, "the witnesses are near each other")
 
 
 def read_network(path):
     """The layers of a safetensors file, and the digest of what they hold."""
     data = Path(path).read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
-    header, sha, layers = json.loads(data[8:start]), hashlib.sha256(), []
+    header, sha, layers = read_json(data[8:start]), hashlib.sha256(), []
 
     def tensor(name, count):
         if name not in header:
@@ -300,20 +449,24 @@ def read_network(path):
         kind, (first, last) = header[name]["dtype"], header[name]["data_offsets"]
         return struct.unpack(f"<{count}{FORMATS[kind]}", data[start + first : start + last])
 
-    for i, record in enumerate(json.loads(header["__metadata__"]["layers"])):
+    for i, record in enumerate(read_json(header["__metadata__"]["layers"])):
         name, (n, k) = record["activation"], record["shape"]
         require(record["storage"] == "dense", "network: expected dense weights")
         require(f"layers.{i}.weight" in header and 0 < n * k <= len(data), "network: no weights")
+        require(not layers or k == len(layers[-1].rows), "network: the layers do not chain")
         flat, bias = tensor(f"layers.{i}.weight", n * k), tensor(f"layers.{i}.bias", n)
+        require(all(map(math.isfinite, (*flat, *bias))), "network: expected finite numbers")
         sha.update(f"{n} {k} {name}".encode() + pack(flat) + pack(bias))
         kind, given, _, repeat = re.fullmatch(r"(\w+)(?:\(([^;)]*)(;(\d+))?\))?", name).groups()
         slope = {"relu": "0", "identity": "1", "sigmoid": "0", "tanh": "0"}.get(kind, given)
         each = min(int(repeat or 1), n)  # a shape may not ask for more than the file holds
-        slopes = [Fraction(float(c)) for c in slope.split(",") for _ in range(each)]
+        slopes = [float(c) for c in slope.split(",") for _ in range(each)]
+        require(all(0 <= c < INF for c in slopes), "network: expected slopes of at least 0")
         smooth = kind if kind in ("sigmoid", "tanh") else None
-        layers.append(Layer(flat, (n, k), bias, slopes if repeat else slopes * n, smooth))
-    hidden = not any(layer.smooth for layer in layers[:-1])
-    require(hidden and all(c >= 0 for layer in layers for c in layer.slopes), "activation")
+        slopes = slopes if repeat else slopes * n
+        require(len(slopes) == n, "network: expected one slope, or one for each unit")
+        layers.append(Layer(flat, (n, k), bias, slopes, smooth))
+    require(layers and not any(layer.smooth for layer in layers[:-1]), "network: activation")
     return layers, sha.hexdigest()
 
 
@@ -328,6 +481,7 @@ def read_observation(path, size):
     header = ast.literal_eval(data[8 + width : start].decode())
     require(data[:6] == b"\x93NUMPY" and not header["fortran_order"], "observation: another format")
     count = math.prod(header["shape"])
+    require(header["shape"][-1] == size and 0 < count <= len(data), "observation: another size")
     values = struct.unpack(f"<{count}{FORMATS[header['descr']]}", data[start:])
     return [list(map(float, values[i : i + size])) for i in range(0, count, size)]
 
@@ -336,28 +490,79 @@ def seal(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check(certificate, network, observation):
-    """Prove every verdict; returns them, first sample first."""
-    content = json.loads(Path(certificate).read_text())
-    require(content.pop("digest") == seal(content), "certificate: it was changed")
+def read_certificate(path):
+    """The samples of a file that is whole."""
+    require(Path(path).stat().st_size <= BYTES, "certificate: the file is too large")
+    content = read_json(Path(path).read_bytes())
+    kind, samples, digest = fields(content, "format", "samples", "digest")
+    require(kind == FORMAT, f"certificate: expected {FORMAT}")
+    require(digest == seal({"format": kind, "samples": samples}), "certificate: it was changed")
+    return items(samples)
+
+
+def check(certificate, network, observation, expected=None):
+    """Prove every verdict; returns the samples' records, whose questions, claims are then true.
+
+    ``expected`` gives what ``noise``, ``box`` (its largest size) and ``resolution`` have to be.
+    """
     layers, digest = read_network(network)
     rows = read_observation(observation, len(layers[-1].rows))
-    verdicts = []
-    for row, sample in zip(rows, content["samples"], strict=True):
-        seen = hashlib.sha256(pack(row)).hexdigest()
-        bound = seal([digest, seen, sample["noise"], sample["box"]])
-        require(sample["bound_to"] == bound, "it is about another network, observation or noise")
-        verdicts.append(check_sample(layers, list(map(Fraction, row)), sample))
-    return verdicts
+    records = items(read_certificate(certificate), len(rows))
+    samples = [read_sample(record, layers) for record in records]
+    for row, record, sample in zip(rows, records, samples, strict=True):
+        question = record["question"]
+        x = list(map(exact, row))
+        require(question["network"] == digest, "it is about another network")
+        require(question["sensing"] is None, "it is about another sensing")
+        require(numbers(question["observation"], len(x)) == x, "it is about another observation")
+        match_question(question, expected or {})
+        prove(layers, x, sample)
+    return records
 
 
-def main(paths):
+def match_question(question, expected):
+    """Require what the user expects of noise, box and resolution."""
+    for name, value in expected.items():
+        if value is not None:
+            found, value = question[name], float(value).hex()
+            if name == "box" and found:
+                value = [[end] * len(found[0]) for end in ((-float.fromhex(value)).hex(), value)]
+            require(found == value, f"it is about another {name}: {found}")
+
+
+def describe(record):
+    """What is proven of a sample, and of which question, as text."""
+
+    def shown(text):
+        return "none" if text is None else f"{float.fromhex(text)!r}"
+
+    question, box = record["question"], "none"
+    if question["box"]:
+        pairs = zip(*question["box"], strict=True)
+        box = " ".join(sorted({f"[{shown(a)}, {shown(b)}]" for a, b in pairs}))
+    yield f"verdict: {record['verdict']}, distance {shown(record['distance'])}"
+    noise, resolution = shown(question["noise"]), shown(question["resolution"])
+    yield f"  noise {noise}, resolution {resolution}, box {box}"
+    yield f"  network {question['network']}, sensing {question['sensing']}"
+    for i, pair in enumerate(zip(record["lower"] or (), record["upper"] or (), strict=True)):
+        yield f"  z[{i}] in [{shown(pair[0])}, {shown(pair[1])}]"
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description="Prove a certificate again.")
+    for name in ("certificate", "network", "observation"):
+        parser.add_argument(name)
+    for name in ("noise", "box", "resolution"):
+        parser.add_argument(f"--{name}", type=float, help="what it has to be")
+    paths = vars(parser.parse_args(arguments))
+    expected = {name: paths.pop(name) for name in ("noise", "box", "resolution")}
     try:
-        verdicts = check(*paths)
+        records = check(**paths, expected=expected)
     except Exception as error:  # whatever goes wrong, nothing is proven
         return f"not proven: {type(error).__name__}: {error}"
-    sys.stdout.write("".join(f"{index}: {v}\n" for index, v in enumerate(verdicts)))
-    return 0 if verdicts and "undecided" not in verdicts else 1
+    for i, record in enumerate(records):
+        sys.stdout.write(f"sample {i}: " + "\n".join(describe(record)) + "\n")
+    return 0 if records and all(r["verdict"] != "undecided" for r in records) else 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from scipy.linalg import qr
 
 from preimage.certify import checker
 from preimage.certify.problem import Problem
-from preimage.enclosure.network import Array, Bounds
+from preimage.enclosure.network import Array
 
 # Relative to the largest pivot: below, a row adds nothing to those before it. (What follows is
 # checked exactly; a wrong guess only loses an answer.)
@@ -41,17 +41,20 @@ def _equations(problem: Problem, z: Array) -> tuple[list[list[Fraction]], list[i
     signs = problem.preactivations(z)
     rows = []
     for row in independent_rows(problem, z):
-        rho = [Fraction(int(j == row)) for j in range(len(problem.x))]
-        rest = Fraction(float(problem.x[row]))
+        rho = [int(j == row) for j in range(len(problem.x))]
+        # The constant c counts units of 2^-(1074 + scale), rho counts units of 2^-scale.
+        constant, scale = 0, 0
         for i in range(problem.network.depth, 0, -1):
             layer = problem.layers[i - 1]
-            rest -= sum(r * b for r, b in zip(rho, layer.bias, strict=True) if r)
-            g = layer.adjoint(rho)
+            constant += sum(r * b for r, b in zip(rho, layer.bias, strict=True) if r)
+            rho, scale, constant = layer.adjoint(rho), scale + layer.shift, constant << layer.shift
             if i > 1:
-                slopes = problem.layers[i - 2].slopes
-                known = zip(g, signs[i - 1].tolist(), slopes, strict=True)
-                rho = [v if a > 0 else c * v for v, a, c in known]
-        rows.append([*g, rest])
+                below = problem.layers[i - 2]
+                known = zip(rho, signs[i - 1].tolist(), below.slopes, strict=True)
+                rho = [v * (below.one if a > 0 else c) for v, a, c in known]
+                scale, constant = scale + below.bend, constant << below.bend
+        rest = Fraction(float(problem.x[row])) - Fraction(constant, 1 << (scale + checker.UNIT))
+        rows.append([*(Fraction(v, 1 << scale) for v in rho), rest])
     pivots: list[int] = []
     for column in range(len(z)):
         done = len(pivots)
@@ -94,14 +97,8 @@ def free_directions(problem: Problem, z: Array) -> list[list[int]]:
 
 
 def find_free_pair(problem: Problem, z: Array) -> bool:
-    """Whether z, a witness, has another far from it along a free direction, or a whole ray."""
+    """Whether z, a witness, has another far from it along a free direction."""
     lines = [[s * v for v in line] for line in free_directions(problem, z) for s in (1, -1)]
-    exact = list(map(Fraction, z.tolist()))
-    for line in lines:
-        unbounded = not np.isfinite(problem.low).any() and not np.isfinite(problem.high).any()
-        if unbounded and checker.escapes(problem.layers, exact, list(map(Fraction, line))):
-            problem.witnesses[:], problem.ray = [z], line
-            return True
     for line in lines:
         direction = np.array(line, dtype=np.float64)
         direction /= 2.0 ** math.floor(math.log2(np.abs(direction).max()))
@@ -112,26 +109,3 @@ def find_free_pair(problem: Problem, z: Array) -> bool:
             if problem.are_apart(z, other):
                 return True
     return False
-
-
-def only_point(problem: Problem, bounds: Bounds) -> list[int]:
-    """Rows whose equations leave no code but the witness within the bounds; empty if none do."""
-    witness = problem.witnesses[0]
-    rows = independent_rows(problem, witness)
-    if problem.noise > 0 or len(rows) < len(witness):
-        return []
-    intervals = [
-        [[_exact(v) for v in pair] for pair in zip(low.tolist(), high.tolist(), strict=True)]
-        for low, high in zip(bounds.lower, bounds.upper, strict=True)
-    ]
-    x, z = (list(map(Fraction, values.tolist())) for values in (problem.x, witness))
-    try:
-        state = checker.State(problem.layers, intervals)
-        checker.check_only(state, rows, checker.forward(problem.layers, z), x, Fraction(0))
-    except ValueError:
-        return []
-    return rows
-
-
-def _exact(value: float) -> Fraction | float:
-    return Fraction(value) if math.isfinite(value) else value

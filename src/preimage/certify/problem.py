@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,12 @@ class Problem:
         activation: Of the last layer.
         x: (n,) the observation.
         noise: Its bound.
-        rounding: What is added to the noise where codes are excluded.
+        enclosed_noise: At least that, and the rounding error of a forward pass; codes are only
+            excluded where they are wrong by more.
         low: (k,) the box, maybe infinite.
         high: (k,).
         resolution: Distance up to which codes count as one; None for 1 % of the scale.
         witnesses: Verified, first the one that the verdict is about.
-        ray: A direction in which the first witness may go on for ever.
     """
 
     network: Network
@@ -44,12 +43,11 @@ class Problem:
     activation: Activation
     x: Array
     noise: float
-    rounding: float
+    enclosed_noise: float
     low: Array
     high: Array
     given_resolution: float | None
     witnesses: list[Array] = field(default_factory=list)
-    ray: list[int] | None = None
 
     @property
     def resolution(self) -> float:
@@ -74,11 +72,14 @@ class Problem:
         """Whether z is in S, in exact arithmetic."""
         if not np.isfinite(z).all() or (z < self.low).any() or (z > self.high).any():
             return False
-        if np.abs(self.outputs(z) - self.x).max(initial=0.0) > self.noise + 2 * self.rounding:
+        if np.abs(self.outputs(z) - self.x).max(initial=0.0) > 2 * self.enclosed_noise - self.noise:
             return False
-        box = list(zip(self.low.tolist(), self.high.tolist(), strict=True))
-        exact = [list(map(Fraction, values.tolist())) for values in (self.x, z)]
-        return bool(checker.explains(self.layers, exact[0], Fraction(self.noise), box, exact[1]))
+        x, exact, low, high = (
+            [checker.exact(v) for v in values.tolist()]
+            for values in (self.x, z, self.low, self.high)
+        )
+        box, noise = list(zip(low, high, strict=True)), checker.exact(self.noise)
+        return bool(checker.explains(self.layers, x, noise, box, exact))
 
     def outputs(self, z: Array) -> Array:
         """G(z), in floats."""

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from preimage.enclosure.cuts import Cut
-from preimage.enclosure.network import Array, Bounds
-from preimage.enclosure.tighten import Deduction, Radius, Step
+from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.tighten import Deduction, Radius, Step, bound_outputs
 
-End = Literal["box", "empty", "point"]
+End = Literal["box", "empty"]
 
 
 @dataclass
@@ -23,8 +23,7 @@ class Node:
         steps: See ``enclosure.tighten``.
         split: Layer, unit, value; None at a leaf.
         children: The two sides of a split.
-        end: How a leaf ends: its box may hold codes, it is empty, or it holds the witness only.
-        rows: For a point, the outputs that fix it.
+        end: How a leaf ends: its box may hold codes, or it is empty.
         bounds: What holds here after the steps.
     """
 
@@ -33,21 +32,18 @@ class Node:
     split: tuple[int, int, float] | None = None
     children: list[Node] = field(default_factory=list)
     end: End = "box"
-    rows: list[int] = field(default_factory=list)
 
     @staticmethod
     def of(deduction: Deduction) -> Node:
         """A leaf, whose steps and bounds follow those of the deduction."""
         return Node(deduction.bounds, deduction.steps)
 
-    def hull(self, witness: Array | None) -> tuple[Array, Array]:
+    def hull(self) -> tuple[Array, Array]:
         """The smallest box around the codes that may be left; crossed where there are none."""
         if self.split is not None:
-            lows, highs = zip(*(child.hull(witness) for child in self.children), strict=True)
+            lows, highs = zip(*(child.hull() for child in self.children), strict=True)
             return np.min(lows, axis=0), np.max(highs, axis=0)
         low, high = self.bounds.lower[0].copy(), self.bounds.upper[0].copy()
-        if self.end == "point" and witness is not None:
-            return witness, witness
         if self.end == "empty":
             low[:], high[:] = np.inf, -np.inf
         return low, high
@@ -59,7 +55,19 @@ class Node:
             layer, unit, value = self.split
             children = [child.record() for child in self.children]
             return {"steps": steps, "split": [layer, unit, hexed(value)], "children": children}
-        return {"steps": steps, "end": self.end, "rows": self.rows}
+        return {"steps": steps, "end": self.end}
+
+
+def replay(network: Network, bounds: Bounds, steps: list[Any]) -> None:
+    """Apply the ends that recorded steps claim, without proving them again."""
+    for kind, *rest in steps:
+        if kind == "radius":
+            start, value, _ = rest
+            bound_outputs(network, bounds, start, float.fromhex(value))
+            continue
+        for layer, unit, upper, value, _, _ in rest:
+            side, pick = (bounds.upper, min) if upper else (bounds.lower, max)
+            side[layer][unit] = pick(side[layer][unit], float.fromhex(value))
 
 
 def hexed(value: float) -> str:

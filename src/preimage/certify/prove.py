@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from fractions import Fraction
+from dataclasses import replace
 
 import numpy as np
 
-from preimage.activation import Sigmoid, Tanh, activation_name
+from preimage.activation import activation_name
 from preimage.certify import checker
-from preimage.certify.certificate import Claim, box_record
+from preimage.certify.certificate import Claim, Question
 from preimage.certify.equations import exact_solutions, find_free_pair
 from preimage.certify.problem import Problem
-from preimage.certify.proof import Node, hexed
+from preimage.certify.proof import Node
 from preimage.certify.search import settle, spread
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Array, as_network
@@ -49,30 +49,32 @@ def prove(
     layers, digest = exact_layers(generator)
     claims = []
     for x, level, start in zip(observation.values, observation.noise.tolist(), starts, strict=True):
-        rounding = rounding_error(network, x, start)
-        problem = Problem(network, layers, activation, x, level, rounding, *box, resolution)
+        wide = enclosed_noise(level, rounding_error(network, x, start))
+        problem = Problem(network, layers, activation, x, level, wide, *box, resolution)
         budget = Budget(time.perf_counter() + time_limit, nodes)
         # Programs without a box may meet infinities on the way; what they end with is checked.
         with np.errstate(all="ignore"):
-            claims.append(_claim(problem, start, budget, rounds, digest))
+            claims.append(checked(_claim(problem, start, budget, rounds, digest), problem))
     return claims
+
+
+def enclosed_noise(noise: float, rounding: float) -> float:
+    """The noise and the rounding error, rounded up."""
+    return float(np.nextafter(noise + rounding, np.inf)) if rounding > 0 else noise
 
 
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: str) -> Claim:
     """What is proven of one sample."""
-    witness = problem.find_witness(start) if np.isfinite(start).all() else None
-    exact = problem.noise <= problem.rounding and not problem.bounds(problem.noise).empty
-    if witness is None and exact and np.isfinite(start).all():
+    known = bool(np.isfinite(start).all())
+    witness = problem.find_witness(start) if known else None
+    # Whether the noise is of the size of rounding errors, where only exact equations find codes.
+    exact = problem.enclosed_noise >= 2 * problem.noise
+    if witness is None and exact and known and not problem.bounds(problem.noise).empty:
         witness = problem.first(exact_solutions(problem, problem.middle(start)))
     apart = witness is not None and problem.find_pair(witness)
-    if (
-        witness is not None
-        and not apart
-        and (problem.noise <= problem.rounding or not problem.has_box)
-    ):
+    if witness is not None and not apart and (exact or not problem.has_box):
         apart = find_free_pair(problem, witness)
-    bounds = problem.bounds(problem.noise + problem.rounding)
-    root = enclose(problem.network, bounds, budget, rounds)
+    root = enclose(problem.network, problem.bounds(problem.enclosed_noise), budget, rounds)
     tree, stopped = Node.of(root), ""
     if not apart and not root.empty:
         if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
@@ -81,38 +83,34 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
             stopped = "the codes may be unbounded: pass `box`"
     elif root.empty:
         tree.end = "empty"
-    low, high = tree.hull(problem.witnesses[0] if problem.witnesses else None)
+    low, high = tree.hull()
     verdict, distance, reason = _verdict(problem, low, high, stopped)
-    box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
-    bound_to = binding(digest, problem.x, hexed(problem.noise), box_record(box))
-    smooth = isinstance(problem.activation, (Tanh, Sigmoid))
-    wide = problem.noise + problem.rounding
-    head = observed_interval(problem.activation, problem.x, wide) if smooth else None
+    head = None
+    if problem.layers[-1].smooth:
+        head = observed_interval(problem.activation, problem.x, problem.enclosed_noise)
     if verdict == "infeasible":
         low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
-    return Claim(
-        verdict, reason, low, high, problem.witnesses[:2] if verdict == "ambiguous" else
-        problem.witnesses[:1], distance, problem.resolution, problem.ray, problem.noise,
-        problem.rounding, box, head, tree, bound_to,
-    )  # fmt: skip
+    box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
+    question = Question(digest, None, problem.x, problem.noise, box, problem.resolution)
+    witnesses = problem.witnesses[: checker.VERDICTS[verdict]]
+    return Claim(question, verdict, reason, low, high, witnesses, distance, problem.enclosed_noise,
+                 head, tree.record())  # fmt: skip
 
 
-def binding(digest: str, x: Array, noise: str, box: list[list[str]] | None) -> str:
-    """What ties a claim to its question, as the checker computes it.
-
-    Args:
-        digest: Of the network, from ``exact_layers``.
-        x: (n,) the observation.
-        noise: As it stands in the certificate, and so is ``box``.
-        box: Both ends; None for none.
-    """
-    seen = hashlib.sha256(checker.pack(x.tolist())).hexdigest()
-    return str(checker.seal([digest, seen, noise, box]))
+def checked(claim: Claim, problem: Problem) -> Claim:
+    """The claim if the checker proves it; else an undecided one that claims nothing."""
+    try:
+        sample = checker.read_sample(claim.record(), problem.layers)
+        checker.prove(problem.layers, list(map(checker.exact, problem.x.tolist())), sample)
+    except Exception as error:  # whatever goes wrong, nothing is proven
+        reason = f"the checker does not accept the proof ({error}): please report this"
+        return replace(claim, verdict="undecided", reason=reason, lower=problem.low,
+                       upper=problem.high, witnesses=[], distance=np.nan,
+                       proof={"steps": [], "end": "box"})  # fmt: skip
+    return claim
 
 
 def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[str, float, str]:
-    if problem.ray is not None:
-        return "ambiguous", np.inf, ""
     if len(problem.witnesses) > 1:
         apart = float(np.abs(problem.witnesses[0] - problem.witnesses[1]).max())
         return "ambiguous", float(np.nextafter(apart * (1 - 2.0**-50), 0.0)), ""
@@ -124,10 +122,11 @@ def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[s
         distance = spread(problem.witnesses[0], low, high)
         if distance <= problem.resolution:
             return "unique", distance, ""
-    if problem.noise < problem.rounding:
+    rounding = problem.enclosed_noise - problem.noise
+    if problem.noise < rounding:
         return "undecided", np.nan, (
             f"noise {problem.noise:g} is below the forward pass's own rounding error, "
-            f"{problem.rounding:.3g}: pass at least that"
+            f"{rounding:.3g}: pass at least that"
         )  # fmt: skip
     if not stopped and not problem.witnesses:
         stopped = "no code was found that explains the observation in exact arithmetic"
@@ -145,6 +144,5 @@ def exact_layers(generator: Generator) -> tuple[list[checker.Layer], str]:
         n, k = layer.weight.shape
         sha.update(f"{n} {k} {name}".encode() + checker.pack(flat) + checker.pack(bias))
         smooth = name if name in ("sigmoid", "tanh") else None
-        slopes = list(map(Fraction, network.slopes[i].tolist()))
-        layers.append(checker.Layer(flat, (n, k), bias, slopes, smooth))
+        layers.append(checker.Layer(flat, (n, k), bias, network.slopes[i].tolist(), smooth))
     return layers, sha.hexdigest()

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from preimage.certify.equations import only_point
 from preimage.certify.problem import Problem
 from preimage.certify.proof import Node
 from preimage.enclosure.descent import Budget, tighten
 from preimage.enclosure.network import Array
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Deduction
-
-# Open signs that are split although the part is near the witness.
-_FEW = 4
 
 
 def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tuple[Node, str]:
@@ -34,18 +30,14 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             node.end = "empty"
             continue
         open_ = relax(network, deduction.bounds).undecided()
-        if _is_point(problem, node, open_):
-            continue
-        # At noise 0 a few signs more may show that the code is the only one.
-        exact = problem.noise == 0 and bool(problem.witnesses) and 0 < len(open_) <= _FEW
-        if _near(problem, deduction) and not (exact and not budget.spent):
+        if _near(problem, deduction):
             continue
         if budget.spent:
             stopped = stopped or "the node or time limit was reached"
             continue
         if not _look(problem, deduction):
             return tree, ""
-        if _near(problem, deduction) and not exact:
+        if _near(problem, deduction):
             continue
         if not open_:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
@@ -58,14 +50,6 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             node.children.insert(0, Node.of(child))
             stack.append((node.children[0], child))
     return tree, stopped
-
-
-def _is_point(problem: Problem, node: Node, open_: list[tuple[int, int]]) -> bool:
-    """Whether the witness is the only code of this part; then the node says so."""
-    if problem.noise == 0 and problem.witnesses and not open_:
-        node.rows = only_point(problem, node.bounds)
-        node.end = "point" if node.rows else "box"
-    return bool(node.rows)
 
 
 def _near(problem: Problem, deduction: Deduction) -> bool:

@@ -75,8 +75,8 @@ def _picture_of(
         typer.echo("No picture: no code explains the first sample", err=True)
         return
     band = preimage.reconstruction_band(generator, found)
-    estimate = preimage.invert(generator, values[0], noise=found.claims[0].noise).latent
-    title = f"{found.verdict[0]}, noise {found.claims[0].noise:g}"
+    estimate = preimage.invert(generator, values[0], noise=found.claims[0].question.noise).latent
+    title = f"{found.verdict[0]}, noise {found.claims[0].question.noise:g}"
     try:
         figure = certificate_figure(found.lower[0], found.upper[0], estimate, band, title=title)
     except MissingExtraError:
@@ -89,12 +89,23 @@ def check(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
     network: Network,
     observations: Observations,
+    noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
+    box: Annotated[
+        float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
+    ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="The resolution it has to be about.")
+    ] = None,
     layers: Layers = None,
     activation: ActivationName = None,
     head: Head = None,
     as_json: Json = False,
 ) -> None:
-    """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it."""
+    """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it.
+
+    The questions that it answers are printed. Compare them with yours, or pass --noise, --box and
+    --resolution, which then have to match.
+    """
     import tempfile
 
     import numpy as np
@@ -110,17 +121,24 @@ def check(
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
         np.save(plain[1], np.atleast_2d(load_observations(observations)))
         try:
-            verdicts, reason = checker.check(str(check_file(certificate)), *plain), ""
+            expected = {"noise": noise, "box": box, "resolution": resolution}
+            records, reason = (
+                checker.check(str(check_file(certificate)), plain[0], plain[1], expected),
+                "",
+            )
         except InputError:
             raise
         except Exception as error:  # whatever goes wrong, nothing is proven
-            verdicts, reason = [], f"{type(error).__name__}: {error}"
+            records, reason = [], f"{type(error).__name__}: {error}"
+    verdicts = [record["verdict"] for record in records]
     proven = bool(verdicts) and "undecided" not in verdicts
     if as_json:
-        print_json({"proven": proven, "verdicts": verdicts, "reason": reason})
+        questions = [record["question"] for record in records]
+        print_json({"proven": proven, "verdicts": verdicts, "questions": questions,
+                    "reason": reason})  # fmt: skip
     else:
-        for index, verdict in enumerate(verdicts):
-            typer.echo(f"{index}: {verdict}")
+        for index, record in enumerate(records):
+            typer.echo(f"sample {index}: " + "\n".join(checker.describe(record)))
         typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
     if not proven:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
     Deduction,
     Radius,
+    bound_outputs,
     end_targets,
     output_targets,
     pull,
@@ -106,14 +107,7 @@ def add_radius(network: Network, deduction: Deduction, relaxation: Relaxation) -
         return False
     proofs = [(j, side, sparse_rows(mu, row)) for row, (j, side) in enumerate(ends)]
     deduction.steps.append(Radius(start, value, proofs))
-    loose = np.isinf(low) | np.isinf(high)
-    c = network.slopes[start]
-    with np.errstate(divide="ignore"):
-        least = np.where(c > 0, np.nextafter(-value / c, -np.inf), -np.inf)
-    for end, other, pick in (
-        (bounds.lower[start], least, np.maximum), (bounds.upper[start], value, np.minimum)
-    ):  # fmt: skip
-        end[loose] = pick(end, other)[loose]
+    bound_outputs(network, bounds, start, value)
     return True
 
 

@@ -107,6 +107,17 @@ class Deduction:
         return best
 
 
+def bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -> None:
+    """Bound the outputs of a layer by a radius where they have an infinite end."""
+    low, high = bounds.outputs(network, start)
+    loose, c = np.isinf(low) | np.isinf(high), network.slopes[start]
+    with np.errstate(divide="ignore"):
+        least = np.where(c > 0, np.nextafter(-radius / c, -np.inf), -np.inf)
+    lower, upper = bounds.lower[start], bounds.upper[start]
+    lower[loose] = np.maximum(lower, least)[loose]
+    upper[loose] = np.minimum(upper, radius)[loose]
+
+
 def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], Array]]:
     """The nonzero multipliers of one target, lowest layer first."""
     units = [np.flatnonzero(mu[layer][row]) for layer in sorted(mu)]

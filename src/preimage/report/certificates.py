@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.batch.source import open_source, rows
-from preimage.certify.certificate import FORMAT
-from preimage.errors import FormatError, InputError
+from preimage.certify.certificate import Certificate, Claim
+from preimage.errors import InputError
 from preimage.generator import Generator
-from preimage.io.guard import LIMITS, Limits, check_file, parse_json
 from preimage.notebook import number
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
@@ -32,103 +30,69 @@ _VERDICTS = {
     "infeasible": "No code explains the observation to within the noise.",
     "unique": "Every code that explains it is within the distance of the witness.",
 }
-_LIMITS = Limits(header_bytes=LIMITS.file_bytes)  # a certificate is all text
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """What a certificate says of one sample; see ``preimage.certify.certificate.Claim``."""
+class _Sample(NamedTuple):
+    """A claim, the file that it stands in, and its place there."""
 
     name: str
-    index: int
-    verdict: str
-    reason: str
-    lower: Array
-    upper: Array
-    witnesses: list[Array]
-    distance: float
-    resolution: float
-    noise: float
-    ray: bool
-    branches: int
-
-    @property
-    def half_width(self) -> Array:
-        """(k,) of each interval, where there is a code at all."""
-        return (self.upper - self.lower) / 2
+    place: int
+    claim: Claim
 
     @property
     def empty(self) -> bool:
         """Whether no code is left."""
-        return self.verdict == "infeasible"
+        return self.claim.verdict == "infeasible"
 
     @property
     def badness(self) -> tuple[int, float]:
         """Sorts undecided samples first, and in a verdict the widest intervals."""
-        wide = 0.0 if self.empty else float(np.median(self.half_width))
-        return list(_VERDICTS).index(self.verdict), -wide
+        wide = 0.0 if self.empty else float(np.median(self.claim.half_width))
+        return list(_VERDICTS).index(self.claim.verdict), -wide
 
 
-def find_certificates(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The samples of a certificate file, or of each in a folder, by the file's name.
+def find_certificates(path: Path) -> dict[str, Certificate]:
+    """The certificate in a file, or in each file of a folder that holds one, by the file's name.
 
     Raises:
         FormatError: A certificate that was changed or is damaged.
     """
-    paths = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else []
-    found = {}
-    for file in paths:
-        samples_of = _read(file, only=not path.is_dir())
-        if samples_of is not None:
-            found[file.name] = samples_of
-    return found
+    if path.is_dir():
+        files = [file for file in sorted(path.glob("*.json")) if _is_certificate(file)]
+    else:
+        files = [path] if path.is_file() else []
+    return {file.name: Certificate.load(file) for file in files}
 
 
-def _read(path: Path, *, only: bool) -> list[dict[str, Any]] | None:
-    """The samples of a file; None if it is another JSON file of the folder."""
-    from preimage.certify.checker import seal
-
-    try:
-        content = parse_json(check_file(path).read_bytes(), str(path), _LIMITS)
-    except FormatError:
-        if only:
-            raise
-        return None
-    if content.get("format") != FORMAT:
-        return None
-    digest = content.pop("digest", None)
-    if digest != seal(content):
-        raise FormatError(f"{path}: it was changed after it was written")
-    try:
-        return [dict(sample) for sample in content["samples"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path}: expected a certificate, got {error!r}") from error
+def _is_certificate(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"preimage certificate" in file.read(100)
 
 
 def certificates_page(
-    files: Mapping[str, Sequence[Mapping[str, Any]]],
+    files: Mapping[str, Certificate],
     generator: Generator | None = None,
     observations: Any = None,
 ) -> str:
     """One page: verdicts, samples with their intervals, network, how to check."""
     found = [
-        _sample(name, index, record) for name, content in files.items()
-        for index, record in enumerate(content)
-    ]  # fmt: skip
+        _Sample(name, index, claim)
+        for name, certificate in files.items()
+        for index, claim in enumerate(certificate.claims)
+    ]
     if observations is not None and (generator is None or len(files) > 1):
         raise InputError(
             "observations: expected them with the network and one certificate only, got "
             f"{len(files)} certificates"
         )
     for sample in found:
-        if generator is not None and len(sample.lower) != generator.latent_size:
-            raise InputError(
-                f"network: expected latent size {len(sample.lower)}, got {generator.latent_size}"
-            )
+        size = len(sample.claim.lower)
+        if generator is not None and size != generator.latent_size:
+            raise InputError(f"network: expected latent size {size}, got {generator.latent_size}")
     seen = None
     if observations is not None and generator is not None:
         seen = _rows(observations, generator, *files.values())
-    counts = Counter(sample.verdict for sample in found)
+    counts = Counter(sample.claim.verdict for sample in found)
     verdicts = [(name, counts[name], text) for name, text in _VERDICTS.items() if counts[name]]
     worst = sorted(found, key=lambda sample: sample.badness)[:SHOWN]
     inspection = inspection_of(generator)
@@ -151,50 +115,21 @@ def certificates_page(
     )
 
 
-def _sample(name: str, index: int, record: Mapping[str, Any]) -> _Sample:
-    def numbers(texts: Sequence[str]) -> Array:
-        return np.array([float.fromhex(text) for text in texts])
-
-    try:
-        lower, upper = numbers(record["lower"]), numbers(record["upper"])
-        sample = _Sample(
-            name, index, record["verdict"], str(record["reason"]), lower, upper,
-            [numbers(code) for code in record["witnesses"]], float.fromhex(record["distance"]),
-            float.fromhex(record["resolution"]), float.fromhex(record["noise"]),
-            record["ray"] is not None, _branches(record["proof"]),
-        )  # fmt: skip
-        fits = {len(part) for part in (lower, upper, *sample.witnesses)} == {len(lower)}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{name}: sample {index}: expected a claim, got {error!r}") from error
-    if sample.verdict not in _VERDICTS or not fits:
-        raise FormatError(f"{name}: sample {index}: expected a verdict and vectors of one length")
-    return sample
-
-
-def _branches(proof: Mapping[str, Any]) -> int:
-    """Leaves of a proof's tree; a loop, since a file may nest deeply."""
-    waiting, leaves = [proof], 0
-    while waiting:
-        children = waiting.pop().get("children", ())
-        waiting.extend(children)
-        leaves += not children
-    return leaves
-
-
-def _rows(observations: Any, generator: Generator, records: Sequence[Mapping[str, Any]]) -> Array:
+def _rows(observations: Any, generator: Generator, certificate: Certificate) -> Array:
     """The observations, if the claims are about them and this network."""
-    from preimage.certify.prove import binding, exact_layers
+    from preimage.certify.prove import exact_layers
 
-    source = open_source(observations)
-    if source.shape[0] != len(records):
-        raise InputError(f"observations: expected {len(records)} samples, got {source.shape[0]}")
-    seen = rows(source, 0, len(records))
+    source, claims = open_source(observations), certificate.claims
+    if source.shape[0] != len(claims):
+        raise InputError(f"observations: expected {len(claims)} samples, got {source.shape[0]}")
+    seen = rows(source, 0, len(claims))
     digest = exact_layers(generator)[1]
-    for index, (x, record) in enumerate(zip(seen, records, strict=True)):
-        if record.get("bound_to") != binding(digest, x, record["noise"], record["box"]):
+    for index, (x, claim) in enumerate(zip(seen, claims, strict=True)):
+        question = claim.question
+        if question.network != digest or not np.array_equal(question.observation, x):
             raise InputError(
-                f"observations: sample {index} of the certificate is about another network, "
-                "observation, noise or box"
+                f"observations: sample {index} of the certificate is about another network or "
+                "observation"
             )
     return seen
 
@@ -204,17 +139,16 @@ def _end(value: float) -> str:
 
 
 def _distance(sample: _Sample) -> str:
-    if sample.ray:
-        return "a ray"
-    return number(sample.distance) if sample.verdict in ("unique", "ambiguous") else "–"
+    distance = sample.claim.distance
+    return "–" if np.isnan(distance) else number(distance)
 
 
 def _table(found: Sequence[_Sample]) -> str:
     lines = [
-        (s.name, s.index, s.verdict, _distance(s), number(s.resolution),
-         number(s.noise), *(("–", "–") if s.empty else
-         (_end(float(np.median(s.half_width))), _end(float(np.max(s.half_width))))),
-         s.branches, s.reason)
+        (s.name, s.place, s.claim.verdict, _distance(s), number(s.claim.question.resolution),
+         number(s.claim.question.noise), *(("–", "–") if s.empty else
+         (_end(float(np.median(s.claim.half_width))), _end(float(np.max(s.claim.half_width))))),
+         s.claim.branches, s.claim.reason)
         for s in sorted(found, key=lambda sample: sample.badness)
     ]  # fmt: skip
     columns = ("file", "sample", "verdict", "distance", "resolution", "noise",
@@ -223,24 +157,26 @@ def _table(found: Sequence[_Sample]) -> str:
 
 
 def _figure(sample: _Sample, generator: Generator | None, seen: Array | None) -> str:
-    caption = f"sample {sample.index}: {sample.verdict}"
-    caption += f", distance {_distance(sample)}" if sample.distance else ""
-    caption += f"; {sample.reason}" if sample.reason else ""
+    claim = sample.claim
+    caption = f"sample {sample.place}: {claim.verdict}"
+    caption += "" if np.isnan(claim.distance) else f", distance {_distance(sample)}"
+    caption += f"; {claim.reason}" if claim.reason else ""
     images = {}
     if seen is not None:
-        images[f"observation {sample.index}"] = seen[sample.index]
+        images[f"observation {sample.place}"] = seen[sample.place]
     if generator is not None:
-        outputs = [generator(code[None])[0] for code in sample.witnesses[:2]]
+        outputs = [generator(code[None])[0] for code in claim.witnesses[:2]]
         for name, output in zip(("witness", "second witness"), outputs, strict=False):
-            images[f"output of the {name} of sample {sample.index}"] = output
+            images[f"output of the {name} of sample {sample.place}"] = output
         if seen is not None and outputs:
-            images[f"difference {sample.index}"] = difference(seen[sample.index], outputs[0])
+            images[f"difference {sample.place}"] = difference(seen[sample.place], outputs[0])
     return drawn(images, caption, "" if sample.empty else _intervals(sample))
 
 
 def _intervals(sample: _Sample) -> str:
     """The intervals as a drawing, and below it as a table."""
-    half, known = sample.half_width, sample.witnesses[:1]
+    claim = sample.claim
+    half, known = claim.half_width, claim.witnesses[:1]
     text = (
         f"Intervals of {len(half)} coordinates"
         f"{' around the witness' if known else ', no witness known'}: median half-width "
@@ -249,20 +185,18 @@ def _intervals(sample: _Sample) -> str:
     lines = [
         (f"z{i}", _end(float(low)), _end(float(high)), _end(float(high - low)),
          *(number(float(code[i])) for code in known))
-        for i, (low, high) in enumerate(zip(sample.lower, sample.upper, strict=True))
+        for i, (low, high) in enumerate(zip(claim.lower, claim.upper, strict=True))
     ]  # fmt: skip
     columns = ("coordinate", "lower", "upper", "width", *("witness" for _ in known))
-    listed = wide_table(f"Intervals of sample {sample.index}", columns, lines)
-    return (
-        f'{_chart(sample, text)}<details><summary class="soft">{text}</summary>{listed}</details>'
-    )
+    listed = wide_table(f"Intervals of sample {sample.place}", columns, lines)
+    return f'{_chart(claim, text)}<details><summary class="soft">{text}</summary>{listed}</details>'
 
 
-def _chart(sample: _Sample, text: str) -> str:
+def _chart(claim: Claim, text: str) -> str:
     """Bars from ``lower`` to ``upper``, around the witness if there is one."""
-    centre = sample.witnesses[0] if sample.witnesses else np.zeros(len(sample.lower))
+    centre = claim.witnesses[0] if claim.witnesses else np.zeros(len(claim.lower))
     below, above, *others = (
-        end - centre for end in (sample.lower, sample.upper, *sample.witnesses[1:2])
+        end - centre for end in (claim.lower, claim.upper, *claim.witnesses[1:2])
     )
     ends = np.concatenate([below, above, *others, [0.0]])
     low, high = ends[np.isfinite(ends)].min(), ends[np.isfinite(ends)].max()
