@@ -19,6 +19,7 @@ EXPECTED = {
     "mnist-10-60-784-vae": [ReLU()] * 2,
     "mnist-20-60-784-vae": [ReLU()] * 2,
     "mnist-40-60-784-vae": [ReLU()] * 2,
+    "mnist-20-400-784-vae": [ReLU(), Sigmoid()],
     "mnist-20-200-500-784": [LeakyReLU(0.1)] * 3,
     "mnist-32-256-512-784": [ReLU(), ReLU(), Sigmoid()],
     "mnist-conv-20": [ReLU(), ReLU(), Sigmoid()],
@@ -90,9 +91,9 @@ def test_digits():
 
 
 def test_unknown_name():
-    for door in (zoo.load, zoo.card):
+    for function in (zoo.load, zoo.card):
         with pytest.raises(InputError, match=r"one of mnist-10-60-784-vae, .* got 'mnist'"):
-            door("mnist")
+            function("mnist")
 
 
 def test_another_file_is_refused(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 import preimage
 from preimage.app import answer, drawing, question
+from preimage.network import Network
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def asked(network, code, noise, hidden=()):
     canvas = question.canvas_value(network, network(code))
     for pixel in hidden:
         canvas["hidden"][pixel] = 1
-        canvas["picture"][pixel] = 1.0  # nobody is to look at it
+        canvas["picture"][pixel] = 1.0  # a hidden pixel must not count
     return question.ask(network, canvas, noise)
 
 
@@ -95,3 +96,34 @@ def test_results_as_html(planted):
     assert "within the noise" in drawing.moved(
         network, posed, answer.move(network, posed, {"code": code})
     )
+
+
+class _Run:
+    """A network that is only run: the layers of another, hidden."""
+
+    draft = None
+
+    def __init__(self, known):
+        for name in ("latent_size", "observation_size", "digest", "linearize", "jvp", "vjp"):
+            setattr(self, name, getattr(known, name))
+        self.known = known
+
+    def __call__(self, z):
+        return self.known(z)
+
+
+def test_a_network_that_is_only_run(planted):
+    """Claim: it is inverted by the methods that can, and the page says why nothing is proven."""
+    known, code = planted
+    network = _Run(known)
+    assert isinstance(network, Network)
+    posed = asked(network, code, 0.001)
+    assert answer.methods_for(network) == ("auto", "gauss_newton", "gradient")
+    found = answer.invert(network, posed, "auto")
+    np.testing.assert_allclose(found.latent, code, atol=0.05)
+    proven = answer.certify(network, posed)
+    assert (proven.name, proven.seconds) == ("none", 0.0)
+    assert "not proven" in proven.sentence
+    tanh = preimage.from_arrays([np.eye(9)[:, :4]], activation="tanh")
+    assert question.gray_range(network) == (0.0, 1.0)
+    assert question.gray_range(_Run(tanh)) == question.gray_range(tanh) == (-1.0, 1.0)

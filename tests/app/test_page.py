@@ -1,11 +1,13 @@
 """The page in a real browser: Debian's chromium, headless, driven by Playwright."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 
 import numpy as np
 import pytest
@@ -197,6 +199,42 @@ def test_the_default_inversion_takes_two_seconds(visit):
         assert visit.locator("#pictures figure").count() >= 2
         visit.wait_for_selector("#verdict .chip")
     assert min(seconds) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example", 400), ("evil.example:7860", 400), ("localhost", 200)]
+)
+def test_other_hosts_are_refused(address, host, status):
+    """Claim: a name that was rebound to this machine does not reach the page (DNS rebinding)."""
+    name, _, port = address.rstrip("/").rpartition("/")[2].partition(":")
+    for path in ("/", "/config", "/gradio_api/info"):
+        connection = HTTPConnection(name, int(port))
+        connection.request("GET", path, headers={"Host": host})
+        assert connection.getresponse().status == status, path
+        connection.close()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_uploads_are_deleted_at_exit(browser, tmp_path, stop):
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
+        page = browser.new_page()
+        page.goto(served.stdout.readline().split()[0])
+        with page.expect_file_chooser() as chooser:
+            page.click("text=Upload a picture")
+        chooser.value.set_files(tmp_path / "black.png")
+        for _ in range(50):
+            if list(tmp_path.rglob("temporary/**/black.png")):
+                break
+            time.sleep(0.1)
+        assert list(tmp_path.rglob("temporary/**/black.png"))
+        page.close()
+        served.send_signal(stop)
+        assert served.wait(timeout=30) == 0
+    assert list(tmp_path.rglob("temporary/**/black.png")) == []
 
 
 def test_a_port_that_is_taken_is_one_line(address):

@@ -13,17 +13,20 @@ import preimage
 from preimage.app.question import Question, numbers
 from preimage.errors import InputError
 from preimage.generator import Generator
+from preimage.network import Network, chain_of
+from preimage.report.network import RUN
 
 Array = NDArray[np.float64]
 
-# Those that answer while a visitor waits: Adam restarts for minutes, branch and bound for longer.
-METHODS = ("auto", "exact", "linf", "l1", "relaxed", "gauss_newton", "gradient")
+# Methods that answer in seconds. Those in _ANY need no known layers.
+METHODS = ("auto", "linf", "exact", "l1", "relaxed", "gauss_newton", "gradient")
+_ANY = ("auto", "gauss_newton", "gradient")
 BOX = 5.0  # certified are the codes with |z_i| <= BOX
 PATIENCE = 5.0  # seconds for a certificate
 
 
 class Answer(NamedTuple):
-    """One method's.
+    """What one method found.
 
     Attributes:
         method: Its name.
@@ -31,7 +34,7 @@ class Answer(NamedTuple):
         reconstruction: (n,) likewise.
         status: How it ended.
         misfit: Largest error on what is seen, to be held against the noise.
-        seconds: That it took.
+        seconds: Time it took.
     """
 
     method: str
@@ -51,7 +54,7 @@ class Verdict(NamedTuple):
         sentence: What that means here.
         lower: (k,) every code that explains the observation lies above; NaN where there is none.
         upper: (k,) and below.
-        seconds: That it took.
+        seconds: Time it took.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Verdict(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Where a code that a visitor moves stands.
+    """The output at the sliders' code, compared with the observation.
 
     Attributes:
         reconstruction: (n,).
@@ -75,7 +78,12 @@ class Move(NamedTuple):
     explains: bool
 
 
-def invert(generator: Generator, question: Question, method: str) -> Answer:
+def methods_for(network: Network) -> tuple[str, ...]:
+    """The methods that can invert it, best first."""
+    return _ANY if chain_of(network) is None else METHODS
+
+
+def invert(network: Network, question: Question, method: str) -> Answer:
     """Invert by a method.
 
     Raises:
@@ -85,24 +93,27 @@ def invert(generator: Generator, question: Question, method: str) -> Answer:
         raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     start = time.perf_counter()
     found = preimage.invert(
-        generator, question.observation, method, noise=question.noise,
+        network, question.observation, method, noise=question.noise,
         sensing=None if question.seen.all() else question.seen,
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    reconstruction = found.reconstruct(generator)
+    reconstruction = found.reconstruct(network)
     return Answer(
         method, found.latent, reconstruction, found.status, _misfit(question, reconstruction),
         seconds,
     )  # fmt: skip
 
 
-def certify(generator: Generator, question: Question) -> Verdict:
+def certify(network: Network, question: Question) -> Verdict:
     """Prove what can be proven of the codes that explain what is seen.
 
-    Hidden pixels are outputs that nobody asks for: the network without them is certified.
+    Hidden pixels are left out: the network without these outputs is certified.
     """
     start = time.perf_counter()
-    nothing = np.full(generator.latent_size, np.nan)
+    nothing = np.full(network.latent_size, np.nan)
+    generator = chain_of(network)
+    if generator is None:
+        return Verdict("none", RUN, nothing, nothing, 0.0)
     try:
         visible = _restricted(generator, question.seen)
         found = preimage.certify(
@@ -133,14 +144,14 @@ def _restricted(generator: Generator, seen: NDArray[np.bool_]) -> Generator:
     return Generator((*hidden, replace(last, weight=last.weight[seen], bias=last.bias[seen])))
 
 
-def move(generator: Generator, question: Question, parts: Any) -> Move:
+def move(network: Network, question: Question, parts: Any) -> Move:
     """What the network makes of a code, beside what is seen.
 
     Raises:
         InputError: Not a code of this network.
     """
-    code = numbers(parts, "code", generator.latent_size)
-    reconstruction = generator(code)
+    code = numbers(parts, "code", network.latent_size)
+    reconstruction = network(code)
     misfit = _misfit(question, reconstruction)
     return Move(reconstruction, misfit, misfit <= question.noise)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from preimage.app.answer import Answer, Move, Verdict
 from preimage.app.question import Question, to_gray
-from preimage.generator import Generator
+from preimage.network import Network
 from preimage.notebook import number
 from preimage.pixels import picture
 
@@ -27,16 +27,16 @@ def notice(text: str) -> str:
     return f'<p class="notice" role="alert">{escape(text)}</p>' if text else ""
 
 
-def pictures(generator: Generator, question: Question, answers: Sequence[Answer]) -> str:
+def pictures(network: Network, question: Question, answers: Sequence[Answer]) -> str:
     """What is seen, and beside it each method's reconstruction."""
-    seen = np.where(question.seen, to_gray(generator, question.observation), np.nan)
+    seen = np.where(question.seen, to_gray(network, question.observation), np.nan)
     hidden = int((~question.seen).sum())
     words = f"noise {question.noise:g}" + (f", {hidden} pixels hidden" if hidden else "")
     cells = [_figure(seen, "observation", "observation", words)]
     for answer in answers:
         label = _chip(str(answer.status))
         words = f"largest error {number(answer.misfit)} · {_seconds(answer.seconds)}"
-        shown = to_gray(generator, answer.reconstruction)
+        shown = to_gray(network, answer.reconstruction)
         cells.append(
             _figure(shown, f"reconstruction by {answer.method}", answer.method, words, label)
         )
@@ -49,7 +49,7 @@ def pictures(generator: Generator, question: Question, answers: Sequence[Answer]
 
 
 def verdict(found: Verdict | None) -> str:
-    """The certificate's verdict; without one, that it is on its way."""
+    """The certificate's verdict; None while it is being computed."""
     if found is None:
         return '<p class="verdict" role="status">Proving what can be proven …</p>'
     time = f' <span class="soft">{_seconds(found.seconds)}</span>' if found.seconds else ""
@@ -75,11 +75,11 @@ def sliders(question: Question, code: Array, found: Verdict | None) -> dict[str,
     }
 
 
-def moved(generator: Generator, question: Question, at: Move) -> str:
+def moved(network: Network, question: Question, at: Move) -> str:
     """What the network makes of the sliders' code."""
     side = "within" if at.explains else "above"
     words = f"largest error {number(at.misfit)}, {side} the noise of {question.noise:g}"
-    shown = to_gray(generator, at.reconstruction)
+    shown = to_gray(network, at.reconstruction)
     return _figure(shown, "output of the sliders' code", "G(z)", words)
 
 

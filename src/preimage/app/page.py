@@ -1,11 +1,13 @@
-"""The widgets of the page, and the server that shows it to this machine only."""
+"""The widgets of the page, and its server, which only this machine can reach."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,17 +16,19 @@ from numpy.typing import NDArray
 import preimage
 from preimage.app import answer, drawing, question
 from preimage.errors import InputError, MissingExtraError, PreimageError
-from preimage.generator import Generator
+from preimage.network import Network
 from preimage.pixels import picture
+from preimage.report.network import standing
 
 Array = NDArray[np.float64]
 
-# Gradio reads these when it is imported: it is to ask nobody, and to tell nobody.
-_SILENCE = {
+# Disables Gradio's analytics and downloads; it reads these when it is imported.
+_OFFLINE = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+_HOSTS = ["127.0.0.1", "localhost"]
 _DIGITS = 20  # two of each
 _NOISE = 0.05
 
@@ -47,31 +51,32 @@ _SLIDERS = """
 _NO_SLIDERS: dict[str, Any] = {"latent": [], "lower": [], "upper": [], "reach": 1.0}
 
 
-def build(generator: Generator, name: str) -> Any:
+def build(network: Network, name: str) -> Any:
     """The page for a network, as ``gradio.Blocks``.
 
     Args:
-        generator: The network.
-        name: What to call it.
+        network: Known or run.
+        name: Its name in the heading.
 
     Raises:
         MissingExtraError: gradio is not installed.
     """
-    gradio = _gradio()
-    room = files("preimage.app")
-    scripts = {n: (room / f"{n}.js").read_text(encoding="utf-8") for n in ("canvas", "sliders")}
+    gradio = import_gradio()
+    folder = files("preimage.app")
+    scripts = {n: (folder / f"{n}.js").read_text(encoding="utf-8") for n in ("canvas", "sliders")}
 
     def show(sent: Any) -> str:
         """The output of the sliders' code."""
         try:
-            asked = question.again(generator, sent)
-            return drawing.moved(generator, asked, answer.move(generator, asked, sent))
+            asked = question.again(network, sent)
+            return drawing.moved(network, asked, answer.move(network, asked, sent))
         except PreimageError as error:
             return drawing.notice(str(error))
 
-    first = question.canvas_value(generator, generator(question.random_code(generator, 0)))
+    offered = list(answer.methods_for(network))
+    first = question.canvas_value(network, network(question.random_code(network, 0)))
     with gradio.Blocks(title=f"preimage: {name}", analytics_enabled=False) as page:
-        gradio.HTML(_header(generator, name))
+        gradio.HTML(_header(network, name))
         with gradio.Row():
             with gradio.Column(scale=1, min_width=300):
                 gradio.HTML("<h2>Picture</h2>")
@@ -79,7 +84,7 @@ def build(generator: Generator, name: str) -> Any:
                     sampled = gradio.Button("Output of a random code", size="sm", min_width=120)
                     upload = gradio.UploadButton("Upload a picture", size="sm", min_width=120)
                 canvas = gradio.HTML(
-                    first, html_template=_digits(generator) + _CANVAS, js_on_load=scripts["canvas"],
+                    first, html_template=_digits(network) + _CANVAS, js_on_load=scripts["canvas"],
                     elem_classes="canvas", elem_id="canvas",
                 )  # fmt: skip
                 notice = gradio.HTML("", elem_id="notice")
@@ -88,7 +93,7 @@ def build(generator: Generator, name: str) -> Any:
                     info="Uniform noise up to this is added, and the methods are told.",
                 )  # fmt: skip
                 methods = gradio.CheckboxGroup(
-                    list(answer.METHODS), value=["auto", "linf"], label="Methods",
+                    offered, value=offered[:2], label="Methods",
                     info="The sliders take the code of the first.",
                 )  # fmt: skip
                 button = gradio.Button("Invert", variant="primary", elem_id="invert")
@@ -106,19 +111,19 @@ def build(generator: Generator, name: str) -> Any:
 
         def sample() -> tuple[Any, str]:
             seed = int(np.random.default_rng().integers(2**32))
-            image = generator(question.random_code(generator, seed))
-            return question.canvas_value(generator, image), ""
+            image = network(question.random_code(network, seed))
+            return question.canvas_value(network, image), ""
 
         def read(path: str | None) -> tuple[Any, str]:
             try:
-                image = question.read_upload(str(path), generator)
+                image = question.read_upload(str(path), network)
             except PreimageError as error:
                 return gradio.skip(), drawing.notice(str(error))
-            return question.canvas_value(generator, image), ""
+            return question.canvas_value(network, image), ""
 
         def invert(canvas: Any, noise: Any, wanted: list[str]) -> Iterator[tuple[Any, ...]]:
             try:
-                yield from _inverted(generator, canvas, noise, wanted)
+                yield from _inverted(network, canvas, noise, wanted)
             except PreimageError as error:
                 yield gradio.skip(), gradio.skip(), gradio.skip(), drawing.notice(str(error))
 
@@ -132,57 +137,84 @@ def build(generator: Generator, name: str) -> Any:
 
 
 def _inverted(
-    generator: Generator, canvas: Any, noise: Any, wanted: list[str]
+    network: Network, canvas: Any, noise: Any, wanted: list[str]
 ) -> Iterator[tuple[Any, ...]]:
     """Each method's answer as soon as it is there, then the certificate."""
-    asked = question.ask(generator, canvas, noise)
+    asked = question.ask(network, canvas, noise)
     answers: list[answer.Answer] = []
     for method in wanted or ["auto"]:
-        answers.append(answer.invert(generator, asked, method))
-        shown = drawing.pictures(generator, asked, answers)
+        answers.append(answer.invert(network, asked, method))
+        shown = drawing.pictures(network, asked, answers)
         sliders = drawing.sliders(asked, answers[0].latent, None)
         yield shown, drawing.verdict(None), sliders, ""
-    proven = answer.certify(generator, asked)
+    proven = answer.certify(network, asked)
     sliders = drawing.sliders(asked, answers[0].latent, proven)
     yield shown, drawing.verdict(proven), sliders, ""
 
 
-def serve(page: Any, *, port: int | None = None, browser: bool = True) -> None:
-    """Show the page at a loopback address, until its ``close`` is called.
+@contextmanager
+def served(
+    network: Network, name: str, *, port: int | None = None, browser: bool = True
+) -> Iterator[str]:
+    """Serve the page of a network at a loopback address; on leaving, delete what was uploaded.
+
+    Requests that name another host are refused, so that a web page elsewhere cannot reach this one
+    by rebinding its name to this machine.
 
     Args:
-        page: From ``build``; afterwards its ``local_url`` says where it is.
-        port: Where to listen; by default the first that is free from 7860 on.
+        network: Known or run.
+        name: Its name in the heading.
+        port: Where to listen; by default the first free one from 7860 on.
         browser: Open the page in the browser.
+
+    Yields:
+        The address.
 
     Raises:
         InputError: The port is not free.
     """
-    gradio = _gradio()
-    # Fonts that every machine has: no font is asked of anybody.
+    gradio = import_gradio()
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    # System fonts: none is downloaded.
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     style = (files("preimage.app") / "style.css").read_text(encoding="utf-8")
-    try:
-        page.launch(
-            server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser, quiet=True,
-            prevent_thread_lock=True, ssr_mode=False, max_file_size=question.UPLOAD.file_bytes,
-            footer_links=[], theme=gradio.themes.Default(primary_hue="blue", **fonts), css=style,
-        )  # fmt: skip
-    except OSError as error:
-        raise InputError(f"port: {error}") from error
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
+    with TemporaryDirectory(prefix="preimage-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = build(network, name)
+        try:
+            page.launch(
+                server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser,
+                quiet=True, prevent_thread_lock=True, ssr_mode=False, footer_links=[], css=style,
+                max_file_size=question.UPLOAD.file_bytes, app_kwargs={"middleware": [trusted]},
+                theme=gradio.themes.Default(primary_hue="blue", **fonts),
+            )  # fmt: skip
+        except OSError as error:
+            raise InputError(f"port: {error}") from error
+        try:
+            yield page.local_url
+        finally:
+            page.close(verbose=False)
 
 
-def warm_up(generator: Generator) -> None:
-    """Ask once what the page will ask first, so that nobody waits for compilation."""
-    code = question.random_code(generator, 0)
-    asked = question.ask(generator, question.canvas_value(generator, generator(code)), _NOISE)
+def warm_up(network: Network) -> None:
+    """Answer once what the page will ask first, so that compilation is done before."""
+    code = question.random_code(network, 0)
+    asked = question.ask(network, question.canvas_value(network, network(code)), _NOISE)
     for method in ("auto", "linf"):
-        answer.invert(generator, asked, method)
-    answer.certify(generator, asked)
+        answer.invert(network, asked, method)
+    answer.certify(network, asked)
 
 
-def _gradio() -> Any:
-    os.environ.update(_SILENCE)
+def import_gradio() -> Any:
+    """Gradio, offline.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    os.environ.update(_OFFLINE)
     try:
         import gradio
     except ImportError as error:
@@ -190,18 +222,19 @@ def _gradio() -> Any:
     return gradio
 
 
-def _header(generator: Generator, name: str) -> str:
-    layers = escape(repr(generator))
+def _header(network: Network, name: str) -> str:
+    layers = escape(repr(network))
     return (
-        f"<h1>Which code made this?</h1><p>{escape(name)}: <code>{layers}</code>. Pick a picture, "
-        "draw on it, hide some of it; then find the codes that explain what is left.</p>"
+        f"<h1>Which code made this?</h1><p>{escape(name)}: <code>{layers}</code>. Choose a "
+        "picture, draw on it, hide parts of it; then find the codes that explain the rest.</p>"
+        f'<p class="soft">{standing(network)}</p>'
     )
 
 
-def _digits(generator: Generator) -> str:
-    """Buttons with real digits, two of each, if the network makes pictures of their size."""
+def _digits(network: Network) -> str:
+    """Buttons with real digits, two of each, for a network whose pictures have their size."""
     images, labels = preimage.zoo.digits()
-    if images.shape[1] != generator.observation_size:
+    if images.shape[1] != network.observation_size:
         return ""
     step = len(images) // _DIGITS
     buttons = [

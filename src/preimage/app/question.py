@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from preimage.activation import Tanh
 from preimage.errors import FormatError, InputError, MissingExtraError
-from preimage.generator import Generator
 from preimage.io.guard import Limits, check_entries, check_file, in_force
 from preimage.io.observations import load_observations
+from preimage.network import Network, chain_of
 from preimage.pixels import image_shape
 
 Array = NDArray[np.float64]
@@ -40,37 +40,47 @@ class Question(NamedTuple):
     noise: float
 
 
-def gray_range(generator: Generator) -> tuple[float, float]:
-    """The outputs that are drawn as black and as white."""
-    return (-1.0, 1.0) if isinstance(generator.layers[-1].activation, Tanh) else (0.0, 1.0)
+def gray_range(network: Network) -> tuple[float, float]:
+    """The outputs that are drawn as black and as white: those of a tanh head, or 0 and 1.
+
+    The head of a network that is only run is judged by its outputs at a few codes.
+    """
+    chain = chain_of(network)
+    if chain is not None:
+        tanh = isinstance(chain.layers[-1].activation, Tanh)
+    else:
+        codes = np.random.default_rng(0).standard_normal((8, network.latent_size))
+        outputs = network(codes)
+        tanh = -1.0 <= outputs.min() < -0.1 and outputs.max() <= 1.0
+    return (-1.0, 1.0) if tanh else (0.0, 1.0)
 
 
-def to_gray(generator: Generator, vector: Array) -> Array:
+def to_gray(network: Network, vector: Array) -> Array:
     """An output on the scale 0..1 that pictures have."""
-    low, high = gray_range(generator)
+    low, high = gray_range(network)
     return (vector - low) / (high - low)
 
 
-def from_gray(generator: Generator, picture: Array) -> Array:
+def from_gray(network: Network, picture: Array) -> Array:
     """A picture on the scale 0..1 as an output."""
-    low, high = gray_range(generator)
+    low, high = gray_range(network)
     return low + (high - low) * picture
 
 
-def random_code(generator: Generator, seed: int) -> Array:
+def random_code(network: Network, seed: int) -> Array:
     """(k,) from N(0, I)."""
-    return np.random.default_rng(seed).standard_normal(generator.latent_size)
+    return np.random.default_rng(seed).standard_normal(network.latent_size)
 
 
-def read_upload(path: str | Path, generator: Generator) -> Array:
+def read_upload(path: str | Path, network: Network) -> Array:
     """A picture of any common format, made to fit, or an array that fits already.
 
     Args:
         path: The file.
-        generator: Says how many pixels there are.
+        network: Says how many pixels there are.
 
     Returns:
-        (n,): of an image, gray or colour on the scale of the generator's outputs; of an array, its
+        (n,): of an image, gray or colour on the scale of the network's outputs; of an array, its
         first sample.
 
     Raises:
@@ -79,11 +89,11 @@ def read_upload(path: str | Path, generator: Generator) -> Array:
     """
     path = check_file(path, UPLOAD)
     if path.suffix.lower() not in _ARRAYS:
-        return from_gray(generator, _read_image(path, image_shape(generator.observation_size)))
+        return from_gray(network, _read_image(path, image_shape(network.observation_size)))
     values = load_observations(path, limits=UPLOAD)
-    if not len(values) or values.shape[1] != generator.observation_size:
+    if not len(values) or values.shape[1] != network.observation_size:
         raise FormatError(
-            f"{path.name}: expected samples of {generator.observation_size} entries, as the "
+            f"{path.name}: expected samples of {network.observation_size} entries, as the "
             f"network makes, got shape {values.shape}"
         )
     return values[0]
@@ -116,11 +126,11 @@ def _read_image(path: Path, shape: tuple[int, ...]) -> Array:
     return (small.transpose(2, 0, 1) if len(shape) == 3 else small).ravel()
 
 
-def ask(generator: Generator, canvas: Any, noise: Any, seed: int = 0) -> Question:
+def ask(network: Network, canvas: Any, noise: Any, seed: int = 0) -> Question:
     """The question that the canvas and the noise slider pose.
 
     Args:
-        generator: The network.
+        network: Known or run.
         canvas: ``picture``, n gray levels; ``hidden``, n numbers, positive where hidden.
         noise: A uniform noise up to this is added.
         seed: Of the noise.
@@ -129,23 +139,23 @@ def ask(generator: Generator, canvas: Any, noise: Any, seed: int = 0) -> Questio
         InputError: Not what a canvas gives, or every pixel is hidden.
     """
     picture, hidden = (
-        numbers(canvas, name, generator.observation_size) for name in ("picture", "hidden")
+        numbers(canvas, name, network.observation_size) for name in ("picture", "hidden")
     )
     noise = float(numbers({"noise": noise}, "noise", ()))
     if not 0 <= noise <= 1:
         raise InputError(f"noise: expected a number from 0 to 1, got {noise!r}")
     seen = _some(hidden <= 0)
     error = np.random.default_rng(seed).uniform(-noise, noise, picture.size)
-    return Question(from_gray(generator, picture) + error, seen, noise)
+    return Question(from_gray(network, picture) + error, seen, noise)
 
 
-def again(generator: Generator, parts: Any) -> Question:
+def again(network: Network, parts: Any) -> Question:
     """The question that comes back with a code that was moved.
 
     Raises:
         InputError: No such question.
     """
-    size = generator.observation_size
+    size = network.observation_size
     values, seen = numbers(parts, "observation", size), _some(numbers(parts, "seen", size) > 0)
     return Question(values, seen, float(numbers(parts, "noise", ())))
 
@@ -173,11 +183,11 @@ def numbers(parts: Any, name: str, size: int | tuple[()]) -> Array:
     return found
 
 
-def canvas_value(generator: Generator, vector: Array) -> dict[str, Any]:
+def canvas_value(network: Network, vector: Array) -> dict[str, Any]:
     """What the canvas takes: the picture of an output, nothing of it hidden."""
     shape = image_shape(vector.size)
     return {
-        "picture": np.round(to_gray(generator, vector), 6).tolist(),
+        "picture": np.round(to_gray(network, vector), 6).tolist(),
         "hidden": [0] * vector.size,
         "colours": math.prod(shape[:-2]),
         "height": shape[-2],

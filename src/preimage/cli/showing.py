@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -13,23 +14,26 @@ from preimage.cli.options import ActivationName, Head, Layers, Network, load_net
 
 def app(
     network: Network = "mnist-20-60-784",
-    port: Annotated[int | None, typer.Option(help="By default a free one from 7860 on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="By default the first free one from 7860.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     layers: Layers = None,
     activation: ActivationName = None,
     head: Head = None,
 ) -> None:
-    """Play with inversion on a page that only this machine can see (needs the web extra)."""
+    """Invert pictures on a page that only this machine can reach (needs the web extra)."""
     from preimage.app import page
     from preimage.cli.compilation import show_compilation
 
     generator = load_network(network, layers, activation, head)
-    shown = page.build(generator, Path(network).name)
+    page.import_gradio()
     with show_compilation():
         page.warm_up(generator)
-    page.serve(shown, port=port, browser=browser)
-    typer.echo(f"{shown.local_url} until Ctrl-C")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     try:
-        threading.Event().wait()
+        with page.served(generator, Path(network).name, port=port, browser=browser) as address:
+            typer.echo(f"{address} until Ctrl-C")
+            threading.Event().wait()
     except KeyboardInterrupt:
-        shown.close(verbose=False)
+        pass
