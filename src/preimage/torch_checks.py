@@ -1,0 +1,142 @@
+"""What a torch module must be to be run as a network; each check says what to do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import InputError
+from preimage.network import Network
+from preimage.torch_modules import import_torch
+
+Array = NDArray[np.float64]
+Tensor = Any
+
+# Errors of rounding that are accepted, in units of the precision.
+_ROUNDING = 1e3
+
+
+def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The outputs at latents z, (batch, k), if they are those of a function of one latent.
+
+    Raises:
+        InputError: The forward fails, is random, mixes the samples of a batch, or does not give
+            one tensor of finite real numbers.
+    """
+    torch = import_torch()
+    try:
+        found, again, alone = call(z), call(z), call(z[1:2])
+    except Exception as error:  # the code of a forward can raise anything
+        raise InputError(
+            f"module: its forward failed at a batch of latents of shape {shape} in {z.dtype}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+        kind = found.dtype if isinstance(found, torch.Tensor) else type(found).__name__
+        raise InputError(
+            f"module: expected one tensor of real numbers as output, got {kind}; "
+            "wrap the module in one that returns what is observed"
+        )
+    if not found.ndim or len(found) != len(z) or not found.numel():
+        raise InputError(
+            f"module: expected an output of shape ({len(z)}, ...) for a batch of {len(z)} "
+            f"latents of shape {shape}, got {tuple(found.shape)}"
+        )
+    if not torch.isfinite(found).all():
+        raise InputError("module: its output is not finite at latents from N(0, I)")
+    if not torch.equal(found, again):
+        raise InputError(
+            "module: two evaluations at the same latents differ; switch off what is random in it, "
+            "such as noise, or give the random values by `fixed`"
+        )
+    if not _close(found[1:2], alone):
+        raise InputError(
+            "module: the output of a sample depends on the others of its batch, as with a batch "
+            "norm without running statistics; each must depend on its own latent alone"
+        )
+    return found
+
+
+def check_mode(original: Any, training: Tensor, found: Tensor) -> None:
+    """Check that a module in training mode computes what it does in eval mode.
+
+    Args:
+        original: The module, parts of which are in training mode.
+        training: Its outputs as it is.
+        found: Its outputs in eval mode, at the same latents.
+
+    Raises:
+        InputError: They differ.
+    """
+    if _close(training, found):
+        return
+    torch = import_torch()
+    kinds = torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd
+    parts = [(name, part) for name, part in original.named_modules() if part.training]
+    name, part = next((pair for pair in parts if isinstance(pair[1], kinds)), parts[0])
+    raise InputError(
+        f"module: {_path(name)} ({type(part).__name__}) is in training mode, in which the module "
+        "computes something else than in use; call module.eval() first"
+    )
+
+
+def check_statistics(module: Any) -> None:
+    """Warn of a batch norm whose running statistics are those of a new module."""
+    for name, part in module.named_modules():
+        mean: Any = getattr(part, "running_mean", None)
+        variance: Any = getattr(part, "running_var", None)
+        if mean is not None and not mean.any() and not (variance - 1).any():
+            warnings.warn(
+                f"module: the running statistics of {_path(name)} ({type(part).__name__}) were "
+                "never updated; was the module trained, and were its weights loaded?",
+                stacklevel=5,
+            )
+
+
+def check_derivatives(network: Network, z: Array, rounding: float) -> None:
+    """Check ``v . (J t) = (v^T J) . t`` at latents z, (batch, k), and that J is not 0 by mistake.
+
+    Args:
+        network: With ``jvp`` and ``vjp``.
+        z: Where.
+        rounding: The relative rounding error of an operation.
+
+    Raises:
+        InputError: Torch cannot differentiate the module, or does so wrongly.
+    """
+    random = np.random.default_rng(1)
+    t = random.standard_normal(z.shape)
+    v = random.standard_normal((len(z), network.observation_size))
+    try:
+        forward, back = network.jvp(z, t), network.vjp(z, v)
+    except Exception as error:  # what torch raises depends on the operation
+        raise InputError(
+            f"module: torch cannot differentiate it: {type(error).__name__}: {error}"
+        ) from error
+    left, right = (forward * v).sum(axis=1), (back * t).sum(axis=1)
+    size = np.linalg.norm(forward, axis=1) * np.linalg.norm(v, axis=1)
+    size += np.linalg.norm(back, axis=1) * np.linalg.norm(t, axis=1)
+    # A derivative near 0 may be what is left of parts as large as the outputs.
+    left_over = _ROUNDING * rounding * np.linalg.norm(network(z), axis=1)
+    allowed = np.sqrt(rounding) * size + left_over * np.linalg.norm(v, axis=1)
+    if not np.all(np.abs(left - right) <= allowed):
+        raise InputError(
+            "module: its derivatives in forward and in reverse mode differ, so that one is wrong; "
+            "an autograd function of its own may be the cause"
+        )
+    if not forward.any() and not np.allclose(network(z), network(z + t)):
+        raise InputError("module: its derivative is 0, though its output depends on the latent")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for the rounding of products of another size."""
+    rounding = _ROUNDING * import_torch().finfo(a.dtype).eps
+    return a.shape == b.shape and bool(((a - b).abs() <= rounding * (1 + b.abs())).all())
+
+
+def _path(name: str) -> str:
+    return f"model.{name}" if name else "model"

@@ -1,0 +1,334 @@
+"""A torch module as a network: value, linearisation and adjoint, evaluated by torch."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preimage.errors import InputError
+from preimage.generator import as_float64
+from preimage.torch_checks import check_derivatives, check_mode, check_outputs, check_statistics
+from preimage.torch_modules import (
+    arguments,
+    differentiable,
+    digest,
+    frozen,
+    import_torch,
+    largest_tensor,
+    unwrapped,
+)
+
+Array = NDArray[np.float64]
+Tensor = Any
+
+# Bytes of the largest tensor of a pass: beyond this, memory grows and speed does not.
+_PASS_BYTES = 2**24
+# Samples of the latents at which a module is checked.
+_PROBES = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TorchNetwork:
+    """A module that torch evaluates and differentiates, as a ``Network``.
+
+    A latent is the flattened input, an observation the flattened output, last dimension fastest.
+    The network is a copy in eval mode, on the device of the module's weights; the module itself is
+    neither changed nor shared. Two are equal when their digests are.
+
+    Args:
+        module: An ``nn.Module`` whose forward takes a batch, and gives one real tensor.
+        latent_shape: Of one latent, without the batch: ``(100,)`` or ``(100, 1, 1)``.
+        fixed: The other arguments of a forward that takes several, by name or by index. An array
+            or a tensor holds the value of one sample behind a leading dimension of 1, such as
+            ``[3]`` for a label, and is repeated for every sample; anything else is passed as it is.
+        precision: ``"float64"`` or ``"float32"``, in which torch computes. Arrays that come and go
+            are float64.
+
+    Raises:
+        InputError: Not a module; arguments of its forward that are missing or unknown; a forward
+            that fails, is random, mixes the samples of a batch, has no derivative, is not finite,
+            or computes something else in training mode, in which the module is.
+        MissingExtraError: torch is not installed.
+
+    Warns:
+        UserWarning: A batch norm whose running statistics were never updated.
+    """
+
+    module: Any
+    latent_shape: tuple[int, ...]
+    fixed: Mapping[str | int, Any] = field(default_factory=dict)
+    precision: str = "float64"
+    _latent: str | int = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch = import_torch()
+        if not isinstance(self.module, torch.nn.Module):
+            raise InputError(
+                f"module: expected a torch.nn.Module, got {type(self.module).__name__}"
+            )
+        if self.precision not in ("float64", "float32"):
+            raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
+        shape = self.latent_shape
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise InputError(f"latent_shape: expected positive integers, got {self.latent_shape!r}")
+        original = unwrapped(self.module)
+        latent, fixed = arguments(original, self.fixed)
+        module = frozen(original, getattr(torch, self.precision))
+        for name, value in (
+            ("module", module), ("latent_shape", shape), ("_latent", latent),
+            ("fixed", {key: self._as_fixed(key, value, module) for key, value in fixed.items()}),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+        self._check(original)
+
+    def _as_fixed(self, key: str | int, value: Any, module: Any) -> Any:
+        torch = import_torch()
+        if isinstance(value, (bool, int, float, str, type(None))):
+            return value
+        tensor = torch.as_tensor(value).detach().clone().to(_device(module))
+        if tensor.ndim and len(tensor) != 1:
+            raise InputError(
+                f"fixed[{key!r}]: expected the value of one sample, with a leading dimension of 1, "
+                f"which is repeated for every sample, got shape {tuple(tensor.shape)}"
+            )
+        return tensor.to(getattr(torch, self.precision)) if tensor.is_floating_point() else tensor
+
+    @property
+    def latent_size(self) -> int:
+        """k, the number of latent coordinates."""
+        return math.prod(self.latent_shape)
+
+    @property
+    def observation_size(self) -> int:
+        """n, the number of output entries."""
+        return math.prod(self.observation_shape)
+
+    @cached_property
+    def observation_shape(self) -> tuple[int, ...]:
+        """The shape of one output, without the batch."""
+        torch = import_torch()
+        with torch.no_grad(), differentiable():
+            return tuple(self._call(self._tensor(np.zeros((1, self.latent_size)))).shape[1:])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the network computes: the code of its modules, attributes, weights."""
+        return digest(self.module, self.fixed, self.latent_shape, self.precision, self._latent)
+
+    @cached_property
+    def draft(self) -> TorchNetwork | None:
+        """The same network in float32, for the first steps of a descent; of that one, None."""
+        if self.precision == "float32":
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return replace(self, precision="float32")
+
+    def __call__(self, z: ArrayLike) -> Array:
+        """``G(z)``.
+
+        Args:
+            z: Shape (latent_size,) or (batch, latent_size).
+
+        Returns:
+            Shape (observation_size,) or (batch, observation_size), float64.
+        """
+        latent, single = self._as_latent(z)
+        torch = import_torch()
+        outputs = np.empty((len(latent), self.observation_size))
+        with torch.no_grad(), differentiable():
+            for part in _cuts(len(latent), self._rows):
+                outputs[part] = _as_numpy(self._run(self._tensor(latent[part])))
+        return outputs[0] if single else outputs
+
+    def linearize(self, z: Array) -> tuple[Array, Array]:
+        """``G(z)``, (batch, n), and the Jacobians, (batch, n, k), of ``z``, (batch, k).
+
+        Torch pushes the unit tangents of several samples through the module as one batch, in parts
+        whose tensors stay small. The Jacobians are a view of (batch, k, n).
+        """
+        batch, k = z.shape
+        outputs = np.empty((batch, self.observation_size))
+        columns = np.empty((batch, k, self.observation_size))
+        tangents = self._tensor(np.eye(k))
+        for samples in _cuts(batch, max(self._rows // k, 1)):
+            latent = self._tensor(z[samples])
+            for part in _cuts(k, max(self._rows // len(latent), 1)):
+                output, pushed = self._push(latent, tangents[part])
+                columns[samples, part] = _as_numpy(pushed.movedim(0, 1))
+            outputs[samples] = _as_numpy(output)
+        return outputs, np.swapaxes(columns, 1, 2)
+
+    def jvp(self, z: Array, tangent: Array) -> Array:
+        """``J(z) t``, (batch, n), for one tangent a sample, (batch, k)."""
+        found = np.empty((len(z), self.observation_size))
+        for part in _cuts(len(z), self._rows):
+            pushed = self._push(self._tensor(z[part]), self._tensor(tangent[part])[None])[1]
+            found[part] = _as_numpy(pushed[0])
+        return found
+
+    def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
+        """``v^T J(z)``, the gradient of ``v . G`` at z.
+
+        Args:
+            z: Shape (latent_size,) or (batch, latent_size).
+            v: Shape (observation_size,) or (batch, observation_size), as z.
+
+        Returns:
+            The shape of z.
+        """
+        latent, single = self._as_latent(z)
+        cotangent = np.atleast_2d(as_float64(v, "v"))
+        if cotangent.shape != (len(latent), self.observation_size):
+            raise InputError(
+                f"v: expected shape {(len(latent), self.observation_size)} for a latent of shape "
+                f"{latent.shape}, got shape {cotangent.shape}"
+            )
+        torch = import_torch()
+        gradient = np.empty_like(latent)
+        with torch.enable_grad(), differentiable():
+            for part in _cuts(len(latent), self._rows):
+                start = self._tensor(latent[part]).requires_grad_()
+                outputs, given = self._run(start.clone()), self._tensor(cotangent[part])
+                gradient[part] = _as_numpy(torch.autograd.grad(outputs, start, given)[0])
+        return gradient[0] if single else gradient
+
+    def _as_latent(self, z: ArrayLike) -> tuple[Array, bool]:
+        latent = as_float64(z, "latent")
+        if latent.ndim not in (1, 2) or latent.shape[-1] != self.latent_size:
+            raise InputError(
+                f"latent: expected shape ({self.latent_size},) or (batch, {self.latent_size}), "
+                f"got shape {latent.shape}"
+            )
+        return np.atleast_2d(latent), latent.ndim == 1
+
+    def _tensor(self, values: Array) -> Tensor:
+        torch = import_torch()
+        dtype = getattr(torch, self.precision)
+        return torch.tensor(values, dtype=dtype, device=_device(self.module))
+
+    def _call(self, z: Tensor, module: Any = None) -> Tensor:
+        """The module's output for latents (batch, k), in its own shape."""
+        given = {key: _repeated(value, len(z)) for key, value in self.fixed.items()}
+        given[self._latent] = z.reshape(-1, *self.latent_shape)
+        by_index = [given[key] for key in sorted(key for key in given if isinstance(key, int))]
+        by_name = {key: value for key, value in given.items() if isinstance(key, str)}
+        return (module or self.module)(*by_index, **by_name)
+
+    def _run(self, z: Tensor) -> Tensor:
+        return self._call(z).reshape(len(z), -1)
+
+    def _push(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``G(z)``, (batch, n), and ``J(z) t``, (tangents, batch, n).
+
+        ``tangents`` is (tangents, k), for all samples, or (tangents, batch, k).
+        """
+        push = self._push_forward if self._has_forward else self._push_twice_back
+        with differentiable():
+            outputs, pushed = push(z, tangents if tangents.ndim == 3 else tangents[:, None])
+        return outputs, pushed
+
+    def _push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward mode; the samples of all tangents are one batch."""
+        torch = import_torch()
+
+        def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.func.jvp(self._run, (z.clone(),), (tangent.expand_as(z),))
+
+        with torch.no_grad():
+            return torch.func.vmap(along, out_dims=(None, 0))(tangents)
+
+    def _push_twice_back(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``v^T J`` is linear in v, and its derivative by v is what pushes tangents forward.
+
+        For modules with an operation whose derivative torch has in reverse mode only.
+        """
+        torch = import_torch()
+        with torch.enable_grad():
+            start = z.clone().requires_grad_()
+            outputs = self._run(start.clone())
+            v = torch.zeros_like(outputs, requires_grad=True)
+            (pulled,) = torch.autograd.grad(outputs, start, v, create_graph=True)
+            pushed = [
+                torch.autograd.grad(pulled, v, tangent.expand_as(z), retain_graph=True)[0]
+                for tangent in tangents
+            ]
+        return outputs.detach(), torch.stack(pushed)
+
+    @cached_property
+    def _has_forward(self) -> bool:
+        """Whether forward mode takes every operation of the module."""
+        z = self._tensor(_probe(self.latent_size))
+        try:
+            with differentiable():
+                self._push_forward(z, z[:2, None])
+        except (NotImplementedError, RuntimeError, ValueError):
+            return False
+        return True
+
+    @cached_property
+    def _rows(self) -> int:
+        """Samples, or tangents of samples, of one pass."""
+        torch = import_torch()
+        with torch.no_grad(), differentiable():
+            largest = largest_tensor(lambda: self._run(self._tensor(_probe(self.latent_size))))
+        return max(_PASS_BYTES * _PROBES // largest, 1)
+
+    def _check(self, original: Any) -> None:
+        torch = import_torch()
+        probes = _probe(self.latent_size)
+        z = self._tensor(probes)
+        with torch.no_grad(), differentiable():
+            found = check_outputs(self._call, z, self.latent_shape)
+            if any(part.training for part in original.modules()):
+                trained = frozen(original, z.dtype, evaluating=False)
+                check_mode(original, self._call(z, trained), found)
+        check_statistics(self.module)
+        check_derivatives(self, probes, torch.finfo(z.dtype).eps)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TorchNetwork) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        weights = sum(p.numel() for p in self.module.parameters())
+        return (
+            f"TorchNetwork({self.latent_size} -> {self.observation_size}, "
+            f"{type(self.module).__name__}, {weights:,} weights)"
+        )
+
+
+def _cuts(count: int, size: int) -> Iterator[slice]:
+    return (slice(i, min(i + size, count)) for i in range(0, count, size))
+
+
+def _probe(k: int) -> Array:
+    """Latents from N(0, I), always the same."""
+    return np.random.default_rng(0).standard_normal((_PROBES, k))
+
+
+def _as_numpy(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy()
+
+
+def _device(module: Any) -> Any:
+    """Where the first weight is."""
+    first = next(iter([*module.parameters(), *module.buffers()]), None)
+    return "cpu" if first is None else first.device
+
+
+def _repeated(value: Any, batch: int) -> Any:
+    """A fixed argument for a batch."""
+    if not isinstance(value, import_torch().Tensor) or not value.ndim:
+        return value
+    return value.expand(batch, *value.shape[1:])
