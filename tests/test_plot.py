@@ -102,6 +102,6 @@ def test_intervals_in_a_page():
 
 def test_histograms():
     shown = histogram_svg(np.array([0.0, 1e-3, 1.0]), "residuals", 0.1, "noise")
-    assert " noise " in shown
+    assert ">noise<" in shown
     assert histogram_svg(np.zeros(3), "residuals") == ""
     assert histogram_svg(np.ones(3), "residuals") == ""

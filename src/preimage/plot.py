@@ -137,7 +137,8 @@ def draw_intervals(
     span = (most - least) or 2.0
     edges = least - 0.05 * span, most + 0.3 * span  # the legend stands above
     shown = np.clip([np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=0.0)], *edges)
-    axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label="every code")
+    axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label="every code",
+                capstyle="round")  # fmt: skip
     for (label, _), code, fill in zip(
         codes.items(), points, ("black", "none", "none"), strict=False
     ):
@@ -182,9 +183,13 @@ def histogram_svg(values: Array, label: str, mark: float = 0.0, mark_name: str =
     if mark > 0:
         axes.axvline(mark, color="black", linestyle="--")
         side = "left" if mark < math.sqrt(low * high) else "right"
-        axes.text(mark, axes.get_ylim()[1], f" {mark_name} ", va="top", ha=side, fontsize=_FONT)
+        axes.annotate(
+            mark_name, (mark, axes.get_ylim()[1]), xytext=(4 if side == "left" else -4, 0),
+            textcoords="offset points", va="top", ha=side, fontsize=_FONT,
+        )  # fmt: skip
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.yaxis.set_visible(False)
+    axes.set_xticks([low, high], [f"{low:.3g}", f"{high:.3g}"])
     axes.minorticks_off()
     axes.tick_params(labelsize=_FONT - 1)
     return svg(figure, label)

@@ -18,6 +18,7 @@ from preimage.certify.certificate import Certificate, Claim
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.notebook import number
+from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
 
@@ -25,10 +26,10 @@ Array = NDArray[np.float64]
 
 # Worst first.
 _VERDICTS = {
-    "undecided": "Nothing is proven but the intervals; the reason says what stood in the way.",
-    "ambiguous": "Two codes explain the observation, and are the distance apart.",
+    "undecided": "Only the intervals are proven; the reason says what was missing.",
+    "ambiguous": "Two codes at this distance from one another explain the observation.",
     "infeasible": "No code explains the observation to within the noise.",
-    "unique": "Every code that explains it is within the distance of the witness.",
+    "unique": "Every code that explains it is within this distance of the witness.",
 }
 
 
@@ -103,10 +104,11 @@ def certificates_page(
         {
             "Verdicts": wide_table("Verdicts", ("verdict", "samples", "meaning"), verdicts),
             "Samples, worst first": note(
-                f"{len(worst)} of {len(found)}. Bars: how far from the witness, a code that "
-                "explains the observation, each coordinate of any other can lie. Dots: a second "
-                "such code. Pictures, with the network and the observations: what was observed, "
-                "outputs of these codes, and the difference from the first."
+                f"{len(worst)} of {len(found)}. The witness is a code that explains the "
+                "observation. Bars: how far from it each coordinate of any other such code can "
+                "lie. Dots: a second such code. Pictures, if the network and the observations are "
+                "given: the observation, outputs of these codes, and the difference from the "
+                "first."
             )
             + "".join(_figure(sample, generator, seen) for sample in worst),
             "All samples": _table(found),
@@ -193,38 +195,7 @@ def _intervals(sample: _Sample) -> str:
 
 
 def _chart(claim: Claim, text: str) -> str:
-    """Bars from ``lower`` to ``upper``, around the witness if there is one."""
+    """The intervals relative to the witness if there is one, and a second witness as dots."""
     centre = claim.witnesses[0] if claim.witnesses else np.zeros(len(claim.lower))
-    below, above, *others = (
-        end - centre for end in (claim.lower, claim.upper, *claim.witnesses[1:2])
-    )
-    ends = np.concatenate([below, above, *others, [0.0]])
-    low, high = ends[np.isfinite(ends)].min(), ends[np.isfinite(ends)].max()
-    low, high = (low, high) if low < high else (low - 1.0, high + 1.0)
-    tall, left = 130, 90
-    step = (600 - left) / len(centre)
-
-    def y(value: float) -> float:
-        # An interval without an end goes to the edge.
-        return float(10 + tall * (1 - (np.clip(value, low, high) - low) / (high - low)))
-
-    bars, dots = "", ""
-    for i in range(len(centre)):
-        x, top = left + (i + 0.5) * step, y(above[i])
-        bars += (
-            f'<rect x="{x - 0.3 * step:.1f}" y="{top - 1:.1f}" width="{0.6 * step:.1f}" '
-            f'height="{y(below[i]) - top + 2:.1f}"/>'
-        )
-        for other in others:
-            radius = min(3.5, 0.25 * step)
-            dots += f'<circle cx="{x:.1f}" cy="{y(other[i]):.1f}" r="{radius:.1f}"/>'
-    highest = number(high) if np.isfinite(above).all() else "∞"
-    lowest = number(low) if np.isfinite(below).all() else "−∞"
-    return (
-        f'<svg role="img" aria-label="{text}" viewBox="0 0 600 150" width="600">'
-        f'<path d="M{left} {y(0.0):.1f}H600" stroke="var(--soft)"/>'
-        f'<g fill="var(--bar)">{bars}</g>'
-        f'<g fill="var(--ground)" stroke="var(--ink)" stroke-width="1.5">{dots}</g>'
-        f'<text x="{left - 8}" y="20" text-anchor="end">{highest}</text>'
-        f'<text x="{left - 8}" y="{tall + 12}" text-anchor="end">{lowest}</text></svg>'
-    )
+    others = {} if len(claim.witnesses) < 2 else {"second code": claim.witnesses[1] - centre}
+    return intervals_svg(claim.lower - centre, claim.upper - centre, others, text)
