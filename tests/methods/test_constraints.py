@@ -219,7 +219,7 @@ def test_a_code_on_a_corner_of_the_box_comes_back():
 def test_a_prior_resolves_what_was_not_seen_and_the_rank_still_says_so():
     """Claim: rank is about the observation: a prior picks a code, it does not see one."""
     generator = from_arrays([[[1.0, 1.0]]], head="identity")
-    inversion = invert(generator, [2.0], GaussNewton(prior=1e-6))
+    inversion = invert(generator, [2.0], GaussNewton(prior=1e-6), noise=1e-5)
     np.testing.assert_allclose(inversion.latent, [1, 1], rtol=1e-5)
     assert (inversion.status, inversion.rank) == ("ambiguous", 1)
 

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.generator import Generator, multiply, multiply_adjoint, multiply_columns
+from preimage.generator import Generator, multiply_adjoint, multiply_columns
 from preimage.methods.joint.compiled import negative_slopes
 from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.methods.joint.step import squares
+from preimage.network import known_chain
 
 Array = NDArray[np.float64]
 
@@ -54,52 +54,67 @@ def neighbours(problem: LeastSquares, z: Array, samples: Indices, count: int) ->
     """
     runs, k = z.shape
     found = Neighbours(np.repeat(z[:, None], count, axis=1), np.full((runs, count), np.inf))
-    if problem.chain is None:
+    if problem.chain is None or len(problem.chain.layers) == 1:
         return found
-    each = max(problem.chain.sizes) * (k + _NEAREST)
-    size = max(_ENTRIES // max(each, 1), 1)
+    size = max(_ENTRIES // max(max(problem.chain.sizes) * (k + _NEAREST), 1), 1)
     for first in range(0, runs, size):
         part = slice(first, first + size)
-        own = _neighbours(problem, problem.chain, z[part], samples[part])
-        order = np.argsort(own.loss, axis=1, kind="stable")[:, :count]
-        kept = order.shape[1]
-        found.loss[part, :kept] = np.take_along_axis(own.loss, order, axis=1)
-        found.z[part, :kept] = np.take_along_axis(own.z, order[:, :, None], axis=1)
+        step, loss = _neighbours(problem, problem.chain, z[part], samples[part], count)
+        found.loss[part, : loss.shape[1]] = loss
+        found.z[part, : loss.shape[1]] += step
     return found
 
 
-def _neighbours(problem: LeastSquares, chain: Generator, z: Array, samples: Indices) -> Neighbours:
-    """All of them, in no order."""
-    k = z.shape[1]
+def _neighbours(
+    problem: LeastSquares, chain: Generator, z: Array, samples: Indices, count: int
+) -> tuple[Array, Array]:
+    """Steps and losses of at most ``count``, best first."""
     preactivations = chain.preactivations(z)
     derivatives = chain.derivatives(preactivations)
-    observation = problem.observation.take(samples)
-    derivatives[-1] = observation.restrict(derivatives[-1])
-    error = observation.error(chain.layers[-1].activation(preactivations[-1]))
-    below, gradients = np.broadcast_to(np.eye(k), (len(z), k, k)), []
+    derivatives[-1] = problem.observation.take(samples).restrict(derivatives[-1])
+    gradient, pulled = kinks(problem, z, samples)
+    model = _Model(problem, z, samples)
+    first, parts = 0, []
+    for index, layer in enumerate(chain.layers[:-1]):
+        own = slice(first, first + layer.output_size)
+        first = own.stop
+        slopes = negative_slopes(layer.activation, layer.output_size)
+        if slopes is None:
+            continue
+        a, v, c = preactivations[index], gradient[:, own], pulled[:, own]
+        units = model.nearest(a, v, slopes)
+        at = np.arange(len(z))[:, None], units
+        s = 1.0 + slopes[units] - 2.0 * derivatives[index][at]
+        size = _influence_sizes(chain, derivatives, index, units)
+        parts.append((v[at], c[at], size, s, a[at]))
+    if not parts:
+        return np.zeros((len(z), 0, z.shape[1])), np.zeros((len(z), 0))
+    v, c, size, s, a = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    return model.minimise(v, c, size, s, a, count)
+
+
+def kinks(problem: LeastSquares, z: Array, samples: Indices) -> tuple[Array, Array]:
+    """What moves each hidden unit, and what it moves.
+
+    Returns:
+        The gradients v of the units' pre-activations, (runs, hidden units, k); and c beside
+        ``u . error``, (runs, hidden units, k + 1).
+    """
+    if problem.compiled is not None:
+        return problem.compiled.kinks(z, samples)
+    chain, k = known_chain(problem.network, "neighbouring pieces"), z.shape[1]
+    derivatives = chain.derivatives(chain.preactivations(z))
+    derivatives[-1] = problem.observation.take(samples).restrict(derivatives[-1])
+    below, gradients, influences = np.broadcast_to(np.eye(k), (len(z), k, k)), [], []
     for layer, d in zip(chain.layers, derivatives, strict=True):
         gradients.append(multiply_columns(layer.weight, below))
         below = d[:, :, None] * gradients[-1]
-    model = _Model(problem, below, error, z)
-    steps, losses = [np.zeros((len(z), 0, k))], [np.zeros((len(z), 0))]
-    # Derivatives of the outputs, pulled back to the values of each layer: J and the error.
-    pulled = np.concatenate([below, error[:, :, None]], axis=2)
-    for index in reversed(range(len(chain.layers) - 1)):
-        above = chain.layers[index + 1]
-        pulled = _pull(above.weight, derivatives[index + 1][:, :, None] * pulled)
-        slopes = negative_slopes(chain.layers[index].activation, chain.layers[index].output_size)
-        if slopes is None:
-            continue
-        units = model.nearest(preactivations[index], gradients[index], slopes)
-        size = _influence_sizes(chain, derivatives, index, units)
-        at = np.arange(len(z))[:, None], units
-        s = 1.0 + slopes[units] - 2.0 * derivatives[index][at]
-        step, loss = model.minimise(
-            gradients[index][at], pulled[at], size, s, preactivations[index][at]
-        )
-        steps.append(step)
-        losses.append(loss)
-    return Neighbours(z[:, None] + np.concatenate(steps, axis=1), np.concatenate(losses, axis=1))
+    # J and the error, pulled back from the outputs to the values of each layer.
+    pulled = np.concatenate([below, problem.error(z, samples)[:, :, None]], axis=2)
+    for layer, d in zip(chain.layers[:0:-1], derivatives[:0:-1], strict=True):
+        pulled = _pull(layer.weight, d[:, :, None] * pulled)
+        influences.append(pulled)
+    return np.concatenate(gradients[:-1], axis=1), np.concatenate(influences[::-1], axis=1)
 
 
 def _pull(weight: object, columns: Array) -> Array:
@@ -116,75 +131,74 @@ def _influence_sizes(
 ) -> Array:
     """(runs, count) ``|u|^2`` of some units of layer ``index``."""
     first, *later = range(index + 1, len(chain.layers))
-    weight = chain.layers[first].weight
+    layer = chain.layers[first]
     if not later:
-        return np.take_along_axis(
-            multiply(_squared(weight).T, derivatives[first] ** 2), units, axis=1
-        )
-    dense = chain.layers[first].dense_weight.T[units]
-    columns = np.swapaxes(dense * derivatives[first][:, None], 1, 2)
+        square = layer.weight * layer.weight  # entry by entry, of CSR too
+        return np.take_along_axis(multiply_adjoint(square, derivatives[first] ** 2), units, axis=1)
+    columns = layer.dense_weight.T[units] * derivatives[first][:, None]
+    columns = np.swapaxes(columns, 1, 2)
     for i in later:
         columns = derivatives[i][:, :, None] * multiply_columns(chain.layers[i].weight, columns)
     return np.einsum("rmc,rmc->rc", columns, columns)
 
 
-def _squared(weight: Array) -> Array:
-    """Entry by entry."""
-    return weight * weight if isinstance(weight, np.ndarray) else weight.multiply(weight).tocsr()
-
-
 class _Model:
-    """The linear piece of each code, its normal matrix factored once for all neighbours."""
+    """The linear piece of each code, its normal matrix inverted once for all neighbours."""
 
-    def __init__(self, problem: LeastSquares, jacobian: Array, error: Array, z: Array) -> None:
-        k, prior = z.shape[1], problem.prior
-        self.matrix = np.matmul(np.swapaxes(jacobian, 1, 2), jacobian) + prior * np.eye(k)
-        diagonal = np.einsum("raa->ra", self.matrix)
+    def __init__(self, problem: LeastSquares, z: Array, samples: Indices) -> None:
+        matrix, self.slope = problem.linearize(z, samples)
+        diagonal = np.einsum("raa->ra", matrix)
         diagonal += _RIDGE * np.where(diagonal > 0, diagonal, 1.0)
-        self.slope = np.matmul(error[:, None], jacobian)[:, 0] - prior * z
-        self.loss = 0.5 * (squares(error) + prior * squares(z))
-
-    def solve(self, rows: Array) -> Array:
-        """``M^-1 row`` of each, (runs, count, k)."""
-        found = np.linalg.solve(self.matrix, np.swapaxes(rows, 1, 2))
-        return np.swapaxes(found, 1, 2)
+        scale = 1.0 / np.sqrt(diagonal)
+        inverse = np.linalg.inv(matrix * scale[:, :, None] * scale[:, None, :])
+        self.inverse = inverse * scale[:, :, None] * scale[:, None, :]
+        self.loss = problem.loss(z, samples)
 
     def nearest(self, a: Array, gradient: Array, slopes: Array) -> Indices:
         """(runs, count) units by their distance to the kink in the metric of M, nearest first."""
-        spread = np.einsum("ruk,ruk->ru", gradient, self.solve(gradient))
+        spread = _dot(gradient, np.matmul(gradient, self.inverse))
         distance = np.abs(a) / np.sqrt(np.maximum(spread, 1e-300))
         distance[:, slopes == 1.0] = np.inf
         return np.argsort(distance, axis=1, kind="stable")[:, :_NEAREST]
 
     def minimise(
-        self, v: Array, pulled: Array, size: Array, s: Array, a: Array
+        self, v: Array, pulled: Array, size: Array, s: Array, a: Array, count: int
     ) -> tuple[Array, Array]:
-        """Steps to the neighbours' minimisers, (runs, count, k), and the losses there.
+        """Steps to the neighbours' minimisers, (runs, count, k), and the losses there, best first.
 
         Args:
-            v: (runs, count, k) gradients of the units' pre-activations.
-            pulled: (runs, count, k + 1) c, and ``u . error``.
-            size: (runs, count) ``|u|^2``.
-            s: (runs, count) changes of the slope; 0 for none.
-            a: (runs, count) pre-activations.
+            v: (runs, units, k) gradients of the units' pre-activations.
+            pulled: (runs, units, k + 1) c, and ``u . error``.
+            size: (runs, units) ``|u|^2``.
+            s: (runs, units) changes of the slope; 0 for none.
+            a: (runs, units) pre-activations.
+            count: At most so many.
         """
         c, along = pulled[:, :, :-1], pulled[:, :, -1]
+        iv, ic = np.matmul(v, self.inverse), np.matmul(c, self.inverse)
+        base = np.matmul(self.slope[:, None], self.inverse)[:, 0]
+        vv, vc, cc = _dot(v, iv), _dot(v, ic), _dot(c, ic)
+        v_base, c_base = _dot(v, base[:, None]), _dot(c, base[:, None])
+        # The neighbour's slope at z is r = slope + on_c c + on_v v; vr = v . M^-1 r, cr likewise.
         safe = np.where(s == 0, 1.0, s)
-        iv, ic = self.solve(v), self.solve(c)
-        # The slope of the neighbour at z is slope + on_c c + on_v v; y is what M makes of it.
         on_c, on_v = -safe * a, safe * (along - safe * a * size)
-        slope = self.slope[:, None] + on_c[:, :, None] * c + on_v[:, :, None] * v
-        y = self.solve(self.slope[:, None]) + on_c[:, :, None] * ic + on_v[:, :, None] * iv
-        vv, vc, cc, vr, cr = (
-            np.einsum("ruk,ruk->ru", *pair) for pair in ((v, iv), (v, ic), (c, ic), (v, y), (c, y))
-        )
-        # (C^-1 + B' M^-1 B) w = B' y with B = [v c] and C^-1 = [[0, 1/s], [1/s, -|u|^2]].
+        vr, cr = v_base + on_c * vc + on_v * vv, c_base + on_c * cc + on_v * vc
+        # (C^-1 + B' M^-1 B) w = B' M^-1 r with B = [v c] and C^-1 = [[0, 1/s], [1/s, -|u|^2]].
         m01, m11 = vc + 1.0 / safe, cc - size
         determinant = vv * m11 - m01 * m01
         good = (determinant != 0) & (s != 0)
         determinant = np.where(good, determinant, 1.0)
         w0, w1 = (m11 * vr - m01 * cr) / determinant, (vv * cr - m01 * vr) / determinant
-        step = y - w0[:, :, None] * iv - w1[:, :, None] * ic
-        start = self.loss[:, None] - safe * a * along + 0.5 * (safe * a) ** 2 * size
-        loss = start - 0.5 * np.einsum("ruk,ruk->ru", step, slope)
-        return step, np.where(good, loss, np.inf)
+        gain = _dot(base, self.slope)[:, None] + on_c * (c_base + cr) + on_v * (v_base + vr)
+        gain -= w0 * vr + w1 * cr
+        loss = self.loss[:, None] - safe * a * along + 0.5 * (safe * a) ** 2 * size - 0.5 * gain
+        loss = np.where(good, loss, np.inf)
+        chosen = np.argsort(loss, axis=1, kind="stable")[:, :count]
+        at = np.arange(len(loss))[:, None], chosen
+        step = base[:, None] + (on_c - w1)[at][:, :, None] * ic[at]
+        return step + (on_v - w0)[at][:, :, None] * iv[at], loss[at]
+
+
+def _dot(left: Array, right: Array) -> Array:
+    """Scalar products along the last axis."""
+    return np.einsum("...k,...k->...", left, right)

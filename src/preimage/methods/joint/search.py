@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from preimage.generator import Generator, multiply
 from preimage.methods.joint.descent import Ends, descend
-from preimage.methods.joint.flips import neighbours
+from preimage.methods.joint.flips import Neighbours, neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.observation import ROUNDING
 
@@ -114,27 +114,29 @@ class Search:
         return starts
 
     def _hop(self) -> None:
-        """From neighbours that promise a lower loss, until two rounds bring nothing."""
-        tried = np.zeros(len(self.best.z), dtype=np.int64)
+        """From neighbours that promise less, until two waves bring an explained one nothing.
+
+        A sample's neighbours are worked out again when it has a better answer.
+        """
+        (count, k), width = self.best.z.shape, self.hops * _WAVE
+        known = Neighbours(np.zeros((count, width, k)), np.full((count, width), np.inf))
+        tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
         for _ in range(self.hops):
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
-            if not len(open_):
+            new = open_[fresh[open_]]
+            if len(new):
+                found = neighbours(self.problem, self.best.z[new], new, width)
+                known.z[new], known.loss[new] = found
+            rank = np.arange(width) - tried[open_, None]
+            promising = known.loss[open_] < self.best.loss[open_, None]
+            own, place = np.nonzero(promising & (rank >= 0) & (rank < _WAVE))
+            if not len(own):
                 break
-            before = self.best.loss[open_].copy()
-            samples, codes = self._neighbours(open_, tried[open_])
-            self._race(samples, codes, _NEIGHBOURS)
-            better = self.best.loss[open_] < before
-            tried[open_] = np.where(better, 0, tried[open_] + _WAVE)
-
-    def _neighbours(self, open_: Indices, tried: NDArray[np.int64]) -> tuple[Indices, Array]:
-        """The next neighbours that promise a lower loss: sample of each, and codes."""
-        found = neighbours(self.problem, self.best.z[open_], open_, int(tried.max()) + _WAVE)
-        rank = np.arange(found.loss.shape[1])
-        wanted = (rank >= tried[:, None]) & (rank < tried[:, None] + _WAVE)
-        wanted &= found.loss < self.best.loss[open_, None]
-        own, place = np.nonzero(wanted)
-        return open_[own], found.z[own, place]
+            before = self.best.loss.copy()
+            self._race(open_[own], known.z[open_[own], place], _NEIGHBOURS)
+            fresh = self.best.loss < before
+            tried = np.where(fresh, 0, tried + _WAVE)
 
     def _polish(self) -> None:
         """Go on from the best codes where they are not stationary."""
