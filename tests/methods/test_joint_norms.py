@@ -1,17 +1,13 @@
-"""Joint l1 and l-infinity fits, the functions that joint searches minimise, and their slopes."""
+"""Joint l1 and l-infinity fits."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import gaussian_generator, relative_error
-from scipy import sparse
 from scipy.optimize import linprog
 
 from preimage import GaussNewton, InputError, LayerwiseLP, from_arrays, invert, zoo
-from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.region import Region
-from preimage.observation import check_observation
 
 SEEDS = st.integers(0, 10_000)
 BACKENDS = ("highs", "piqp", "kernel")
@@ -193,171 +189,6 @@ def test_l1_finds_the_same_codes_from_a_mask_of_these_rows():
     method = GaussNewton(norm="l1", hops=0, backend="kernel")
     found = invert(generator, x, method, sensing=mask)
     assert relative_error(found.latent, z).max() < 1e-9
-
-
-# Misfit: the function, its slope and its curvature
-
-ACTIVATIONS = ("relu", "leaky_relu(0.3)", "identity", "tanh", "sigmoid")
-
-
-def misfit_of(generator, x, sensing=None, prior=0.0):
-    observation, _ = check_observation(generator, x, 0.0, sensing)
-    k = generator.latent_size
-    region = Region(np.full(k, -np.inf), np.full(k, np.inf), np.inf)
-    return LeastSquares(observation.measured(generator), observation, prior, region)
-
-
-@settings(max_examples=60)
-@given(
-    seed=SEEDS,
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
-    k=st.integers(0, 5),
-    runs=st.integers(0, 4),
-    body=st.sampled_from(ACTIVATIONS[:3]),
-    head=st.sampled_from(ACTIVATIONS),
-    masked=st.booleans(),
-    dead=st.booleans(),
-)
-def test_normal_equations_of_active_rows_are_those_of_the_jacobian(
-    seed, sizes, k, runs, body, head, masked, dead
-):
-    """Claim: ``J^T J + prior I`` and ``J^T e - prior z``, with J made densely, row by row.
-
-    For networks of any depth, without latent coordinates, without runs, with dead layers (no
-    active unit at all) and unobserved rows.
-    """
-    rng = np.random.default_rng(seed)
-    widths = [k, *sizes]
-    weights = [rng.normal(size=(n, m)) for m, n in zip(widths, sizes, strict=False)]
-    biases = [rng.normal(size=n) for n in sizes]
-    if dead:
-        biases[int(rng.integers(len(sizes)))] -= 100.0
-    generator = from_arrays(weights, biases, body, head)
-    mask = None
-    if masked:
-        mask = rng.random((3, sizes[-1])) < 0.5
-        mask[np.arange(3), rng.integers(sizes[-1], size=3)] = True
-    misfit = misfit_of(generator, rng.normal(size=(3, sizes[-1])), mask, prior=0.7)
-    assert misfit.network is not None
-    z, samples = rng.normal(size=(runs, k)), rng.integers(3, size=runs)
-    error = misfit.error(z, samples)
-    gram, slope = misfit.normal_equations(z, samples, error)
-    assert gram.shape == (runs, k, k)
-    assert slope.shape == (runs, k)
-    for run in range(runs):
-        jacobian, value = np.eye(k), z[run]
-        for layer in generator.layers:
-            a = layer.weight @ value + layer.bias
-            jacobian = layer.activation.derivative(a)[:, None] * (layer.weight @ jacobian)
-            value = layer.activation(a)
-        seen = np.ones(sizes[-1]) if mask is None else mask[samples[run]].astype(float)
-        jacobian = seen[:, None] * jacobian
-        missed = seen * (misfit.observation.values[samples[run]] - value)
-        np.testing.assert_allclose(error[run], missed, atol=1e-10)
-        curvature = jacobian.T @ jacobian + 0.7 * np.eye(k)
-        np.testing.assert_allclose(gram[run], curvature, rtol=1e-9, atol=1e-9)
-        downhill = jacobian.T @ missed - 0.7 * z[run]
-        np.testing.assert_allclose(slope[run], downhill, rtol=1e-9, atol=1e-9)
-        rank = np.linalg.matrix_rank(jacobian, rtol=1e-9) if k else 0
-        assert misfit.rank(z[[run]], samples[[run]])[0] == rank
-
-
-@settings(max_examples=20)
-@given(seed=SEEDS, masked=st.booleans())
-def test_the_slope_is_torchs_gradient(seed, masked):
-    """Claim: ``J^T e - prior z`` is minus the gradient of the loss; torch is the oracle."""
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(seed)
-    generator = gaussian_generator((3, 8, 12), rng, "leaky_relu(0.2)", bias=True, head="sigmoid")
-    mask = rng.random((2, 12)) < 0.6
-    mask[:, 0] = True
-    misfit = misfit_of(generator, rng.random((2, 12)), mask if masked else None, prior=0.3)
-    z, samples = rng.normal(size=(4, 3)), np.array([0, 0, 1, 1])
-    _, slope = misfit.normal_equations(z, samples, misfit.error(z, samples))
-    code = torch.tensor(z, requires_grad=True)
-    first, second = generator.layers
-    hidden = torch.nn.functional.leaky_relu(
-        code @ torch.tensor(np.array(first.weight)).T + torch.tensor(np.array(first.bias)), 0.2
-    )
-    output = torch.sigmoid(
-        hidden @ torch.tensor(np.array(second.weight)).T + torch.tensor(np.array(second.bias))
-    )
-    error = torch.tensor(misfit.observation.values[samples]) - output
-    if masked:
-        error = error * torch.tensor(mask[samples])
-    loss = 0.5 * (error**2).sum() + 0.15 * (code**2).sum()
-    loss.backward()
-    np.testing.assert_allclose(slope, -code.grad.numpy(), rtol=1e-9, atol=1e-12)
-    per_run = misfit.loss(z, misfit.error(z, samples))
-    np.testing.assert_allclose(per_run.sum(), loss.item(), rtol=1e-12)
-
-
-@pytest.mark.parametrize("weights", ["dense", "csr"])
-def test_dense_and_sparse_weights_give_the_same_equations(weights):
-    """Claim: the way without compiled code, for sparse weights, computes the same."""
-    rng = np.random.default_rng(6)
-    dense = gaussian_generator((4, 20, 30), rng, bias=True)
-    parts = [layer.weight * (rng.random(layer.weight.shape) < 0.4) for layer in dense.layers]
-    biases = [layer.bias for layer in dense.layers]
-    full = misfit_of(from_arrays(parts, biases), rng.normal(size=(2, 30)))
-    if weights == "csr":
-        parts = [sparse.csr_array(part) for part in parts]
-    other = misfit_of(from_arrays(parts, biases), full.observation.values)
-    assert (other.network is None) == (weights == "csr")
-    z, samples = rng.normal(size=(6, 4)), np.array([0, 1, 0, 1, 0, 1])
-    error = full.error(z, samples)
-    for one, two in zip(
-        full.normal_equations(z, samples, error),
-        other.normal_equations(z, samples, error),
-        strict=True,
-    ):
-        np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
-
-
-@settings(max_examples=30)
-@given(
-    seed=SEEDS,
-    body=st.sampled_from(["identity", "leaky_relu(0.1)", "leaky_relu(0.4)", "tanh"]),
-    head=st.sampled_from(["relu", "leaky_relu(0.3)", "identity", "tanh"]),
-    masked=st.booleans(),
-)
-def test_the_relaxed_function_has_the_true_code_as_a_zero(seed, body, head, masked):
-    """Claim (docstring): without ReLUs or small slopes inside, its zeros include those of the fit.
-
-    And where an output is seen above the tolerance, its unit is not cut off: the slope is that of
-    the affine map, wherever the code is.
-    """
-    rng = np.random.default_rng(seed)
-    generator = gaussian_generator((3, 9, 14), rng, body, bias=True, head=head)
-    z = rng.normal(size=(2, 3))
-    mask = rng.random((2, 14)) < 0.7
-    mask[:, 0] = True
-    misfit = misfit_of(generator, generator(z), mask if masked else None)
-    relaxed = misfit.relaxed
-    samples = np.arange(2)
-    np.testing.assert_allclose(relaxed.error(z, samples), 0, atol=1e-12)
-    far = 5 * rng.normal(size=(2, 3))
-    slopes = relaxed.derivatives(far, samples)[-1]
-    if head == "relu":
-        above = misfit.observation.values > misfit.observation.tolerance[:, None]
-        assert (slopes[above] == 1).all()
-
-
-@settings(max_examples=30)
-@given(seed=SEEDS)
-def test_the_relaxed_function_of_one_relu_layer_has_no_more_zeros(seed):
-    """Claim: where it is 0, so is the fit: a zero of one is a zero of the other."""
-    rng = np.random.default_rng(seed)
-    generator = gaussian_generator((4, 12), rng, bias=True)
-    x = generator(rng.normal(size=(1, 4)))
-    misfit = misfit_of(generator, x)
-    relaxed, one = misfit.relaxed, np.array([0])
-    z = rng.normal(size=(1, 4))
-    for _ in range(60):
-        gram, slope = relaxed.normal_equations(z, one, relaxed.error(z, one))
-        z = z + np.linalg.solve(gram + 1e-9 * np.eye(4), slope[:, :, None])[:, :, 0]
-    if np.abs(relaxed.error(z, one)).max() < 1e-10:
-        assert np.abs(misfit.error(z, one)).max() < 1e-9
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
-from preimage.activation import Identity, LeakyReLU, PReLU, ReLU, Slab
 from preimage.generator import Generator
 from preimage.layer_program import LayerProgram
 from preimage.methods.joint.descent import Ends
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.methods.sequential_lp import fit_size
 from preimage.network import known_chain
+from preimage.slab import Slab
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -51,10 +51,11 @@ def takes(generator: Generator) -> bool:
     (Under a leaky head the bound above would not hold.)
     """
     *hidden, last = generator.layers
+    pieces = last.activation.slopes(last.output_size)
     return (
-        all(isinstance(layer.activation, (ReLU, LeakyReLU, PReLU, Identity)) for layer in hidden)
-        and isinstance(last.activation, (ReLU, Identity))
-        and all(layer.storage != "operator" for layer in generator.layers)
+        all(layer.activation.slopes(layer.output_size) is not None for layer in hidden)
+        and pieces is not None
+        and bool((pieces[0] == 0).all() or (pieces[0] == 1).all())
     )
 
 
@@ -173,7 +174,7 @@ def _program(
     slab = slab if observation.mask is None else slab.where(observation.mask)
     bent = np.concatenate(
         [np.zeros(0, dtype=bool)]
-        + [np.full(layer.output_size, not isinstance(layer.activation, Identity))
+        + [layer.activation.derivative(np.full(layer.output_size, -1.0)) != 1
            for layer in generator.layers[:-1]]
     )  # fmt: skip
     # A unit may stand beyond its kink by rounding.
@@ -195,7 +196,7 @@ def _output_slab(problem: LeastSquares, a: Array, x: Array, norm: str) -> Slab:
     """Bounds on the step's effect on the last pre-activations; see the module's text."""
     one, zero = np.ones_like(a), np.zeros_like(a)
     both = Slab(x - a, one, x - a, one)
-    if isinstance(_chain(problem).layers[-1].activation, Identity):
+    if (_chain(problem).layers[-1].activation.derivative(-one) == 1).all():
         return both
     fitted = (x > 0) & (a > 0)
     dead = (x > 0) & ~fitted

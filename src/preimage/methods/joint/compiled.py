@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import engine
-from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
-from preimage.generator import Generator
+from preimage.activation import Sigmoid, Tanh
+from preimage.generator import Generator, Layer
 from preimage.observation import Observation
 from preimage.threads import processors
 
@@ -38,13 +38,6 @@ class _Fit(ctypes.Structure):
     """``Fit`` of chain.c."""
 
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "weight", "linear"))
-
-
-def negative_slopes(activation: Activation, size: int) -> Array | None:
-    """(size,) slope of each unit below its kink, 1 where it has none; None for smooth ones."""
-    if isinstance(activation, (ReLU, LeakyReLU, PReLU, Identity)):
-        return activation.derivative(np.full(size, -1.0))
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +105,19 @@ def compile_chain(
         linear: (samples, m) outputs whose activation is left out; None for none.
     """
     layers = chain.layers
-    kinds = [_kind(layer.activation) for layer in layers]
+    kinds = [_kind(layer) for layer in layers]
     known = all(kind is not None for kind in kinds)
     if engine.library() is None or not known or any(la.storage != "dense" for la in layers):
         return None
-    slopes = [negative_slopes(la.activation, la.output_size) for la in layers]
+    slopes = [layer.activation.slopes(layer.output_size) for layer in layers]
     arrays = (
         np.array(chain.sizes, dtype=np.int64),
         np.array(kinds, dtype=np.int64),
         np.concatenate([layer.weight.ravel() for layer in layers]),
         np.concatenate([layer.weight.T.ravel() for layer in layers]),
         np.concatenate([layer.bias for layer in layers]),
-        np.concatenate([np.ones(la.output_size) if slope is None else slope
-                        for la, slope in zip(layers, slopes, strict=True)]),
+        np.concatenate([np.ones(la.output_size) if pieces is None else pieces[0]
+                        for la, pieces in zip(layers, slopes, strict=True)]),
     )  # fmt: skip
     weight = None if observation.mask is None else observation.mask.astype(np.float64, order="C")
     free = None if linear is None else _bytes(linear)
@@ -164,10 +157,12 @@ def threads(runs: int) -> int:
     return max(min(processors(), runs // _RUNS_A_THREAD), 1)
 
 
-def _kind(activation: Activation) -> int | None:
-    if isinstance(activation, (Tanh, Sigmoid)):
-        return TANH if isinstance(activation, Tanh) else SIGMOID
-    return None if negative_slopes(activation, 1) is None else KINKED
+def _kind(layer: Layer) -> int | None:
+    """Its number in chain.c; None for what the kernel does not have."""
+    smooth: dict[type, int] = {Tanh: TANH, Sigmoid: SIGMOID}
+    if layer.activation.slopes(layer.output_size) is not None:
+        return KINKED
+    return smooth.get(type(layer.activation))
 
 
 def _bytes(mask: Flags) -> NDArray[np.uint8]:

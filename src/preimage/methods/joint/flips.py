@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator, multiply_adjoint, multiply_columns
-from preimage.methods.joint.compiled import negative_slopes
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.network import known_chain
 
@@ -78,13 +77,13 @@ def _neighbours(
     for index, layer in enumerate(chain.layers[:-1]):
         own = slice(first, first + layer.output_size)
         first = own.stop
-        slopes = negative_slopes(layer.activation, layer.output_size)
-        if slopes is None:
+        pieces = layer.activation.slopes(layer.output_size)
+        if pieces is None:
             continue
         a, v, c = preactivations[index], gradient[:, own], pulled[:, own]
-        units = model.nearest(a, v, slopes)
+        units = model.nearest(a, v, pieces[0] != pieces[1])
         at = np.arange(len(z))[:, None], units
-        s = 1.0 + slopes[units] - 2.0 * derivatives[index][at]
+        s = (pieces[0] + pieces[1])[units] - 2.0 * derivatives[index][at]
         size = _influence_sizes(chain, derivatives, index, units)
         parts.append((v[at], c[at], size, s, a[at]))
     if not parts:
@@ -154,11 +153,11 @@ class _Model:
         self.inverse = inverse * scale[:, :, None] * scale[:, None, :]
         self.loss = problem.loss(z, samples)
 
-    def nearest(self, a: Array, gradient: Array, slopes: Array) -> Indices:
+    def nearest(self, a: Array, gradient: Array, kinked: NDArray[np.bool_]) -> Indices:
         """(runs, count) units by their distance to the kink in the metric of M, nearest first."""
         spread = _dot(gradient, np.matmul(gradient, self.inverse))
         distance = np.abs(a) / np.sqrt(np.maximum(spread, 1e-300))
-        distance[:, slopes == 1.0] = np.inf
+        distance[:, ~kinked] = np.inf
         return np.argsort(distance, axis=1, kind="stable")[:, :_NEAREST]
 
     def minimise(

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import Activation, LeakyReLU, ReLU
-from preimage.generator import Generator
+from preimage.activation import Activation, LeakyReLU, PReLU
+from preimage.generator import Generator, Layer
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.joint.step import squares
 from preimage.methods.region import Region
@@ -68,10 +68,11 @@ class LeastSquares:
         if self.chain is None:
             return self
         *hidden, last = self.chain.layers
-        layers = [replace(layer, activation=_leaky(layer.activation)) for layer in hidden]
-        linear = None
-        if isinstance(last.activation, ReLU):
+        layers = [replace(layer, activation=_leaky(layer)) for layer in hidden]
+        linear, pieces = None, last.activation.slopes(last.output_size)
+        if pieces is not None and (pieces[0] == 0).any():
             linear = self.observation.values > self.observation.tolerance[:, None]
+            linear &= pieces[0] == 0
         return replace(self, network=Generator((*layers, last)), linear=linear)
 
     @cached_property
@@ -178,9 +179,10 @@ class LeastSquares:
             yield part, observation.restrict(jacobian)
 
 
-def _leaky(activation: Activation) -> Activation:
-    if isinstance(activation, ReLU):
-        return LeakyReLU(_LEAK)
-    if isinstance(activation, LeakyReLU):
-        return LeakyReLU(max(activation.slope, _LEAK))
-    return activation
+def _leaky(layer: Layer) -> Activation:
+    """The layer's activation with no slope below a tenth."""
+    pieces = layer.activation.slopes(layer.output_size)
+    if pieces is None or (pieces[0] >= _LEAK).all():
+        return layer.activation
+    below = np.maximum(pieces[0], _LEAK)
+    return LeakyReLU(_LEAK) if (below == _LEAK).all() else PReLU(tuple(below))
