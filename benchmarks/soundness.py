@@ -411,7 +411,7 @@ def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], li
             np.save(paths[2], x)
             tried[kind] += 1
             try:
-                checker.check(*paths, {"noise": plan.noise, "box": plan.box})
+                checker.check(*paths, expected={"noise": plan.noise, "box": plan.box})
             except Exception:
                 continue
             wrong.append(f"{name}, seed {seed}: a mutant passed: {kind}")

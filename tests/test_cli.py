@@ -265,6 +265,28 @@ def test_certify_and_check(planted, tmp_path):
     assert json.loads(done.stdout)["proven"] is False
 
 
+def test_certify_and_check_what_a_mask_leaves(planted, tmp_path):
+    """Claim: --mask is part of the question: check refuses the file without it."""
+    network, observations, latent = planted
+    out, mask = tmp_path / "c.json", tmp_path / "mask.npy"
+    values = np.load(observations)[:2]
+    seen = np.arange(values.shape[1]) % 4 != 0
+    np.save(observations, np.where(seen, values, 7.0))
+    np.save(mask, seen.astype(np.uint8))
+    done = run("certify", network, observations, "--noise", 0.001, "--box", 5, "--out", out,
+               "--mask", mask, "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for sample, z in zip(json.loads(done.stdout)["samples"], latent[:2], strict=True):
+        assert (np.array(sample["lower"]) <= z).all()
+        assert (z <= np.array(sample["upper"])).all()
+    assert run("check", out, network, observations, "--mask", mask).exit_code == 0
+    done = run("check", out, network, observations)
+    assert done.exit_code == 1
+    assert "another observation or mask" in done.stdout
+    np.save(mask, seen + 1)
+    assert run("check", out, network, observations, "--mask", mask).exit_code == 2
+
+
 def test_undecided_is_exit_code_1(planted, tmp_path):
     network, observations, _ = planted
     done = run("certify", network, observations, "--noise", 0, "--box", 5, "--out",

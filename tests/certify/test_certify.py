@@ -198,3 +198,63 @@ def test_the_band_holds_every_output_of_every_witness():
     empty = certify(generator, x + 2.0, noise=0.05, box=3.0)
     with pytest.raises(InputError, match="no code"):
         preimage.reconstruction_band(generator, empty)
+
+
+def _seen_in_part(seed, kind):
+    """A small network, what is seen of its output, and a sensing of the kind."""
+    rng = np.random.default_rng(seed)
+    generator = gaussian_generator((3, 12, 40), rng, "leaky_relu(0.3)", bias=True)
+    z = rng.normal(size=(2, 3))
+    if kind == "matrix":
+        sensing = rng.normal(size=(30, 40))
+        x = generator(z) @ sensing.T
+    else:
+        sensing = rng.random((2, 40) if kind == "mask a sample" else 40) < 0.7
+        x = np.where(sensing, generator(z), np.nan)
+    return generator, z, x + rng.uniform(-1e-4, 1e-4, size=x.shape), sensing
+
+
+@pytest.mark.parametrize("kind", ["mask", "mask a sample", "matrix"])
+def test_what_is_seen_in_part_is_certified_and_checked(kind, tmp_path):
+    """Claim: masks and matrices; the checker proves it from files, and refuses another sensing."""
+    generator, z, x, sensing = _seen_in_part(2, kind)
+    found = certify(generator, x, noise=1e-4, box=5.0, sensing=sensing)
+    assert (found.verdict != "undecided").all()
+    assert ((found.lower <= z) & (z <= found.upper)).all()
+    paths = [str(tmp_path / name) for name in ("c.json", "net.safetensors", "x.npy", "a.npy")]
+    found.save(paths[0])
+    preimage.save(generator, paths[1])
+    np.save(paths[2], x)
+    np.save(paths[3], sensing)
+    records = checker.check(*paths)
+    assert [record["verdict"] for record in records] == found.verdict.tolist()
+    loaded = preimage.Certificate.load(paths[0])
+    assert [claim.record() for claim in loaded.claims] == records
+    other = ~sensing if sensing.dtype == bool else 2 * sensing
+    np.save(paths[3], other)
+    with pytest.raises(ValueError, match=r"it is about another|NaN"):
+        checker.check(*paths)
+    with pytest.raises(ValueError, match=r"it is about another|another size|expected a|NaN"):
+        checker.check(*paths[:3])
+    low, high = preimage.reconstruction_band(generator, loaded)
+    assert ((low <= generator(z[0])) & (generator(z[0]) <= high)).all()
+
+
+def test_a_mask_asks_less_than_the_whole():
+    """Claim: S grows when pixels go: intervals of the whole lie within those of the part."""
+    generator, z, _, _ = _seen_in_part(3, "mask")
+    x = generator(z[0])
+    whole = certify(generator, x, noise=1e-3, box=5.0)
+    mask = np.arange(40) < 25
+    part = certify(generator, x, noise=1e-3, box=5.0, sensing=mask)
+    assert (part.upper - part.lower).max() >= (whole.upper - whole.lower).max()
+    nothing_known = certify(generator, x, noise=1e-3, box=5.0, sensing=np.arange(40) < 2)
+    assert nothing_known.verdict == "ambiguous"
+
+
+def test_sensing_without_a_matrix_is_refused():
+    from scipy.sparse.linalg import aslinearoperator
+
+    generator = from_arrays([TALL])
+    with pytest.raises(InputError, match="matrix"):
+        certify(generator, [1.0, 2.0, 3.0], noise=0.1, sensing=aslinearoperator(EYE))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from preimage.certify.certificate import Certificate
+from preimage.certify.certificate import Certificate, Claim
 from preimage.certify.proof import replay
-from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.network import Array, Bounds, Network, as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Deduction, Target, pull
@@ -34,18 +34,18 @@ def reconstruction_band(
         Both ends, (n,) each; infinite where nothing bounds an output.
 
     Raises:
-        InputError: The sample is infeasible, and has no codes at all.
+        InputError: The sample is infeasible, and has no codes at all; or another generator.
     """
+    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
+    from preimage.certify.prove import network_digest
+
     claim = certificate.claims[sample]
     if claim.verdict == "infeasible":
         raise InputError(f"sample {sample}: no code explains it, so that there is no band")
-    network = as_network(generator)
-    question, activation = claim.question, generator.layers[-1].activation
-    ends = question.box or tuple(np.full(network.sizes[0], end) for end in (-np.inf, np.inf))
-    noise = claim.enclosed_noise
-    bounds = starting_bounds(network, activation, question.observation, noise, *ends)
-    replay(network, bounds, claim.proof["steps"])
-    root = Deduction.start(bounds)
+    network, question = as_network(generator), claim.question
+    if question.network != network_digest(generator):
+        raise InputError("generator: the certificate is about another network")
+    root = Deduction.start(_proven_bounds(network, generator, claim))
     found = root.branch()
     if all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         relaxation = relax(network, root.bounds)
@@ -57,7 +57,23 @@ def reconstruction_band(
         ]
         for first in range(0, len(wanted), _CHUNK):
             pull(network, found, relaxation, wanted[first : first + _CHUNK])
+    activation = generator.layers[-1].activation
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
         least, most = activation(low), activation(high)
     return np.nextafter(least, -np.inf), np.nextafter(most, np.inf)
+
+
+def _proven_bounds(network: Network, generator: Generator, claim: Claim) -> Bounds:
+    """What the claim says of all layers: by its proof's first steps, or by its intervals alone."""
+    question, proof = claim.question, claim.proof
+    activation = generator.layers[-1].activation
+    if question.sensing is not None or "steps" not in proof:
+        nothing = np.full(network.sizes[-1], np.nan)
+        return starting_bounds(network, activation, nothing, 0.0, claim.lower, claim.upper)
+    infinite = tuple(np.full(network.sizes[0], end) for end in (-np.inf, np.inf))
+    low, high = question.box or infinite
+    noise = claim.enclosed_noise
+    bounds = starting_bounds(network, activation, question.observation, noise, low, high)
+    replay(network, bounds, proof["steps"])
+    return bounds

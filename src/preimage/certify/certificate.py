@@ -26,8 +26,8 @@ class Question:
 
     Attributes:
         network: Digest of the network's content.
-        sensing: Digest of the sensing; None for the whole output.
-        observation: (n,) the observation, only what was seen.
+        sensing: Digest of the sensing matrix; None without one.
+        observation: (n,) the observation; NaN where nothing was seen.
         noise: Bound on the largest absolute noise entry.
         box: Both ends, (k,) each; None for none.
         resolution: Distance up to which codes count as one.
@@ -45,7 +45,7 @@ class Question:
         return {
             "network": self.network,
             "sensing": self.sensing,
-            "observation": hexed_all(self.observation),
+            "observation": [None if np.isnan(v) else hexed(v) for v in self.observation],
             "noise": hexed(self.noise),
             "box": None if self.box is None else [hexed_all(end) for end in self.box],
             "resolution": hexed(self.resolution),
@@ -57,7 +57,7 @@ class Question:
         return Question(
             record["network"],
             record["sensing"],
-            _vector(record["observation"]),
+            _vector([text or "nan" for text in record["observation"]]),
             float.fromhex(record["noise"]),
             _pair(record["box"]),
             float.fromhex(record["resolution"]),

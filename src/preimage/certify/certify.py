@@ -1,6 +1,9 @@
-"""The door: check the input, and prove of each sample what can be proven."""
+"""The public entry: check the input, and prove of each sample what can be proven."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -19,6 +22,7 @@ def certify(
     observation: ArrayLike,
     *,
     noise: ArrayLike,
+    sensing: Any = None,
     box: Box = None,
     resolution: float | None = None,
     rounds: int = 4,
@@ -27,6 +31,8 @@ def certify(
     seed: int = 0,
 ) -> Certificate:
     """Say what is proven of ``S = { z : max |G(z) - x| <= noise }``, within ``box`` if given.
+
+    With ``sensing`` A, S is ``{ z : max |A G(z) - x| <= noise }``.
 
     - ``unique``: S is not empty, and no code in it is farther than ``distance`` from the witness.
     - ``ambiguous``: two codes in S are ``distance`` apart, more than ``resolution``.
@@ -41,8 +47,11 @@ def certify(
     Args:
         generator: Dense or sparse layers with piecewise-linear activations; the last may be tanh
             or sigmoid.
-        observation: Shape (n,) or (batch, n).
+        observation: Shape (m,) or (batch, m); m is the generator's output size n, or the number of
+            rows of ``sensing``.
         noise: Bound on the largest absolute noise entry; a number, or shape (batch,).
+        sensing: What is seen of an output, if not all of it: a boolean mask, True where observed,
+            of shape (n,) or (batch, n); or a matrix of shape (m, n), an array or ``scipy.sparse``.
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
         resolution: Distance up to which codes count as one; by default 1 % of the box's (least)
             half-width, or of max(1, |witness|) without a box.
@@ -71,11 +80,13 @@ def certify(
     check_box(box)
     k = generator.latent_size
     low, high = box_ends(box, k)
-    checked, single = check_observation(generator, observation, noise)
-    as_network(generator)
-    starts = GaussNewton(box=box, seed=seed, backend="kernel").solve(generator, checked).latent
+    checked, single = check_observation(generator, observation, noise, sensing)
     # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
-    from preimage.certify.prove import prove
+    from preimage.certify.prove import measured_chain, prove
 
+    measured = measured_chain(generator, checked)
+    as_network(measured)
+    search = GaussNewton(box=box, seed=seed, backend="kernel")
+    starts = search.solve(measured, replace(checked, sensing=None)).latent
     claims = prove(generator, checked, starts, (low, high), resolution, rounds, nodes, time_limit)
     return Certificate.of(claims, k, single)

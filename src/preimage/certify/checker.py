@@ -13,8 +13,8 @@ and slope ``c`` below. For any multipliers rho_i and ``g_{i-1} = W_i' rho_i``, e
 
 Each term has a least value over an interval. Where these sum to more than 0, there is no latent.
 
-Numbers are integers that count units of 2^-1074, the smallest float; products carry the exponents
-of their factors.
+Numbers are integers that count units of 2^-1074, the smallest float, or of 2^-e where an exponent e
+is kept beside them. Layer 0 stands for the latent; the numbers of layer i are at index i.
 """
 
 import argparse
@@ -32,11 +32,12 @@ from fractions import Fraction
 from pathlib import Path
 
 INF, UNIT, TINY = math.inf, 1074, Fraction(1, 10**70)
-FORMATS = {"F64": "d", "F32": "f", "<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i", "|u1": "B"}
+FORMATS = {"F64": "d", "F32": "f", "<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i"}
+FORMATS |= {"|u1": "B", "|b1": "?"}
 FORMAT = "preimage certificate 2"
 VERDICTS = {"unique": 1, "ambiguous": 2, "infeasible": 0, "undecided": 1}  # most witnesses
 FLOAT = re.compile(r"-?(inf|0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4})")
-DEPTH, BYTES = 200, 2**30  # of a proof tree; of a certificate
+DEPTH, BYTES = 200, 2**30  # largest depth of a proof, largest size of a certificate
 
 
 def require(condition, message):
@@ -50,6 +51,10 @@ def exact(value):
         return value
     numerator, denominator = value.as_integer_ratio()
     return numerator << (UNIT + 1 - denominator.bit_length())
+
+
+def rational(value):
+    return value if value in (INF, -INF) else Fraction(value, 1 << UNIT)
 
 
 def number(text, finite=True):
@@ -105,16 +110,16 @@ def reduced(values):
 class Layer:
     """Weights in units of 2^-shift, biases, slopes below 0 in units of 2^-bend.
 
-    ``smooth`` names the activation of a tanh or sigmoid head.
+    ``smooth`` names the activation of a tanh or sigmoid head; ``given`` are the arguments.
     """
 
-    def __init__(self, flat, shape, bias, slopes, smooth):
-        (count, self.columns), self.smooth = shape, smooth
-        values, self.shift = reduced([exact(w) for w in flat])
-        self.bias = [exact(b) for b in bias]
-        self.rows = [values[j * self.columns : (j + 1) * self.columns] for j in range(count)]
+    def __init__(self, flat, shape, bias, slopes, smooth=None):
+        self.given, self.smooth = (flat, shape, bias, slopes, smooth), smooth
+        (self.count, self.columns), self.packed = shape, {}
+        values, self.shift = reduced(list(map(exact, flat)))
+        self.bias, starts = list(map(exact, bias)), range(0, len(flat), self.columns)
+        self.rows = [values[at : at + self.columns] for at in starts]
         (*self.slopes, self.one), self.bend = reduced([exact(c) for c in (*slopes, 1.0)])
-        self.packed = {}
         self.size = max((abs(w).bit_length() for w in values), default=0)
 
     def image(self, z):
@@ -155,13 +160,15 @@ class Layer:
         """The pre-activations whose outputs are within noise of x."""
         found = []
         for j, (v, c) in enumerate(zip(x, self.slopes, strict=True)):
+            if v is None:  # not seen
+                found.append([-INF, INF])
+                continue
             low, high = v - noise, v + noise
             if self.smooth:
                 ends = [side[j] for side in claimed]
-                least, most = Fraction(low, 1 << UNIT), Fraction(high, 1 << UNIT)
-                outer = [e if e in (-INF, INF) else Fraction(e, 1 << UNIT) for e in ends]
-                require(ends[0] == -INF or self.output(outer[0])[1] <= least, "head: low end")
-                require(ends[1] == INF or self.output(outer[1])[0] >= most, "head: high end")
+                outputs = [self.output(rational(end)) for end in ends]
+                require(ends[0] == -INF or outputs[0][1] <= rational(low), "head: low end")
+                require(ends[1] == INF or outputs[1][0] >= rational(high), "head: high end")
             elif c == 0:
                 ends = [low if low > 0 else -INF, high if high >= 0 else -INF]
             else:  # divided by the slope, and rounded outward
@@ -176,21 +183,21 @@ def explains(layers, x, noise, box, z):
     if not all(low <= v <= high for (low, high), v in zip(box, z, strict=True)):
         return False
     z, scale = reduced(z)
-    for layer in layers:
+    for layer in layers[1:]:
         (bias, fine), scale = reduced(layer.bias), scale + layer.shift
-        new = max(scale, fine)
+        top = max(scale, fine)
         pairs = zip(layer.image(z), bias, strict=True)
-        a = [(v << (new - scale)) + (b << (new - fine)) for v, b in pairs]
+        a = [(v << (top - scale)) + (b << (top - fine)) for v, b in pairs]
         z = [v * (layer.one if v >= 0 else c) for v, c in zip(a, layer.slopes, strict=True)]
-        scale = new + layer.bend
+        scale = top + layer.bend
     if layers[-1].smooth:
-        outputs = [layers[-1].output(Fraction(v, 1 << new)) for v in a]
-        ends = [(Fraction(v - noise, 1 << UNIT), Fraction(v + noise, 1 << UNIT)) for v in x]
-        pairs = zip(ends, outputs, strict=True)
-        return all(low <= p[0] and p[1] <= high for (low, high), p in pairs)
+        pairs = zip(x, (layers[-1].output(Fraction(v, 1 << top)) for v in a), strict=True)
+        seen = [(rational(v - noise), p, rational(v + noise)) for v, p in pairs if v is not None]
+        return all(low <= p[0] and p[1] <= high for low, p, high in seen)
     lift = max(UNIT - scale, 0)
-    pairs, more = zip(z, x, strict=True), scale + lift - UNIT
-    return all(abs((v << lift) - (w << more)) <= noise << more for v, w in pairs)
+    more = scale + lift - UNIT
+    seen = [(v << lift, w << more) for v, w in zip(z, x, strict=True) if w is not None]
+    return all(abs(v - w) <= noise << more for v, w in seen)
 
 
 def least(below, above, low, high):
@@ -216,16 +223,6 @@ class State:
         pairs = [ends for row in self.intervals for ends in row]
         return any(low > high or low == INF or high == -INF for low, high in pairs)
 
-    def slopes(self, layer):
-        """Slopes below 0, and what stands for 1, in units of 2^-bend."""
-        if layer == 0:
-            return [1] * len(self.intervals[0]), 1, 0
-        return (
-            self.layers[layer - 1].slopes,
-            self.layers[layer - 1].one,
-            self.layers[layer - 1].bend,
-        )
-
     def backward(self, start, multipliers, clipped):
         """The least values above layer ``start``, summed; g there; the exponent of g.
 
@@ -233,9 +230,9 @@ class State:
         """
         total, g, scale = 0, None, 0
         for i in range(start + len(multipliers), start, -1):
-            layer, (own, fine) = self.layers[i - 1], multipliers[i - start - 1]
+            layer, (own, fine) = self.layers[i], multipliers[i - start - 1]
             new = max(scale + layer.bend, fine)
-            g = [v << (new - scale) for v in g] if g else [0] * len(layer.rows)
+            g = [v << (new - scale) for v in g] if g else [0] * layer.count
             total <<= new - scale
             rho = []
             for j, (up, c, (low, high)) in enumerate(
@@ -260,11 +257,11 @@ class State:
             low, high = self.intervals[layer][unit]
             clip = {(layer, unit): (max(low, value), high) if upper else (low, min(high, value))}
             total, g, _ = self.backward(start, multipliers, clip)
-            slopes, one, bend = self.slopes(start)
-            total <<= bend
-            for j, (v, c) in enumerate(zip(g, slopes, strict=True)):
+            below = self.layers[start]
+            total <<= below.bend
+            for j, (v, c) in enumerate(zip(g, below.slopes, strict=True)):
                 low, high = clip.get((start, j), self.intervals[start][j])
-                total += least(c * v, one * v, low, high)
+                total += least(c * v, below.one * v, low, high)
             require(total > 0, "a cut is not proven")
             rest.append((self.intervals[layer][unit], upper, value))
         for ends, upper, value in rest:
@@ -276,7 +273,8 @@ class State:
         Let t be the largest size of these. Some entry has it, and the proof for that entry's end
         shows that t > value is impossible while all others are at most t in size.
         """
-        ends, (slopes, one, bend) = self.intervals[start], self.slopes(start)
+        ends, layer = self.intervals[start], self.layers[start]
+        slopes, one, bend = layer.slopes, layer.one, layer.bend
 
         def output(a, c, side):  # rounded outward
             if a >= 0 or c == one or a == -INF:
@@ -306,42 +304,38 @@ class State:
 def read_multipliers(record, layers):
     """For each of some layers, units with their multipliers, and the exponent of these."""
     found = []
-    for part, layer in zip(items(record), layers, strict=False):
+    require(0 < len(items(record)) <= len(layers), "multipliers: expected some layers")
+    for part, layer in zip(record, layers, strict=False):
         units, texts = items(part, 2)
-        units = [index(unit, len(layer.rows)) for unit in items(units)]
+        units = [index(unit, layer.count) for unit in items(units)]
         require(len(set(units)) == len(units), "a unit has two multipliers")
         values, fine = reduced(numbers(texts, len(units)))
         found.append((dict(zip(units, values, strict=True)), fine))
-    require(0 < len(found) == len(record), "multipliers: expected some layers, from the start on")
     return found
 
 
 def read_steps(record, layers):
     """The steps of a node, typed and in their ranges."""
-    sizes, found = [layers[0].columns, *(len(layer.rows) for layer in layers)], []
+    found, depth = [], len(layers)
     for kind, *rest in map(items, items(record)):
-        if kind == "cuts":
-            claims = []
-            for claim in rest:
-                layer, unit, upper, value, start, multipliers = items(claim, 6)
-                index(layer, len(sizes)), index(unit, sizes[layer]), index(upper, 2)
-                value, start = (
-                    number(value, finite=False),
-                    index(start, min(layer + 1, len(layers))),
-                )
-                require(value != (INF if upper else -INF), "cuts: an end moves the other way")
-                mu = read_multipliers(multipliers, layers[start:])
-                claims.append((layer, unit, upper, value, start, mu))
-            found.append(("cuts", claims))
-        else:
-            require(kind == "radius" and len(rest) == 3, "expected cuts or a radius")
-            start = index(rest[0], len(layers))
-            parts = [items(proof, 3) for proof in items(rest[2])]
-            proofs = [
-                (index(unit, sizes[start]), index(side, 2), read_multipliers(mu, layers[start:]))
-                for unit, side, mu in parts
-            ]
-            found.append(("radius", start, number(rest[1]), proofs))
+        require(kind in ("cuts", "radius"), "expected cuts or a radius")
+        claims = []
+        for claim in rest if kind == "cuts" else ():
+            layer, unit, upper, value, start, mu = items(claim, 6)
+            index(unit, layers[index(layer, depth)].count), index(start, min(layer + 1, depth - 1))
+            end = number(value, finite=False)
+            require(end != (INF if index(upper, 2) else -INF), "cuts: an end moves outward")
+            mu = read_multipliers(mu, layers[start + 1 :])
+            claims.append((layer, unit, upper, end, start, mu))
+        if kind == "radius":
+            start, value, parts = items(rest, 3)
+            layer, above = layers[index(start, depth - 1)], layers[start + 1 :]
+            for unit, side, mu in (items(part, 3) for part in items(parts)):
+                index(unit, layer.count), index(side, 2)
+                claims.append((unit, side, read_multipliers(mu, above)))
+            require(number(value) >= 0, "a radius is negative")
+            claims = [start, number(value), claims]
+        found.append((kind, claims))
     return found
 
 
@@ -354,17 +348,36 @@ def read_tree(record, layers, depth=0):
         return read_steps(steps, layers), end, []
     steps, split, children = fields(record, "steps", "split", "children")
     layer, unit, value = items(split, 3)
-    size = len(layers[index(layer, len(layers) + 1) - 1].rows) if layer else layers[0].columns
-    place = layer, index(unit, size), number(value)
+    place = layer, index(unit, layers[index(layer, len(layers))].count), number(value)
     children = [read_tree(child, layers, depth + 1) for child in items(children, 2)]
     return read_steps(steps, layers), place, children
+
+
+def read_boxes(tokens, k):
+    """Boxes in preorder, ``["split", unit, value]``, ``["cut", low, high]``, empty or box."""
+    found, waiting = [], [0]  # depths of the boxes to come
+    for token in items(tokens):
+        require(waiting and waiting[-1] <= DEPTH, "subdivision: too many boxes, or too deep")
+        depth = waiting.pop()
+        kind, *rest = token if type(token) is list else [token]
+        if kind == "split":
+            found.append((kind, index(items(rest, 2)[0], k), number(rest[1])))
+            waiting += [depth + 1] * 2
+        elif kind == "cut":
+            found.append((kind, *(numbers(side, k) for side in items(rest, 2))))
+            waiting.append(depth + 1)
+        else:
+            require(token in ("empty", "box"), "subdivision: expected a box")
+            found.append((token,))
+    require(not waiting, "subdivision: a box is missing")
+    return found
 
 
 def leaves(state, node):
     """Go through a proof; yields the latent's intervals in each part that may hold latents."""
     steps, end, children = node
-    for kind, *claims in steps:
-        (state.cuts if kind == "cuts" else state.radius)(*claims)
+    for kind, claims in steps:
+        state.cuts(claims) if kind == "cuts" else state.radius(*claims)
     for side, child in enumerate(children):
         (layer, unit, value), part = end, State(state.layers, state.intervals)
         pair = part.intervals[layer][unit]
@@ -377,64 +390,71 @@ def leaves(state, node):
 
 def read_sample(record, layers):
     """One sample's question, claims and proof, typed; nothing is proven yet."""
-    names = ("question", "verdict", "reason", "lower", "upper", "witnesses", "distance",
-             "enclosed_noise", "head", "proof")  # fmt: skip
-    values = dict(zip(names, fields(record, *names), strict=True))
-    question = values["question"]
-    fields(question, "network", "sensing", "observation", "noise", "box", "resolution")
-    k, n, verdict = layers[0].columns, len(layers[-1].rows), values["verdict"]
+    names = "question verdict reason lower upper witnesses distance enclosed_noise head proof"
+    given, verdict, reason, low, high, found, distance, wide, head, proof = fields(
+        record, *names.split()
+    )
+    _, _, seen, noise, box, resolution = fields(
+        given, "network", "sensing", "observation", "noise", "box", "resolution"
+    )
+    k, n, last = layers[0].count, layers[-1].count, layers[-1]
+    x = [None if text is None else number(text) for text in items(seen, n)]
+    noise, wide, resolution = map(number, (noise, wide, resolution))
+    require(0 <= noise <= wide and resolution > 0, "a noise or resolution is out of its range")
+    ends = [numbers(side, k, False) for side in items(box, 2)] if box is not None else None
+    box = list(zip(*ends, strict=True)) if ends else [(-INF, INF)] * k
+    require(all(p[0] <= p[1] and p[0] < INF and p[1] > -INF for p in box), "box: no interval")
     require(type(verdict) is str and verdict in VERDICTS, "expected a verdict")
-    require(type(values["reason"]) is str, "reason: expected text")
-    noise, resolution = number(question["noise"]), number(question["resolution"])
-    require(noise >= 0 and resolution > 0, "expected noise of at least 0, resolution above 0")
-    wider = number(values["enclosed_noise"])
-    require(wider >= noise, "enclosed_noise: expected at least the noise")
-    box = [(-INF, INF)] * k
-    if question["box"] is not None:
-        low, high = (numbers(side, k, finite=False) for side in items(question["box"], 2))
-        box = list(zip(low, high, strict=True))
-        require(all(p[0] <= p[1] and p[0] < INF and p[1] > -INF for p in box), "box: no interval")
-    witnesses = [numbers(z, k) for z in items(values["witnesses"])]
-    least = VERDICTS[verdict] if verdict != "undecided" else 0
-    require(least <= len(witnesses) <= VERDICTS[verdict], "witnesses: another number than needed")
-    ends = distance = None
-    if verdict == "infeasible":
-        require(values["lower"] is None and values["upper"] is None, "intervals of no latent")
+    require(type(reason) is str, "reason: expected text")
+    witnesses = [numbers(z, k) for z in items(found)]
+    fewest = 0 if verdict == "undecided" else VERDICTS[verdict]
+    require(fewest <= len(witnesses) <= VERDICTS[verdict], "witnesses: another number is needed")
+    empty, apart = verdict == "infeasible", verdict in ("unique", "ambiguous")
+    require(not empty or low is high is None, "intervals: expected none")
+    claimed = [] if empty else [numbers(side, k, False) for side in (low, high)]
+    require(apart or distance is None, "distance: expected none")
+    distance = number(distance) if apart else None
+    require(last.smooth or head is None, "head: expected none")
+    head = [numbers(side, n, False) for side in items(head, 2)] if last.smooth else None
+    if type(proof) is dict and "subdivision" in proof:
+        tree, tokens = None, read_boxes(*fields(proof, "subdivision"), k)
     else:
-        ends = [numbers(values[side], k, finite=False) for side in ("lower", "upper")]
-    if verdict in ("unique", "ambiguous"):
-        distance = number(values["distance"])
-    else:
-        require(values["distance"] is None, "distance: expected none")
-    head = None
-    if layers[-1].smooth:
-        head = [numbers(side, n, finite=False) for side in items(values["head"], 2)]
-    require(head or values["head"] is None, "head: expected none")
-    proof = read_tree(values["proof"], layers)
-    return (noise, resolution, wider, box), (verdict, distance, ends, witnesses), head, proof
+        tree, tokens = read_tree(proof, layers), None
+    question = x, noise, box, resolution
+    return question, (verdict, distance, claimed, witnesses), (wide, head, tree, tokens)
 
 
-def prove(layers, x, sample):
-    """Prove one sample's claims, as ``read_sample`` gives them."""
-    (noise, resolution, wider, box), (verdict, distance, ends, witnesses), head, proof = sample
+def prove(layers, sample, boxes=None):
+    """Prove one sample's claims, as ``read_sample`` gives them.
+
+    ``boxes`` verifies subdivisions, in outward-rounded floats; see ``preimage.certify.boxes``.
+    """
+    (x, noise, box, resolution), (verdict, distance, ends, witnesses), proof = sample
+    wide, head, tree, tokens = proof
     known = all(explains(layers, x, noise, box, z) for z in witnesses)
     require(known, "a witness does not explain the observation")
-    free = [[(-INF, INF)] * len(layer.rows) for layer in layers[:-1]]
-    state = State(layers, [box, *free, layers[-1].observed(x, wider, head)])
-    parts = list(leaves(state, proof))
+    observed = layers[-1].observed(x, wide, head)
+    if tokens is None:
+        free = [[(-INF, INF)] * layer.count for layer in layers[1:-1]]
+        parts = list(leaves(State(layers, [box, *free, observed]), tree))
+    else:
+        require(boxes, "a subdivision: only `preimage check` can prove it")
+        parts = boxes([layer.given for layer in layers[1:]], observed, box, tokens)
     if verdict == "infeasible":
         require(not parts, "there may be a latent")
-        return
-    for low, high, *held in zip(*ends, *parts, strict=True):
+    for low, high, *held in zip(*ends, *parts, strict=True) if ends else ():
         require(all(low <= p[0] and p[1] <= high for p in held), "a latent may lie elsewhere")
     if verdict == "unique":
-        far = [
-            abs(v - w) for part in parts for p, w in zip(part, witnesses[0], strict=True) for v in p
-        ]
+        pairs = [pair for part in parts for pair in zip(part, witnesses[0], strict=True)]
+        far = [abs(v - w) for ends, w in pairs for v in ends]
         require(far and max(far) <= distance <= resolution, "a latent may be far from the witness")
     elif verdict == "ambiguous":
         apart = max(abs(v - w) for v, w in zip(*witnesses, strict=True))
         require(apart >= distance > resolution, "the witnesses are near each other")
+
+
+def latent_layer(k):
+    return Layer([0.0] * k, (k, 1), [0.0] * k, [1.0] * k)
 
 
 def read_network(path):
@@ -453,20 +473,21 @@ def read_network(path):
         name, (n, k) = record["activation"], record["shape"]
         require(record["storage"] == "dense", "network: expected dense weights")
         require(f"layers.{i}.weight" in header and 0 < n * k <= len(data), "network: no weights")
-        require(not layers or k == len(layers[-1].rows), "network: the layers do not chain")
+        layers = layers or [latent_layer(k)]
+        require(k == layers[-1].count, "network: the layers do not chain")
         flat, bias = tensor(f"layers.{i}.weight", n * k), tensor(f"layers.{i}.bias", n)
         require(all(map(math.isfinite, (*flat, *bias))), "network: expected finite numbers")
         sha.update(f"{n} {k} {name}".encode() + pack(flat) + pack(bias))
         kind, given, _, repeat = re.fullmatch(r"(\w+)(?:\(([^;)]*)(;(\d+))?\))?", name).groups()
         slope = {"relu": "0", "identity": "1", "sigmoid": "0", "tanh": "0"}.get(kind, given)
         each = min(int(repeat or 1), n)  # a shape may not ask for more than the file holds
-        slopes = [float(c) for c in slope.split(",") for _ in range(each)]
+        slopes = [float(c) for c in slope.split(",") for _ in range(each)] * (1 if repeat else n)
         require(all(0 <= c < INF for c in slopes), "network: expected slopes of at least 0")
-        smooth = kind if kind in ("sigmoid", "tanh") else None
-        slopes = slopes if repeat else slopes * n
         require(len(slopes) == n, "network: expected one slope, or one for each unit")
+        smooth = kind if kind in ("sigmoid", "tanh") else None
         layers.append(Layer(flat, (n, k), bias, slopes, smooth))
-    require(layers and not any(layer.smooth for layer in layers[:-1]), "network: activation")
+    hidden = not any(layer.smooth for layer in layers[:-1])
+    require(layers and hidden, "network: expected a piecewise linear one, up to its head")
     return layers, sha.hexdigest()
 
 
@@ -474,16 +495,18 @@ def pack(values):
     return struct.pack(f"<{len(values)}d", *(v + 0.0 for v in values))
 
 
-def read_observation(path, size):
+def read_array(path, columns):
+    """The rows of an npy file."""
     data = Path(path).read_bytes()
     width = 2 if data[6] == 1 else 4
     start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
     header = ast.literal_eval(data[8 + width : start].decode())
-    require(data[:6] == b"\x93NUMPY" and not header["fortran_order"], "observation: another format")
-    count = math.prod(header["shape"])
-    require(header["shape"][-1] == size and 0 < count <= len(data), "observation: another size")
-    values = struct.unpack(f"<{count}{FORMATS[header['descr']]}", data[start:])
-    return [list(map(float, values[i : i + size])) for i in range(0, count, size)]
+    shape, kind = header["shape"], header["descr"]
+    require(data[:6] == b"\x93NUMPY" and not header["fortran_order"], "expected an npy file")
+    count = math.prod(shape)
+    require(shape and shape[-1] == columns and 0 < count <= len(data), "npy: another size")
+    values = struct.unpack(f"<{count}{FORMATS[kind]}", data[start:])
+    return [values[i : i + columns] for i in range(0, count, columns)], kind == "|b1"
 
 
 def seal(content):
@@ -500,58 +523,77 @@ def read_certificate(path):
     return items(samples)
 
 
-def check(certificate, network, observation, expected=None):
-    """Prove every verdict; returns the samples' records, whose questions, claims are then true.
+def sensing_digest(flat, shape):
+    return hashlib.sha256(f"{shape[0]} {shape[1]}".encode() + pack(flat)).hexdigest()
 
+
+def check(certificate, network, observation, sensing=None, expected=None, boxes=None):
+    """Prove every verdict; returns the samples' records, whose questions and claims then hold.
+
+    ``sensing`` is an npy file: a mask (bool), one for all samples or one each, or a matrix.
     ``expected`` gives what ``noise``, ``box`` (its largest size) and ``resolution`` have to be.
     """
-    layers, digest = read_network(network)
-    rows = read_observation(observation, len(layers[-1].rows))
+    (layers, digest), sensed = read_network(network), None
+    masks, is_mask = read_array(sensing, layers[-1].count) if sensing else ([], True)
+    if not is_mask:
+        flat, shape = [float(v) for row in masks for v in row], (len(masks), layers[-1].count)
+        require(not layers[-1].smooth, "sensing: expected a piecewise linear head")
+        layers.append(Layer(flat, shape, [0.0] * shape[0], [1.0] * shape[0]))
+        masks, sensed = [], sensing_digest(flat, shape)
+    rows, _ = read_array(observation, layers[-1].count)
     records = items(read_certificate(certificate), len(rows))
     samples = [read_sample(record, layers) for record in records]
-    for row, record, sample in zip(rows, records, samples, strict=True):
+    masks = (
+        masks * len(rows) if len(masks) == 1 else masks or [[True] * layers[-1].count] * len(rows)
+    )
+    for row, mask, record, sample in zip(rows, masks, records, samples, strict=True):
+        x = [exact(float(v)) if seen else None for v, seen in zip(row, mask, strict=True)]
         question = record["question"]
-        x = list(map(exact, row))
         require(question["network"] == digest, "it is about another network")
-        require(question["sensing"] is None, "it is about another sensing")
-        require(numbers(question["observation"], len(x)) == x, "it is about another observation")
-        match_question(question, expected or {})
-        prove(layers, x, sample)
+        require(question["sensing"] == sensed, "it is about another sensing")
+        require(sample[0][0] == x, "it is about another observation or mask")
+        for name, value in (expected or {}).items():
+            if value is not None:
+                require(matches(question[name], float(value)), f"it is about another {name}")
+        prove(layers, sample, boxes)
     return records
 
 
-def match_question(question, expected):
-    """Require what the user expects of noise, box and resolution."""
-    for name, value in expected.items():
-        if value is not None:
-            found, value = question[name], float(value).hex()
-            if name == "box" and found:
-                value = [[end] * len(found[0]) for end in ((-float.fromhex(value)).hex(), value)]
-            require(found == value, f"it is about another {name}: {found}")
+def matches(found, value):
+    """Whether a number is this, or a box has all ends at it."""
+    if type(found) is list:
+        low, high = found
+        return set(low) == {(-value).hex()} and set(high) == {value.hex()}
+    return found == value.hex()
 
 
 def describe(record):
-    """What is proven of a sample, and of which question, as text."""
+    """Lines that say what is proven of a sample, and of which question."""
 
     def shown(text):
-        return "none" if text is None else f"{float.fromhex(text)!r}"
+        return "none" if text is None else repr(float.fromhex(text))
 
-    question, box = record["question"], "none"
-    if question["box"]:
-        pairs = zip(*question["box"], strict=True)
-        box = " ".join(sorted({f"[{shown(a)}, {shown(b)}]" for a, b in pairs}))
-    yield f"verdict: {record['verdict']}, distance {shown(record['distance'])}"
+    def pairs(ends):
+        found = [f"[{shown(a)}, {shown(b)}]" for a, b in zip(*ends, strict=True)]
+        return found if len(set(found)) > 1 else found[:1]
+
+    question = record["question"]
     noise, resolution = shown(question["noise"]), shown(question["resolution"])
+    box = " ".join(pairs(question["box"])) if question["box"] else "none"
+    unseen, sensing = question["observation"].count(None), question["sensing"] or "none"
+    exactly = "outward-rounded floats" if "subdivision" in record["proof"] else "exact arithmetic"
+    yield f"verdict: {record['verdict']}, distance {shown(record['distance'])} ({exactly})"
     yield f"  noise {noise}, resolution {resolution}, box {box}"
-    yield f"  network {question['network']}, sensing {question['sensing']}"
-    for i, pair in enumerate(zip(record["lower"] or (), record["upper"] or (), strict=True)):
-        yield f"  z[{i}] in [{shown(pair[0])}, {shown(pair[1])}]"
+    yield f"  network {question['network']}, sensing {sensing}, {unseen} entries unseen"
+    if record["lower"]:
+        yield "  latent in " + " ".join(pairs((record["lower"], record["upper"])))
 
 
 def main(arguments):
     parser = argparse.ArgumentParser(description="Prove a certificate again.")
     for name in ("certificate", "network", "observation"):
         parser.add_argument(name)
+    parser.add_argument("--sensing", help="npy file: a mask of bools, or a matrix")
     for name in ("noise", "box", "resolution"):
         parser.add_argument(f"--{name}", type=float, help="what it has to be")
     paths = vars(parser.parse_args(arguments))

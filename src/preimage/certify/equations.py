@@ -45,11 +45,11 @@ def _equations(problem: Problem, z: Array) -> tuple[list[list[Fraction]], list[i
         # The constant c counts units of 2^-(1074 + scale), rho counts units of 2^-scale.
         constant, scale = 0, 0
         for i in range(problem.network.depth, 0, -1):
-            layer = problem.layers[i - 1]
+            layer = problem.layers[i]
             constant += sum(r * b for r, b in zip(rho, layer.bias, strict=True) if r)
             rho, scale, constant = layer.adjoint(rho), scale + layer.shift, constant << layer.shift
             if i > 1:
-                below = problem.layers[i - 2]
+                below = problem.layers[i - 1]
                 known = zip(rho, signs[i - 1].tolist(), below.slopes, strict=True)
                 rho = [v * (below.one if a > 0 else c) for v, a, c in known]
                 scale, constant = scale + below.bend, constant << below.bend

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,9 @@ class Problem:
     Attributes:
         network: The numbers of the generator.
         layers: The same as exact numbers.
+        digests: Of the network and of the sensing matrix, as the checker computes them.
         activation: Of the last layer.
-        x: (n,) the observation.
+        x: (n,) the observation; NaN where nothing was seen.
         noise: Its bound.
         enclosed_noise: At least that, and the rounding error of a forward pass; codes are only
             excluded where they are wrong by more.
@@ -40,6 +43,7 @@ class Problem:
 
     network: Network
     layers: list[Any]
+    digests: tuple[str, str | None]
     activation: Activation
     x: Array
     noise: float
@@ -48,6 +52,11 @@ class Problem:
     high: Array
     given_resolution: float | None
     witnesses: list[Array] = field(default_factory=list)
+
+    @cached_property
+    def exact_x(self) -> list[int | None]:
+        """The observation as the checker reads it."""
+        return [None if math.isnan(v) else checker.exact(v) for v in self.x.tolist()]
 
     @property
     def resolution(self) -> float:
@@ -72,14 +81,14 @@ class Problem:
         """Whether z is in S, in exact arithmetic."""
         if not np.isfinite(z).all() or (z < self.low).any() or (z > self.high).any():
             return False
-        if np.abs(self.outputs(z) - self.x).max(initial=0.0) > 2 * self.enclosed_noise - self.noise:
+        error = np.abs(self.outputs(z) - self.x)[~np.isnan(self.x)]
+        if error.max(initial=0.0) > 2 * self.enclosed_noise - self.noise:
             return False
-        x, exact, low, high = (
-            [checker.exact(v) for v in values.tolist()]
-            for values in (self.x, z, self.low, self.high)
+        exact, low, high = (
+            [checker.exact(v) for v in values.tolist()] for values in (z, self.low, self.high)
         )
         box, noise = list(zip(low, high, strict=True)), checker.exact(self.noise)
-        return bool(checker.explains(self.layers, x, noise, box, exact))
+        return bool(checker.explains(self.layers, self.exact_x, noise, box, exact))
 
     def outputs(self, z: Array) -> Array:
         """G(z), in floats."""

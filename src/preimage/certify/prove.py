@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from preimage.activation import activation_name
+from preimage.activation import Identity, activation_name
 from preimage.certify import checker
 from preimage.certify.certificate import Claim, Question
 from preimage.certify.equations import exact_solutions, find_free_pair
@@ -19,7 +19,8 @@ from preimage.certify.search import settle, spread
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
-from preimage.generator import Generator
+from preimage.errors import InputError
+from preimage.generator import Generator, Layer, is_matrix
 from preimage.observation import Observation
 
 
@@ -36,7 +37,7 @@ def prove(
     """What is proven of each sample; see ``certify``.
 
     Args:
-        generator: The network.
+        generator: The network, without the sensing.
         observation: Of all samples.
         starts: (batch, k) codes to look for witnesses from; NaN where there is none.
         box: Both ends, (k,), maybe infinite.
@@ -45,17 +46,38 @@ def prove(
         nodes: Branches a sample.
         time_limit: Seconds a sample.
     """
-    network, activation = as_network(generator), generator.layers[-1].activation
-    layers, digest = exact_layers(generator)
+    measured, sensing = measured_chain(generator, observation), None
+    if observation.sensing is not None:
+        dense = measured.layers[-1].dense_weight
+        sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
+    network, activation = as_network(measured), measured.layers[-1].activation
+    layers, digests = exact_layers(measured), (network_digest(generator), sensing)
     claims = []
-    for x, level, start in zip(observation.values, observation.noise.tolist(), starts, strict=True):
+    for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
+                               strict=True):  # fmt: skip
         wide = enclosed_noise(level, rounding_error(network, x, start))
-        problem = Problem(network, layers, activation, x, level, wide, *box, resolution)
+        problem = Problem(network, layers, digests, activation, x, level, wide, *box, resolution)
         budget = Budget(time.perf_counter() + time_limit, nodes)
         # Programs without a box may meet infinities on the way; what they end with is checked.
         with np.errstate(all="ignore"):
-            claims.append(checked(_claim(problem, start, budget, rounds, digest), problem))
+            claims.append(checked(_claim(problem, start, budget, rounds), problem))
     return claims
+
+
+def measured_chain(generator: Generator, observation: Observation) -> Generator:
+    """The network with a sensing matrix as one more layer, unmerged so that nothing is rounded."""
+    if observation.sensing is None:
+        return generator
+    if not is_matrix(observation.sensing):
+        raise InputError("sensing: expected a mask or a matrix, got an operator without a matrix")
+    return Generator((*generator.layers, Layer(observation.sensing, activation=Identity())))
+
+
+def seen_values(observation: Observation) -> Array:
+    """(batch, m) the values; NaN where nothing was seen."""
+    if observation.mask is None:
+        return observation.values
+    return np.where(observation.mask, observation.values, np.nan)
 
 
 def enclosed_noise(noise: float, rounding: float) -> float:
@@ -63,7 +85,7 @@ def enclosed_noise(noise: float, rounding: float) -> float:
     return float(np.nextafter(noise + rounding, np.inf)) if rounding > 0 else noise
 
 
-def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: str) -> Claim:
+def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim:
     """What is proven of one sample."""
     known = bool(np.isfinite(start).all())
     witness = problem.find_witness(start) if known else None
@@ -91,7 +113,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
     if verdict == "infeasible":
         low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
     box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
-    question = Question(digest, None, problem.x, problem.noise, box, problem.resolution)
+    question = Question(*problem.digests, problem.x, problem.noise, box, problem.resolution)
     witnesses = problem.witnesses[: checker.VERDICTS[verdict]]
     return Claim(question, verdict, reason, low, high, witnesses, distance, problem.enclosed_noise,
                  head, tree.record())  # fmt: skip
@@ -100,8 +122,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, digest: 
 def checked(claim: Claim, problem: Problem) -> Claim:
     """The claim if the checker proves it; else an undecided one that claims nothing."""
     try:
-        sample = checker.read_sample(claim.record(), problem.layers)
-        checker.prove(problem.layers, list(map(checker.exact, problem.x.tolist())), sample)
+        checker.prove(problem.layers, checker.read_sample(claim.record(), problem.layers))
     except Exception as error:  # whatever goes wrong, nothing is proven
         reason = f"the checker does not accept the proof ({error}): please report this"
         return replace(claim, verdict="undecided", reason=reason, lower=problem.low,
@@ -134,15 +155,24 @@ def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[s
 
 
 @functools.lru_cache(maxsize=4)
-def exact_layers(generator: Generator) -> tuple[list[checker.Layer], str]:
-    """The generator for the checker's arithmetic, and the digest that the checker will compute."""
-    sha, layers = hashlib.sha256(), []
-    network = as_network(generator)
+def exact_layers(generator: Generator) -> list[checker.Layer]:
+    """The generator for the checker's arithmetic; layer 0 is the latent."""
+    network, layers = as_network(generator), [checker.latent_layer(generator.latent_size)]
     for i, layer in enumerate(generator.layers, 1):
-        flat, bias = layer.dense_weight.ravel().tolist(), layer.bias.tolist()
         name = activation_name(layer.activation)
-        n, k = layer.weight.shape
-        sha.update(f"{n} {k} {name}".encode() + checker.pack(flat) + checker.pack(bias))
         smooth = name if name in ("sigmoid", "tanh") else None
-        layers.append(checker.Layer(flat, (n, k), bias, network.slopes[i].tolist(), smooth))
-    return layers, sha.hexdigest()
+        flat, slopes = layer.dense_weight.ravel().tolist(), network.slopes[i].tolist()
+        bias = layer.bias.tolist()
+        layers.append(checker.Layer(flat, layer.weight.shape, bias, slopes, smooth))
+    return layers
+
+
+@functools.lru_cache(maxsize=4)
+def network_digest(generator: Generator) -> str:
+    """The digest that the checker computes of a network's content."""
+    sha = hashlib.sha256()
+    for layer in generator.layers:
+        (n, k), name = layer.weight.shape, activation_name(layer.activation)
+        numbers = (layer.dense_weight.ravel().tolist(), layer.bias.tolist())
+        sha.update(f"{n} {k} {name}".encode() + b"".join(map(checker.pack, numbers)))
+    return sha.hexdigest()

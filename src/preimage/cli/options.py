@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import preimage
 from preimage.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
@@ -24,6 +27,13 @@ Observations = Annotated[
 ]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")]
 Noise = Annotated[float, typer.Option(help="Bound on the largest noise entry.")]
+Mask = Annotated[
+    Path | None,
+    typer.Option(help="What was observed: npy of bools (or 0 and 1), one for all samples or each."),
+]
+Sensing = Annotated[
+    Path | None, typer.Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n).")
+]
 
 
 def load_network(
@@ -43,3 +53,32 @@ def load_network(
     if not Path(network).exists():
         raise InputError(f"NET: {network!r} is no file, and the zoo has only {', '.join(names)}")
     return preimage.load(network, **bare)  # type: ignore[arg-type]  # three named arguments
+
+
+def load_sensing(mask: Path | None, sensing: Path | None, size: int) -> NDArray[Any] | None:
+    """What these options say was observed: a boolean mask, a matrix, or None for everything.
+
+    Args:
+        mask: The option.
+        sensing: The option.
+        size: n, the network's output size.
+
+    Raises:
+        InputError: Both options, or a mask of another size or with other values than 0 and 1.
+    """
+    import numpy as np
+
+    from preimage.io.observations import load_observations
+
+    if mask is None:
+        return None if sensing is None else np.asarray(load_observations(sensing))
+    if sensing is not None:
+        raise InputError("--mask, --sensing: expected one of them, got both")
+    values = np.asarray(load_observations(mask))
+    if values.size % size or not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"--mask {mask}: expected 0 and 1 (or False and True), {size} entries a sample, got "
+            f"shape {values.shape}"
+        )
+    values = values.reshape(-1, size).astype(bool)
+    return values[0] if len(values) == 1 else values

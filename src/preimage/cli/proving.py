@@ -13,10 +13,13 @@ from preimage.cli.options import (
     Head,
     Json,
     Layers,
+    Mask,
     Network,
     Noise,
     Observations,
+    Sensing,
     load_network,
+    load_sensing,
 )
 from preimage.cli.terminal import folder_at, number, print_json, print_table
 from preimage.errors import InputError, MissingExtraError
@@ -28,6 +31,8 @@ def certify(
     noise: Noise,
     out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
     box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
+    mask: Mask = None,
+    sensing: Sensing = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
     layers: Layers = None,
     activation: ActivationName = None,
@@ -43,7 +48,13 @@ def certify(
     generator = load_network(network, layers, activation, head)
     values = np.atleast_2d(load_observations(observations))
     with show_compilation():
-        found = preimage.certify(generator, values, noise=noise, box=box)
+        found = preimage.certify(
+            generator,
+            values,
+            noise=noise,
+            sensing=load_sensing(mask, sensing, generator.observation_size),
+            box=box,
+        )
     folder_at(out.parent)
     found.save(out)
     half = np.median(found.upper - found.lower, axis=1) / 2
@@ -75,7 +86,7 @@ def _picture_of(
         typer.echo("No picture: no code explains the first sample", err=True)
         return
     band = preimage.reconstruction_band(generator, found)
-    estimate = preimage.invert(generator, values[0], noise=found.claims[0].question.noise).latent
+    estimate = found.witness[0]
     title = f"{found.verdict[0]}, noise {found.claims[0].question.noise:g}"
     try:
         figure = certificate_figure(found.lower[0], found.upper[0], estimate, band, title=title)
@@ -89,6 +100,8 @@ def check(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
     network: Network,
     observations: Observations,
+    mask: Mask = None,
+    sensing: Sensing = None,
     noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
     box: Annotated[
         float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
@@ -116,16 +129,19 @@ def check(
 
     generator = load_network(network, layers, activation, head)
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
+    seen = load_sensing(mask, sensing, generator.observation_size)
     with tempfile.TemporaryDirectory() as folder:
-        plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy")]
+        plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy", "sensing.npy")]
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
         np.save(plain[1], np.atleast_2d(load_observations(observations)))
+        if seen is not None:
+            np.save(plain[2], seen)
         try:
-            expected = {"noise": noise, "box": box, "resolution": resolution}
-            records, reason = (
-                checker.check(str(check_file(certificate)), plain[0], plain[1], expected),
-                "",
-            )
+            records, reason = checker.check(
+                str(check_file(certificate)), plain[0], plain[1],
+                plain[2] if seen is not None else None,
+                {"noise": noise, "box": box, "resolution": resolution},
+            ), ""  # fmt: skip
         except InputError:
             raise
         except Exception as error:  # whatever goes wrong, nothing is proven

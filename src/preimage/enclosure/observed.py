@@ -16,13 +16,15 @@ def starting_bounds(
     Args:
         network: The network.
         activation: Of its last layer.
-        x: (n,) the observation.
+        x: (n,) the observation; NaN where nothing was seen.
         noise: Its bound.
         low: (k,) the box, maybe infinite.
         high: (k,).
     """
     hidden = network.sizes[1:-1]
-    least, most = observed_interval(activation, x, noise)
+    unseen = np.isnan(x)
+    least, most = observed_interval(activation, np.where(unseen, 0.0, x), noise)
+    least[unseen], most[unseen] = -np.inf, np.inf
     return Bounds(
         [low.copy(), *(np.full(n, -np.inf) for n in hidden), least],
         [high.copy(), *(np.full(n, np.inf) for n in hidden), most],
@@ -78,4 +80,4 @@ def rounding_error(network: Network, x: Array, z: Array) -> float:
         error = error * np.maximum(1.0, network.slopes[i])
         a = weight @ z + network.biases[i]
         z = np.where(a >= 0, a, network.slopes[i] * a)
-    return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x).max(initial=0.0))
+    return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x[~np.isnan(x)]).max(initial=0.0))
