@@ -28,6 +28,7 @@ from preimage.methods import (
     ProjectedGradient,
 )
 from preimage.notebook import show_versions
+from preimage.torch_network import TorchNetwork
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Tanh",
+    "TorchNetwork",
     "certify",
     "from_arrays",
     "from_torch",

@@ -28,13 +28,17 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             one tensor of finite real numbers.
     """
     torch = import_torch()
-    try:
-        found, again, alone = call(z), call(z), call(z[1:2])
-    except Exception as error:  # the code of a forward can raise anything
-        raise InputError(
-            f"module: its forward failed at a batch of latents of shape {shape} in {z.dtype}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+
+    def run(z: Tensor) -> Any:
+        try:
+            return call(z)
+        except Exception as error:  # the code of a forward can raise anything
+            raise InputError(
+                f"module: its forward failed at a batch of {len(z)} latents of shape {shape} in "
+                f"{z.dtype}: {type(error).__name__}: {error}"
+            ) from error
+
+    found, again = run(z), run(z)
     if not isinstance(found, torch.Tensor) or not found.is_floating_point():
         kind = found.dtype if isinstance(found, torch.Tensor) else type(found).__name__
         raise InputError(
@@ -53,7 +57,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             "module: two evaluations at the same latents differ; switch off what is random in it, "
             "such as noise, or give the random values by `fixed`"
         )
-    if not _close(found[1:2], alone):
+    if not _close(found[1:], run(z[1:])) or not _close(found[1:2], run(z[1:2])):
         raise InputError(
             "module: the output of a sample depends on the others of its batch, as with a batch "
             "norm without running statistics; each must depend on its own latent alone"
