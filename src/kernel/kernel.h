@@ -16,7 +16,7 @@
 /* Entries of a vector register, and the shape of a tile of a Gram matrix: TILE_ROWS registers of
    rows by TILE_COLUMNS columns stay in registers while it is summed up. */
 #if defined(__AVX512F__)
-enum { LANES = 8, TILE_REGISTERS = 2, TILE_COLUMNS = 8 };
+enum { LANES = 8, TILE_REGISTERS = 1, TILE_COLUMNS = 8 };
 #elif defined(__AVX2__)
 enum { LANES = 4, TILE_REGISTERS = 2, TILE_COLUMNS = 4 };
 #else

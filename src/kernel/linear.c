@@ -83,17 +83,34 @@ double cholesky(Square u, long k, double least, double *inverse_pivot)
 
 void solve_factored(Square u, const double *inverse_pivot, double *x)
 {
-    for (long i = 0; i < u.size; i++) { /* U' y = x: each y is taken out of what follows it */
-        const double *row = u.entry + i * u.stride;
-        double value = x[i] *= inverse_pivot[i];
-        for (long b = i + 1; b < u.size; b++)
-            x[b] -= row[b] * value;
+    for (long first = 0; first < u.size; first += LANES) { /* U' y = x */
+        vector sum[4] = {0};
+        const double *column = u.entry + first;
+        long i = 0;
+        for (; i + 4 <= first; i += 4)
+            for (int r = 0; r < 4; r++)
+                sum[r] += x[i + r] * load(column + (i + r) * u.stride);
+        for (; i < first; i++)
+            sum[0] += x[i] * load(column + i * u.stride);
+        vector left = load(x + first) - ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (int p = 0; p < LANES; p++) { /* lanes before p hold junk, and are known already */
+            double value = left[p] * inverse_pivot[first + p];
+            left -= value * load(column + (first + p) * u.stride);
+            x[first + p] = value;
+        }
     }
-    for (long i = u.size - 1; i >= 0; i--) {
-        const double *row = u.entry + i * u.stride;
-        double total = 0.0;
-        for (long b = i + 1; b < u.size; b++)
-            total += row[b] * x[b];
-        x[i] = (x[i] - total) * inverse_pivot[i];
+    for (long first = u.size - LANES; first >= 0; first -= LANES) {
+        vector sum[LANES] = {0};
+        double left[LANES];
+        for (long b = first + LANES; b < u.size; b += LANES)
+            for (int r = 0; r < LANES; r++)
+                sum[r] += load(u.entry + (first + r) * u.stride + b) * load(x + b);
+        for (int r = 0; r < LANES; r++)
+            left[r] = x[first + r] - sum_of(sum[r]);
+        for (int p = LANES - 1; p >= 0; p--) {
+            x[first + p] = left[p] *= inverse_pivot[first + p];
+            for (int r = 0; r < p; r++)
+                left[r] -= u.entry[(first + r) * u.stride + first + p] * left[p];
+        }
     }
 }

@@ -1,7 +1,7 @@
 /* The normal equations (G' D G) v = r of a layer program: products and Gram matrix. */
 #include "program.h"
 
-static const double NEGLIGIBLE = 0x1p-10;
+static const double NEGLIGIBLE = 0x1p-8;
 
 void rows_times(const Rows *rows, const int32_t *index, long count, const double *v, double *image)
 {
@@ -31,32 +31,41 @@ void rows_times(const Rows *rows, const int32_t *index, long count, const double
     }
 }
 
+/* out = the listed rows' x for REGISTERS registers of columns; two sums each, for an addition takes
+   longer than it takes to start another. */
+static inline __attribute__((always_inline)) void
+transposed_block(const double *table, long stride, const int32_t *index, long count,
+                 const double *x, double *out, const int registers)
+{
+    vector even[4] = {0}, odd[4] = {0};
+    long j = 0;
+    for (; j + 2 <= count; j += 2) {
+        const double *one = table + index[j] * stride, *two = table + index[j + 1] * stride;
+        for (int r = 0; r < registers; r++) {
+            even[r] += x[j] * load(one + r * LANES);
+            odd[r] += x[j + 1] * load(two + r * LANES);
+        }
+    }
+    for (int r = 0; r < registers; r++) {
+        if (j < count)
+            even[r] += x[j] * load(table + index[j] * stride + r * LANES);
+        store(out + r * LANES, even[r] + odd[r]);
+    }
+}
+
 void rows_transposed_times(const Rows *rows, const int32_t *index, long count, const double *x,
                            double *out)
 {
-    enum { BLOCK = 4 };
-    long width = round_up(rows->k, LANES), stride = rows->stride, first = 0;
-    for (; first + BLOCK * LANES <= width; first += BLOCK * LANES) {
-        vector sum[2][BLOCK] = {0};
-        for (long j = 0; j < count; j++) {
-            const double *row = rows->table + index[j] * stride + first;
-            for (int r = 0; r < BLOCK; r++)
-                sum[j & 1][r] += x[j] * load(row + r * LANES);
-        }
-        for (int r = 0; r < BLOCK; r++)
-            store(out + first + r * LANES, sum[0][r] + sum[1][r]);
+    long width = round_up(rows->k, LANES), a = 0;
+    for (; a + 4 * LANES <= width; a += 4 * LANES)
+        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 4);
+    if (a + 2 * LANES <= width) {
+        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 2);
+        a += 2 * LANES;
     }
-    for (; first < width; first += LANES) {
-        vector sum[4] = {0};
-        long j = 0;
-        for (; j + 4 <= count; j += 4)
-            for (int r = 0; r < 4; r++)
-                sum[r] += x[j + r] * load(rows->table + index[j + r] * stride + first);
-        for (; j < count; j++)
-            sum[0] += x[j] * load(rows->table + index[j] * stride + first);
-        store(out + first, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    }
-    for (long a = width; a < stride; a++)
+    if (a < width)
+        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 1);
+    for (a = width; a < rows->stride; a++)
         out[a] = 0;
 }
 

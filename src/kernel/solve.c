@@ -280,7 +280,7 @@ static int restrict_rows(Solver *solver)
     long m = rows->m, k = rows->k, tail = rows->sides - 2 * m, kept = 0;
     const double *weight = solver->work.weight;
     set_weights(rows, sides, at, &solver->work);
-    double least = cutoff(weight, rows->sides, k + 1) * 0x1p10 * FAR;
+    double least = cutoff(weight, rows->sides, k + 1) * 0x1p8 * FAR;
     for (long j = 0; j < m; j++) {
         solver->picked[kept] = (int32_t)j;
         kept += larger(weight[j], weight[m + j]) >= least && kept < m - 1;
