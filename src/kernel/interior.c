@@ -26,6 +26,13 @@ static const int MOST_STEPS = 60;
 static const double GAP = 1e-10, INFEASIBILITY = 1e-10;
 /* How much of the way to the boundary a step goes. */
 static const double FRACTION = 0.995;
+/* Programs of fewer variables do without centrality correctors, since a factor costs ever more
+   than a solve. Steps longer than LONG need none; the others aim FURTHER, and must GAIN this much
+   in both lengths together. */
+static const long FEW = 100;
+static const double LONG = 0.95, FURTHER = 0.3, GAIN = 0.03;
+/* While the relative gap is above this, the Gram matrix is computed in single precision. */
+static const double ROUGH = 1e-3;
 static const double NO_PIVOT = 1e-14;
 
 /* D and the inverses in it. */
@@ -104,6 +111,20 @@ static double affine_gap(const Rows *rows, const Sides *sides, const Point *at,
     return gap;
 }
 
+/* The step for rho, where e/y + s and f/t + p are in push_s and push_p. */
+static void direction(const Rows *rows, const Sides *sides, const Point *at, Workspace *work,
+                      Point *step)
+{
+    const double *restrict on = sides->present, *restrict elastic = sides->elastic;
+    const double *restrict s = at->s, *restrict p = at->p, *restrict dy = step->y;
+    double *restrict ds = step->s, *restrict dp = step->p;
+    newton(rows, work, step->v, step->y);
+    for (long i = 0; i < rows->sides; i++)
+        ds[i] = work->push_s[i] - s[i] * (on[i] + dy[i] * work->inverse_y[i]);
+    for (long i = 0; i < rows->elastic; i++)
+        dp[i] = work->push_p[i] - p[i] * (elastic[i] - dy[i] * work->inverse_t[i]);
+}
+
 /* The direction towards mu = target with Mehrotra's second-order term. With the affine direction
    ds', dy', dp', dt' and its ratios,
 
@@ -114,11 +135,11 @@ static void correct(const Rows *rows, const Sides *sides, const Point *at, Works
                     double target, Point *step)
 {
     const double *restrict on = sides->present, *restrict elastic = sides->elastic;
-    const double *restrict s = at->s, *restrict p = at->p, *restrict dy = step->y;
+    const double *restrict s = at->s, *restrict p = at->p;
     const double *restrict ratio_y = work->ratio_y, *restrict ratio_t = work->ratio_t;
     const double *restrict inverse_y = work->inverse_y, *restrict inverse_t = work->inverse_t;
     double *restrict push_s = work->push_s, *restrict push_p = work->push_p;
-    double *restrict rho = work->rho, *restrict ds = step->s, *restrict dp = step->p;
+    double *restrict rho = work->rho;
     for (long i = 0; i < rows->sides; i++) {
         push_s[i] = target * inverse_y[i] + s[i] * (on[i] + ratio_y[i]) * ratio_y[i];
         rho[i] += push_s[i];
@@ -127,44 +148,68 @@ static void correct(const Rows *rows, const Sides *sides, const Point *at, Works
         push_p[i] = target * inverse_t[i] + p[i] * (elastic[i] + ratio_t[i]) * ratio_t[i];
         rho[i] -= push_p[i];
     }
-    newton(rows, work, step->v, step->y);
-    for (long i = 0; i < rows->sides; i++)
-        ds[i] = push_s[i] - s[i] * (on[i] + dy[i] * inverse_y[i]);
-    for (long i = 0; i < rows->elastic; i++)
-        dp[i] = push_p[i] - p[i] * (elastic[i] - dy[i] * inverse_t[i]);
+    direction(rows, sides, at, work, step);
 }
 
-/* Go `FRACTION` of the way to where one of s and p, or one of y and t, is 0, at most the whole
-   step. Returns the longer of both lengths. */
-static double advance(const Rows *rows, const Sides *sides, Point *at, const Point *step,
-                      Workspace *work)
+/* One of Gondzio's (1996) centrality correctors: the products s y and p t at the end of steps of
+   these lengths are asked to come back into [0.1, 10] target; those far above by no more than
+   10 target. */
+static void recentre(const Rows *rows, const Sides *sides, const Point *at, Workspace *work,
+                     double target, const double length[2], const Point *step, Point *other)
 {
-    long n = rows->sides, elastic_n = rows->elastic;
+    double low = 0.1 * target, high = 10 * target, primal = smaller(1.0, length[0] + FURTHER);
+    double dual = smaller(1.0, length[1] + FURTHER);
+    for (long i = 0; i < rows->sides; i++) {
+        double end = (at->s[i] + primal * step->s[i]) * (at->y[i] + dual * step->y[i]);
+        double push = larger(smaller(larger(end, low), high) - end, -high) * work->inverse_y[i];
+        work->push_s[i] += push;
+        work->rho[i] += push;
+    }
+    for (long i = 0; i < rows->elastic; i++) {
+        double end = (at->p[i] + primal * step->p[i]) * (at->t[i] - dual * step->y[i]);
+        double push = larger(smaller(larger(end, low), high) - end, -high) * work->inverse_t[i];
+        work->push_p[i] += push;
+        work->rho[i] -= push;
+    }
+    direction(rows, sides, at, work, other);
+}
+
+/* How far s and p, and how far y and t, can go before one of them is 0. */
+static void longest_steps(const Rows *rows, const Sides *sides, const Point *at,
+                          const Workspace *work, const Point *step, double length[2])
+{
     const double *restrict ds = step->s, *restrict dy = step->y, *restrict dp = step->p;
-    const double *restrict elastic = sides->elastic;
-    double *restrict s = at->s, *restrict y = at->y, *restrict p = at->p, *restrict t = at->t;
+    const double *restrict elastic = sides->elastic, *restrict p = at->p;
     double primal = 1e-300, dual = 1e-300;
-    for (long i = 0; i < n; i++) {
+    for (long i = 0; i < rows->sides; i++) {
         primal = larger(primal, -ds[i] * work->inverse_s[i]);
         dual = larger(dual, -dy[i] * work->inverse_y[i]);
     }
-    for (long i = 0; i < elastic_n; i++) {
+    for (long i = 0; i < rows->elastic; i++) {
         primal = larger(primal, -dp[i] / (elastic[i] > 0 ? p[i] : 1.0));
         dual = larger(dual, dy[i] * work->inverse_t[i]);
     }
-    primal = smaller(1.0, FRACTION / primal), dual = smaller(1.0, FRACTION / dual);
-    for (long i = 0; i < n; i++) {
+    length[0] = 1 / primal, length[1] = 1 / dual;
+}
+
+/* Go `FRACTION` of the way, at most the whole step. */
+static void advance(const Rows *rows, const Sides *sides, Point *at, const Point *step,
+                    Workspace *work, const double length[2])
+{
+    double primal = smaller(1.0, FRACTION * length[0]), dual = smaller(1.0, FRACTION * length[1]);
+    const double *restrict ds = step->s, *restrict dy = step->y, *restrict dp = step->p;
+    double *restrict s = at->s, *restrict y = at->y, *restrict p = at->p, *restrict t = at->t;
+    for (long i = 0; i < rows->sides; i++) {
         s[i] += primal * ds[i];
         y[i] += dual * dy[i];
         work->product[i] += primal * work->step_product[i];
     }
-    for (long i = 0; i < elastic_n; i++) {
+    for (long i = 0; i < rows->elastic; i++) {
         p[i] += primal * dp[i];
-        t[i] -= dual * dy[i] * elastic[i];
+        t[i] -= dual * dy[i] * sides->elastic[i];
     }
     for (long a = 0; a < rows->k + rows->shared; a++)
         at->v[a] += primal * step->v[a];
-    return larger(primal, dual);
 }
 
 /* Whether G v + s - p - h and c + G' y are small beside h and c. */
@@ -184,8 +229,8 @@ static int is_feasible(const Rows *rows, const Sides *sides, const Point *at, co
 
 /* Follow the central path from `at`; the answer is left in its v and y: VERTEX (an optimum exact
    to rounding), CENTRAL (optimal within tolerance) or STUCK. */
-int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Workspace *work,
-             long *steps)
+int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point *other,
+             Workspace *work, long *steps)
 {
     long n = rows->sides, size = rows->k + rows->shared;
     double pairs = 0;
@@ -210,14 +255,30 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Works
         if (gap <= GAP * fabs(value) + 1e-14 && is_feasible(rows, sides, at, work))
             return CENTRAL;
         set_weights(rows, sides, at, work);
-        normal_matrix(rows, work->weight, cutoff(work->weight, n, size), work, work->matrix);
+        normal_matrix(rows, work->weight, cutoff(work->weight, n, size), gap > ROUGH * fabs(value),
+                      work, work->matrix);
         cholesky(work->matrix, size, NO_PIVOT, work->inverse_pivot);
         predict(rows, sides, work);
         if (finite_termination(rows, sides, at, work, step))
             return VERTEX;
         double ahead = affine_gap(rows, sides, at, work) / larger(gap, 1e-300);
-        correct(rows, sides, at, work, gap / pairs * smaller(1.0, ahead * ahead * ahead), step);
-        idle = advance(rows, sides, at, step, work) < 1e-3 ? idle + 1 : 0;
+        double target = gap / pairs * smaller(1.0, ahead * ahead * ahead), length[2], longer[2];
+        correct(rows, sides, at, work, target, step);
+        longest_steps(rows, sides, at, work, step, length);
+        for (int i = 0; i < (size < FEW ? 0 : 2) && smaller(length[0], length[1]) < LONG; i++) {
+            recentre(rows, sides, at, work, target, length, step, other);
+            longest_steps(rows, sides, at, work, other, longer);
+            if (smaller(longer[0], 1.0) + smaller(longer[1], 1.0) <
+                smaller(length[0], 1.0) + smaller(length[1], 1.0) + GAIN) {
+                times(rows, step->v, work->image, work->step_product);
+                break;
+            }
+            Point *swap = step;
+            step = other, other = swap;
+            memcpy(length, longer, sizeof longer);
+        }
+        advance(rows, sides, at, step, work, length);
+        idle = larger(length[0], length[1]) < 1e-3 ? idle + 1 : 0;
     }
     return STUCK;
 }

@@ -91,6 +91,7 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
 
 /* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0. */
 void add_gram(const double *rows, long count, Square matrix);
+void add_rough_gram(const float *rows, long count, Square matrix);
 
 /* Factor `matrix = U' U` in place. A pivot below `least` times its diagonal entry depends on those
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the

@@ -1,7 +1,7 @@
 /* The normal equations (G' D G) v = r of a layer program: products and Gram matrix. */
 #include "program.h"
 
-static const double NEGLIGIBLE = 0x1p-8;
+static const double NEGLIGIBLE = 0x1p-10;
 
 void rows_times(const Rows *rows, const int32_t *index, long count, const double *v, double *image)
 {
@@ -125,8 +125,8 @@ double cutoff(const double *weight, long sides, long size)
     return 0;
 }
 
-void normal_matrix(const Rows *rows, const double *weight, double least, Workspace *work,
-                   Square matrix)
+void normal_matrix(const Rows *rows, const double *weight, double least, int rough,
+                   Workspace *work, Square matrix)
 {
     /* Both sides of a row share one weight of the Gram matrix; the slack's column is a border:
 
@@ -148,14 +148,25 @@ void normal_matrix(const Rows *rows, const double *weight, double least, Workspa
         long count = kept - first < PANEL ? kept - first : PANEL;
         for (long i = 0; i < count; i++) {
             long j = work->kept[first + i];
-            double s = scale[first + i], *restrict to = panel + i * stride;
+            double s = scale[first + i], *restrict to = panel + i * stride, pull = 0;
+            float *restrict to_rough = (float *)panel + i * stride;
             const double *restrict row = rows->table + rows->index[j] * rows->stride;
-            for (long a = 0; a < matrix.size; a++)
-                to[a] = s * row[a];
             if (rows->shared)
-                to[k] = (rows->lower_rate[j] * weight[m + j] - rows->upper_rate[j] * weight[j]) / s;
+                pull = (rows->lower_rate[j] * weight[m + j] - rows->upper_rate[j] * weight[j]) / s;
+            if (rough) {
+                for (long a = 0; a < stride; a++)
+                    to_rough[a] = (float)(s * row[a]);
+                to_rough[k] = (float)pull;
+            } else {
+                for (long a = 0; a < stride; a++)
+                    to[a] = s * row[a];
+                to[k] = pull;
+            }
         }
-        add_gram(panel, count, matrix);
+        if (rough)
+            add_rough_gram((float *)panel, count, matrix);
+        else
+            add_gram(panel, count, matrix);
     }
     for (long a = 0; a < k; a++)
         matrix.entry[a * stride + a] += weight[2 * m + a] + weight[2 * m + k + a];

@@ -70,14 +70,15 @@ void transposed_times(const Rows *rows, const double *x, double *image, double *
 /* A power of two below which a weight is negligible beside the K largest ones; times 2^-10. */
 double cutoff(const double *weight, long sides, long size);
 
-/* Upper triangle of G' diag(weight) G without the rows of weight up to `least`. */
-void normal_matrix(const Rows *rows, const double *weight, double least, Workspace *work,
-                   Square matrix);
+/* Upper triangle of G' diag(weight) G without the rows of weight up to `least`; if `rough`, the
+   products are of single precision. */
+void normal_matrix(const Rows *rows, const double *weight, double least, int rough,
+                   Workspace *work, Square matrix);
 
 void start(const Rows *rows, const Sides *sides, int linear, Workspace *work, Point *at);
 void set_weights(const Rows *rows, const Sides *sides, const Point *at, Workspace *work);
-int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Workspace *work,
-             long *steps);
+int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point *other,
+             Workspace *work, long *steps);
 int finite_termination(const Rows *rows, const Sides *sides, Point *at, Workspace *work,
                        Point *spare);
 

@@ -22,7 +22,7 @@ typedef struct {
 typedef struct {
     Rows rows, part_rows;
     Sides sides, part_sides;
-    Point at, part_at, step;
+    Point at, part_at, step, other;
     Workspace work;
     int32_t *picked;
     double unit, price; /* of the bounds and of the costs */
@@ -73,6 +73,7 @@ static size_t lay_out(Solver *solver, const Batch *batch, char *memory)
     solver->at = new_point(&arena, sides, stride);
     solver->part_at = new_point(&arena, sides, stride);
     solver->step = new_point(&arena, sides, stride);
+    solver->other = new_point(&arena, sides, stride);
     solver->picked = take(&arena, sizeof(int32_t) * (size_t)m);
     Workspace *work = &solver->work;
     double **of_sides[] = {&work->product, &work->step_product, &work->weight,  &work->inverse_s,
@@ -280,7 +281,7 @@ static int restrict_rows(Solver *solver)
     long m = rows->m, k = rows->k, tail = rows->sides - 2 * m, kept = 0;
     const double *weight = solver->work.weight;
     set_weights(rows, sides, at, &solver->work);
-    double least = cutoff(weight, rows->sides, k + 1) * 0x1p8 * FAR;
+    double least = cutoff(weight, rows->sides, k + 1) * 0x1p10 * FAR;
     for (long j = 0; j < m; j++) {
         solver->picked[kept] = (int32_t)j;
         kept += larger(weight[j], weight[m + j]) >= least && kept < m - 1;
@@ -438,18 +439,19 @@ static void solve_sample(void *context, long b, void *memory)
     start(&solver.rows, &solver.sides, largest(sample.objective, sample.k) > 0, &solver.work,
           &solver.at);
     fill(solver.step.v, solver.rows.stride, 0.0);
+    fill(solver.other.v, solver.rows.stride, 0.0);
     int kept = sample.slack == SHARED ? restrict_rows(&solver) : 0, settled = 0;
     batch->steps[b] = 0;
     if (kept) {
         long steps = 0;
         int verdict = minimise(&solver.part_rows, &solver.part_sides, &solver.part_at,
-                               &solver.step, &solver.work, &steps);
+                               &solver.step, &solver.other, &solver.work, &steps);
         settled = verdict != STUCK && extend(&solver, kept);
         batch->steps[b] += steps;
     }
     if (!settled) {
         long steps = 0;
-        minimise(&solver.rows, &solver.sides, &solver.at, &solver.step, &solver.work, &steps);
+        minimise(&solver.rows, &solver.sides, &solver.at, &solver.step, &solver.other, &solver.work, &steps);
         batch->steps[b] += steps;
     }
     restore(&sample, &solver);

@@ -28,7 +28,7 @@ static void least_squares(const Rows *rows, const Sides *sides, Workspace *work,
         x[j] = work->weight[j] * target;
     }
     fill(work->weight + 2 * m, 2 * k, ONE_SIDED);
-    normal_matrix(&plain, work->weight, equations >= (double)k ? 2 * ONE_SIDED : 0.0, work,
+    normal_matrix(&plain, work->weight, equations >= (double)k ? 2 * ONE_SIDED : 0.0, 0, work,
                   work->gram);
     transposed_times(&plain, x, work->image, pull);
     for (int attempt = 0; attempt < 3; attempt++) {

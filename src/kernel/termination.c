@@ -143,7 +143,7 @@ static int refine(const Face *face, Workspace *work, double *v)
         for (long a = 0; a < size; a++)
             work->pull[a] += work->constant[a];
         dual = largest(work->pull, size);
-        if (primal + dual <= 1e-13 || !(primal + dual < 0.2 * before))
+        if (primal + dual <= 1e-15 || !(primal + dual < 0.2 * before))
             break;
         before = primal + dual;
         solve_factored(work->matrix, work->inverse_pivot, work->affine);
