@@ -69,6 +69,36 @@ static inline void eliminate(Square u, long first, long column, const double *in
     }
 }
 
+/* The diagonal tile from `first` on; what is below its diagonal stays junk. `inverse_pivot` holds
+   the diagonal entries before, and the inverse pivots after. Returns the smallest pivot. */
+static inline double factor_tile(Square u, long first, long k, double least, double *inverse_pivot)
+{
+    enum { PARTS = TILE_COLUMNS / LANES };
+    vector row[TILE_COLUMNS][PARTS];
+    double *start = u.entry + first * (u.stride + 1), smallest = 1.0;
+    for (int p = 0; p < TILE_COLUMNS; p++)
+        for (int part = 0; part < PARTS; part++)
+            row[p][part] = load(start + p * u.stride + part * LANES);
+#pragma GCC unroll 8
+    for (int p = 0; p < TILE_COLUMNS; p++) {
+        double pivot = row[p][p / LANES][p % LANES], diagonal = inverse_pivot[first + p];
+        int good = pivot > least * diagonal;
+        double inverse = good ? 1.0 / sqrt(pivot) : 0.0;
+        inverse_pivot[first + p] = inverse;
+        if (first + p < k)
+            smallest = smaller(smallest, good ? pivot / diagonal : 0.0);
+        for (int part = 0; part < PARTS; part++) {
+            row[p][part] *= inverse;
+            store(start + p * u.stride + part * LANES, row[p][part]);
+        }
+#pragma GCC unroll 8
+        for (int r = p + 1; r < TILE_COLUMNS; r++)
+            for (int part = 0; part < PARTS; part++)
+                row[r][part] -= row[p][r / LANES][r % LANES] * row[p][part];
+    }
+    return smallest;
+}
+
 double cholesky(Square u, long k, double least, double *inverse_pivot)
 {
     double smallest = 1.0;
@@ -79,21 +109,7 @@ double cholesky(Square u, long k, double least, double *inverse_pivot)
         for (long column = left; column < u.size; column += TILE_ROWS)
             add_tile(u.entry, u.stride, first, first, column, u.entry + first * u.stride + column,
                      u.stride, -1.0);
-        for (long p = first; p < first + TILE_COLUMNS; p++) {
-            double *row = u.entry + p * u.stride;
-            for (long t = first; t < p; t++) {
-                const double *above = u.entry + t * u.stride;
-                for (long b = p; b < first + TILE_COLUMNS; b++)
-                    row[b] -= above[p] * above[b];
-            }
-            double pivot = row[p], diagonal = inverse_pivot[p];
-            int good = pivot > least * diagonal;
-            inverse_pivot[p] = good ? 1.0 / sqrt(pivot) : 0.0;
-            for (long b = p; b < first + TILE_COLUMNS; b++)
-                row[b] *= inverse_pivot[p];
-            if (p < k)
-                smallest = smaller(smallest, good ? pivot / diagonal : 0.0);
-        }
+        smallest = smaller(smallest, factor_tile(u, first, k, least, inverse_pivot));
         for (long column = first + TILE_COLUMNS; column < u.size; column += LANES)
             eliminate(u, first, column, inverse_pivot);
     }
