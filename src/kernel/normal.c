@@ -7,6 +7,13 @@ void rows_times(const Rows *rows, const int32_t *index, long count, const double
 {
     long width = round_up(rows->k, LANES), stride = rows->stride;
     long j = 0;
+    for (; rows->first && j < count; j++) {
+        const double *entry = rows->table + index[j] * stride;
+        double sum = 0;
+        for (long i = rows->first[index[j]]; i < rows->first[index[j] + 1]; i++)
+            sum += entry[rows->place[i]] * v[rows->place[i]];
+        image[j] = sum;
+    }
     for (; j + 4 <= count; j += 4) {
         const double *a = rows->table + index[j] * stride, *b = rows->table + index[j + 1] * stride;
         const double *c = rows->table + index[j + 2] * stride;
@@ -57,6 +64,15 @@ void rows_transposed_times(const Rows *rows, const int32_t *index, long count, c
                            double *out)
 {
     long width = round_up(rows->k, LANES), a = 0;
+    if (rows->first) {
+        fill(out, rows->stride, 0.0);
+        for (long j = 0; j < count; j++) {
+            const double *entry = rows->table + index[j] * rows->stride;
+            for (long i = rows->first[index[j]]; i < rows->first[index[j] + 1]; i++)
+                out[rows->place[i]] += x[j] * entry[rows->place[i]];
+        }
+        return;
+    }
     for (; a + 4 * LANES <= width; a += 4 * LANES)
         transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 4);
     if (a + 2 * LANES <= width) {
@@ -125,6 +141,28 @@ double cutoff(const double *weight, long sides, long size)
     return 0;
 }
 
+/* The Gram matrix of the kept rows from their listed entries: pairs within a row, nothing else. */
+static void add_listed_gram(const Rows *rows, const double *weight, const Workspace *work,
+                            long kept, Square matrix)
+{
+    long m = rows->m, k = rows->k, stride = matrix.stride;
+    for (long i = 0; i < kept; i++) {
+        long j = work->kept[i];
+        const double *entry = rows->table + rows->index[j] * rows->stride;
+        const int32_t *p = rows->place + rows->first[rows->index[j]];
+        const int32_t *end = rows->place + rows->first[rows->index[j] + 1];
+        double both = weight[j] + weight[m + j];
+        double pull = rows->lower_rate[j] * weight[m + j] - rows->upper_rate[j] * weight[j];
+        for (; p < end; p++) {
+            double own = both * entry[*p], *row = matrix.entry + *p * stride;
+            for (const int32_t *q = p; q < end; q++)
+                row[*q] += own * entry[*q];
+            if (rows->shared)
+                row[k] += pull * entry[*p];
+        }
+    }
+}
+
 void normal_matrix(const Rows *rows, const double *weight, double least, int rough,
                    Workspace *work, Square matrix)
 {
@@ -144,6 +182,10 @@ void normal_matrix(const Rows *rows, const double *weight, double least, int rou
         scale[i] = sqrt(scale[i]);
     for (long a = 0; a < matrix.size; a++)
         fill(matrix.entry + a * stride + a / TILE_ROWS * TILE_ROWS, stride - a / TILE_ROWS * TILE_ROWS, 0.0);
+    if (rows->first) {
+        add_listed_gram(rows, weight, work, kept, matrix);
+        kept = 0;
+    }
     for (long first = 0; first < kept; first += PANEL) {
         long count = kept - first < PANEL ? kept - first : PANEL;
         for (long i = 0; i < count; i++) {

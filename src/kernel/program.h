@@ -18,6 +18,7 @@ enum { VERTEX, CENTRAL, STUCK };
    m is a multiple of 8. The first `elastic` sides may be violated at a price: 2 m or 0. */
 typedef struct {
     const double *table;
+    const int32_t *first, *place; /* columns of a table row's entries; NULL if not worth listing */
     long stride;
     const int32_t *index;
     double *upper_rate, *lower_rate; /* (m,) u and l */

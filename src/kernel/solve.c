@@ -8,6 +8,7 @@ typedef struct {
     int64_t matrices; /* 1 for the whole batch, or one a sample */
     int64_t slack, threads;
     const double *table, *row, *column;
+    const int32_t *first, *place; /* where each row's entries are, row by row; or NULL */
     const double *row_size, *column_size; /* |w_ja| <= row_size_j column_size_a; 0 if empty */
     const double *lower, *lower_rate, *upper, *upper_rate; /* (batch, n) */
     const double *low, *high, *objective;                  /* (batch, k) */
@@ -52,7 +53,7 @@ static Point new_point(Arena *arena, long sides, long stride)
 static Rows new_rows(Arena *arena, const Batch *batch, long m)
 {
     long sides = round_up(2 * m + 2 * batch->k + 1, 8);
-    Rows made = {.stride = batch->stride, .m = m, .k = batch->k, .sides = sides,
+    Rows made = {.first = batch->first, .place = batch->place, .stride = batch->stride, .m = m, .k = batch->k, .sides = sides,
                  .shared = batch->slack == SHARED, .elastic = batch->slack == OWN ? 2 * m : 0};
     made.index = take(arena, sizeof(int32_t) * (size_t)m);
     made.upper_rate = take_doubles(arena, m);

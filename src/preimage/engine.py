@@ -37,8 +37,10 @@ def library() -> ctypes.CDLL | None:
     return None if name is None else ctypes.CDLL(str(_file(name)))
 
 
-def address(array: NDArray[Any]) -> int:
+def address(array: NDArray[Any] | None) -> int | None:
     """Where the entries of a C-contiguous array start, as an argument of the library."""
+    if array is None:
+        return None
     if not array.flags.c_contiguous:
         raise ValueError("expected a C-contiguous array")
     return int(array.ctypes.data)

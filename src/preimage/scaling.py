@@ -24,6 +24,8 @@ _MOST_ROUNDS = 100
 # In powers of two: when the factors have settled, and how large they may be.
 _SETTLED = 0.1
 _FARTHEST = 400.0
+# What a pair of listed entries costs beside one of a dense Gram matrix.
+_PAIR = 150.0
 # Entries of the scaled matrix's rows that are padding: see ``row_stride`` of the kernel.
 _LINE = 8
 
@@ -57,6 +59,19 @@ class Scaled:
         np.multiply(weight, self.row[..., :, None], out=table[..., :n, :k])
         table[..., :n, :k] *= self.column[..., None, :]
         return table
+
+    @cached_property
+    def entries(self) -> tuple[NDArray[np.int32] | None, NDArray[np.int32] | None]:
+        """Where each row's entries start, and their columns, if so few that a list pays."""
+        if self.weight.ndim == 3:
+            return None, None
+        n, k = self.weight.shape
+        present = self.table[:, :k] != 0
+        in_row = present.sum(axis=1)
+        if _PAIR * (in_row.astype(np.float64) ** 2).sum() >= n * k**2:
+            return None, None
+        first = np.concatenate([[0], np.cumsum(in_row)]).astype(np.int32)
+        return first, np.nonzero(present)[1].astype(np.int32)
 
     def matrix(self, sample: int = 0) -> Any:
         """(n, k) ``row w column`` of one sample, dense or CSR as it came."""

@@ -32,7 +32,7 @@ _CHUNK_ENTRIES = 2**21
 _DENSE_ENTRIES = 2**24
 _INTEGERS = ("batch", "n", "k", "stride", "matrices", "slack", "threads")
 _ARRAYS = (
-    *("table", "row", "column", "row_size", "column_size"),
+    *("table", "row", "column", "first", "place", "row_size", "column_size"),
     *("lower", "lower_rate", "upper", "upper_rate", "low", "high", "objective"),
     *("z", "dual_lower", "dual_upper", "slack_needed", "value", "proven", "steps"),
 )
@@ -182,15 +182,13 @@ def _run(program: LayerProgram, threads: int | None) -> _Answer:
         low, high = program.box()
         return _Answer(np.clip(z, low, high), lower, upper, proven, steps)
     units, slab, (low, high) = program.scaled, program.slab, program.box()
-    matrix = (units.table, units.row, units.column, units.row_size, units.column_size)
-    given = [
-        np.ascontiguousarray(part, dtype=np.float64)
-        for part in (*matrix, *slab, low, high, program.objective)
-    ]
+    given = (units.row_size, units.column_size, *slab, low, high, program.objective)
+    matrix = (units.table, units.row, units.column, *units.entries)
+    held = [np.ascontiguousarray(part, dtype=np.float64) for part in given]
     answers = (z, lower, upper, np.empty(batch), np.empty(batch), proven, steps)
     matrices = batch if units.row.ndim == 2 else 1
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
-    places = map(engine.address, (*given, *answers))
+    places = map(engine.address, (*matrix, *held, *answers))
     call = _Batch(*numbers, threads or processors(), *places)
     if library.solve_programs(ctypes.byref(call)):
         raise MemoryError("no memory for the workspace of the layer programs")

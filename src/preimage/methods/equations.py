@@ -73,7 +73,7 @@ def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -
     if k and batch and library is not None:
         arrays = (units.table, units.row, units.column, scale, target, z, sure)
         held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
-        places = [None if part is None else engine.address(part) for part in held]
+        places = map(engine.address, held)
         call = _Equations(batch, n, k, units.table.shape[-1], processors(), *places)
         if library.solve_equations(ctypes.byref(call)):
             raise MemoryError("no memory for the workspace of the equations")
