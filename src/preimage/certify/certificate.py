@@ -101,6 +101,8 @@ class Claim:
     @property
     def branches(self) -> int:
         """Leaves of the proof tree."""
+        if "subdivision" in self.proof:
+            return sum(token[0] in ("box", "empty") for token in self.proof["subdivision"])
         waiting, leaves = [self.proof], 0
         while waiting:
             children = waiting.pop().get("children", ())

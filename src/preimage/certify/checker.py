@@ -353,22 +353,31 @@ def read_tree(record, layers, depth=0):
     return read_steps(steps, layers), place, children
 
 
-def read_boxes(tokens, k):
-    """Boxes in preorder, ``["split", unit, value]``, ``["cut", low, high]``, empty or box."""
+def read_rows(record, n):
+    """Rows of multipliers of the outputs, each as units and numbers."""
+    rows = [items(row, 2) for row in items(record)]
+    return [([index(j, n) for j in items(at)], numbers(values, len(at))) for at, values in rows]
+
+
+def read_boxes(tokens, k, n):
+    """Boxes in preorder: a split, a cut with rows, empty with rows, or one that may hold some."""
     found, waiting = [], [0]  # depths of the boxes to come
     for token in items(tokens):
         require(waiting and waiting[-1] <= DEPTH, "subdivision: too many boxes, or too deep")
         depth = waiting.pop()
-        kind, *rest = token if type(token) is list else [token]
+        kind, *rest = items(token) or [None]
         if kind == "split":
             found.append((kind, index(items(rest, 2)[0], k), number(rest[1])))
             waiting += [depth + 1] * 2
         elif kind == "cut":
-            found.append((kind, *(numbers(side, k) for side in items(rest, 2))))
+            ends = [numbers(side, k) for side in items(rest, 3)[:2]]
+            found.append((kind, *ends, read_rows(rest[2], n)))
             waiting.append(depth + 1)
+        elif kind == "empty":
+            found.append((kind, read_rows(items(rest, 1)[0], n)))
         else:
-            require(token in ("empty", "box"), "subdivision: expected a box")
-            found.append((token,))
+            require(kind == "box" and not rest, "subdivision: expected a box")
+            found.append((kind,))
     require(not waiting, "subdivision: a box is missing")
     return found
 
@@ -417,7 +426,7 @@ def read_sample(record, layers):
     require(last.smooth or head is None, "head: expected none")
     head = [numbers(side, n, False) for side in items(head, 2)] if last.smooth else None
     if type(proof) is dict and "subdivision" in proof:
-        tree, tokens = None, read_boxes(*fields(proof, "subdivision"), k)
+        tree, tokens = None, read_boxes(*fields(proof, "subdivision"), k, n)
     else:
         tree, tokens = read_tree(proof, layers), None
     question = x, noise, box, resolution

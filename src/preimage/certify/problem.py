@@ -94,6 +94,16 @@ class Problem:
         """G(z), in floats."""
         return self.activation(self.preactivations(z)[-1])
 
+    def missed(self, z: Array) -> Array:
+        """The largest error of each code of a batch, (batch, k) to (batch,), in floats."""
+        for weight, bias, c in zip(
+            self.network.weights[1:], self.network.biases[1:], self.network.slopes[1:], strict=True
+        ):
+            a = z @ weight.T + bias
+            z = np.where(a >= 0, a, c * a)
+        error = np.abs(self.activation(a) - self.x)
+        return np.max(np.where(np.isnan(self.x), 0.0, error), axis=1, initial=0.0)
+
     def preactivations(self, z: Array) -> list[Array]:
         """Of every layer, in floats; the code first."""
         found = [z]

@@ -6,22 +6,32 @@ import functools
 import hashlib
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from preimage.activation import Identity, activation_name
-from preimage.certify import checker
+from preimage.certify import boxes, checker
 from preimage.certify.certificate import Claim, Question
 from preimage.certify.equations import exact_solutions, find_free_pair
 from preimage.certify.problem import Problem
 from preimage.certify.proof import Node
 from preimage.certify.search import settle, spread
+from preimage.certify.subdivision import Subdivision, is_small
+from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer, is_matrix
 from preimage.observation import Observation
+
+# Networks with more hidden units are split by their latents, if these are few.
+_WIDE = 150
+# The share of a sample's time that is left for the checker.
+_CHECKING = 0.4
+# The subdivision that claims nothing.
+_WHOLE: dict[str, Any] = {"subdivision": [["box"]]}
 
 
 def prove(
@@ -96,16 +106,10 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim
     apart = witness is not None and problem.find_pair(witness)
     if witness is not None and not apart and (exact or not problem.has_box):
         apart = find_free_pair(problem, witness)
-    root = enclose(problem.network, problem.bounds(problem.enclosed_noise), budget, rounds)
-    tree, stopped = Node.of(root), ""
-    if not apart and not root.empty:
-        if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
-            tree, stopped = settle(problem, root, budget, rounds)
-        else:
-            stopped = "the codes may be unbounded: pass `box`"
-    elif root.empty:
-        tree.end = "empty"
-    low, high = tree.hull()
+    if is_small(problem) and sum(problem.network.sizes[1:-1]) > _WIDE:
+        proof, low, high, stopped = _split(problem, budget, apart)
+    else:
+        proof, low, high, stopped = _enclosed(problem, budget, rounds, apart)
     verdict, distance, reason = _verdict(problem, low, high, stopped)
     head = None
     if problem.layers[-1].smooth:
@@ -116,13 +120,45 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim
     question = Question(*problem.digests, problem.x, problem.noise, box, problem.resolution)
     witnesses = problem.witnesses[: checker.VERDICTS[verdict]]
     return Claim(question, verdict, reason, low, high, witnesses, distance, problem.enclosed_noise,
-                 head, tree.record())  # fmt: skip
+                 head, proof)  # fmt: skip
+
+
+def _enclosed(
+    problem: Problem, budget: Budget, rounds: int, apart: bool
+) -> tuple[dict[str, Any], Array, Array, str]:
+    """A proof by linear programs, the box that it leaves, and what stopped it."""
+    root = enclose(problem.network, problem.bounds(problem.enclosed_noise), budget, rounds)
+    tree, stopped = Node.of(root), ""
+    if not apart and not root.empty:
+        if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
+            tree, stopped = settle(problem, root, budget, rounds)
+        else:
+            stopped = "the codes may be unbounded: pass `box`"
+    elif root.empty:
+        tree.end = "empty"
+    return tree.record(), *tree.hull(), stopped
+
+
+def _split(
+    problem: Problem, budget: Budget, apart: bool
+) -> tuple[dict[str, Any], Array, Array, str]:
+    """The same by splitting the latent's box."""
+    if not apart:
+        # The checker goes through the same parts afterwards.
+        deadline = budget.deadline - _CHECKING * (budget.deadline - time.perf_counter())
+        split = Subdivision(problem, Contractor.of(problem.network), deadline)
+        stopped = split.run()
+        if not stopped and len(problem.witnesses) < 2:
+            return split.record(), *split.hull(), ""
+        return _WHOLE, problem.low, problem.high, stopped
+    return _WHOLE, problem.low, problem.high, ""
 
 
 def checked(claim: Claim, problem: Problem) -> Claim:
     """The claim if the checker proves it; else an undecided one that claims nothing."""
     try:
-        checker.prove(problem.layers, checker.read_sample(claim.record(), problem.layers))
+        sample = checker.read_sample(claim.record(), problem.layers)
+        checker.prove(problem.layers, sample, boxes.remaining)
     except Exception as error:  # whatever goes wrong, nothing is proven
         reason = f"the checker does not accept the proof ({error}): please report this"
         return replace(claim, verdict="undecided", reason=reason, lower=problem.low,

@@ -123,7 +123,7 @@ def check(
 
     import numpy as np
 
-    from preimage.certify import checker
+    from preimage.certify import boxes, checker
     from preimage.io.guard import check_file
     from preimage.io.observations import load_observations
 
@@ -140,7 +140,7 @@ def check(
             records, reason = checker.check(
                 str(check_file(certificate)), plain[0], plain[1],
                 plain[2] if seen is not None else None,
-                {"noise": noise, "box": box, "resolution": resolution},
+                {"noise": noise, "box": box, "resolution": resolution}, boxes.remaining,
             ), ""  # fmt: skip
         except InputError:
             raise

@@ -1,0 +1,292 @@
+"""Check a subdivision of the latent's box again: NumPy alone, in outward-rounded floats.
+
+The standard-library checker proves everything else of a certificate in exact arithmetic. A
+subdivision of a large network has thousands of parts; this module checks them in float32, and in
+float64 where that is too coarse. It shares no code with the search that found the parts.
+
+A subdivision is a list in preorder: ``["split", i, value]`` is followed by the parts with
+``z_i <= value`` and ``z_i >= value``, ``["cut", lower, upper, rows]`` by what the cut leaves,
+``["empty", rows]`` ends a part that holds no latent, ``["box"]`` one that may. Of each empty part
+and each cut it is shown that no latent in what is left out explains the observation:
+
+Over a part, every pre-activation is ``c + A t + S s`` up to E, with ``|t_j| <= 1`` for the latent
+and one ``|s_j| <= 1`` for each unit of open sign. Any row v of the output is then carried back
+through the layers to ``v a <= g z + h``, while the observation demands ``v a >= need``. Rows are
+those of least squares, and those that the record gives; any rows are valid.
+
+Rounding: a product of n terms is off by at most ``gamma |W| |z|`` with gamma a little above n u
+(Higham, section 3.1); every use of it below adds that much in the direction that proves less.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.certify import checker
+
+Array = NDArray[Any]
+# Weight, bias and slopes of each layer.
+Network = list[tuple[Array, Array, Array]]
+
+# Parts that are checked at once, by the numbers that their affine forms hold.
+_NUMBERS = 4_000_000
+# In each precision: sizes that weights may have (or 0), so that nothing overflows and what
+# underflows is far below the last of these, which is added to what rounding is counted in.
+_RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**400, 2.0**-900)}
+
+
+def remaining(
+    layers: list[Any], observed: list[Any], box: list[Any], tokens: list[Any]
+) -> list[Any]:
+    """The parts that may hold latents, each a list of exact intervals.
+
+    Args:
+        layers: Flat weight, shape, bias, slopes and smooth head of each layer, as floats.
+        observed: Interval of each pre-activation of the last layer, in the checker's integers.
+        box: Interval of each latent entry, likewise.
+        tokens: The subdivision as the checker has read it.
+
+    Raises:
+        ValueError: A step is not proven.
+    """
+    if any(p[0] > p[1] or p[0] == np.inf or p[1] == -np.inf for p in observed):
+        return []  # no output explains the observation
+    low, high = (np.array([_float(p[side], side) for p in box]) for side in (0, 1))
+    checker.require(np.isfinite([low, high]).all(), "a subdivision needs a finite box")
+    ends = np.array([[_float(p[side], side) for p in observed] for side in (0, 1)])
+    left, claims = _walk(tokens, low, high, len(observed))
+    volumes = [np.prod(claim[1] - claim[0]) for claim in claims]
+    order = np.argsort(volumes, kind="stable").tolist()
+    for dtype in (np.float32, np.float64):
+        network = [_numbers(layer, dtype) for layer in layers]
+        if not all(_in_range(part, dtype) for layer in network for part in layer):
+            continue
+        widths = [len(layer[1]) for layer in network]
+        step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+        failed = []
+        for first in range(0, len(order), step):
+            some = order[first : first + step]
+            proven = _prove(network, [claims[i] for i in some], ends)
+            failed += [i for i, good in zip(some, proven.tolist(), strict=True) if not good]
+        order = failed
+    checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
+    return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
+                                                             strict=True)]
+            for part in left]  # fmt: skip
+
+
+def _float(value: Any, side: int) -> float:
+    """An exact end as a float, rounded outward."""
+    rational = checker.rational(value)
+    near = float(rational)
+    same = np.isinf(near) or checker.exact(near) == value
+    return near if same else float(np.nextafter(near, np.inf if side else -np.inf))
+
+
+def _walk(tokens: list[Any], low: Array, high: Array, size: int) -> tuple[list[Any], list[Any]]:
+    """The parts that may hold latents, and the claims: box, what is left of it (or None), rows."""
+    stack, left = [(low, high)], []
+    claims: list[Any] = []
+    for kind, *rest in tokens:
+        low, high = stack.pop()
+        if kind == "box":
+            left.append((low, high))
+        elif kind == "empty":
+            claims.append((low, high, None, _rows(rest[0], size)))
+        elif kind == "split":
+            i, value = rest[0], _float(rest[1], 0)
+            checker.require(low[i] <= value <= high[i], "a split lies outside its part")
+            below, above = high.copy(), low.copy()
+            below[i] = above[i] = value
+            stack += [(above, high), (low, below)]
+        else:
+            new = [np.array([_float(v, 0) for v in side]) for side in rest[:2]]
+            inside = (low <= new[0]) & (new[0] <= new[1]) & (new[1] <= high)
+            checker.require(inside.all(), "a cut leaves its part")
+            claims.append((low, high, new, _rows(rest[2], size)))
+            stack.append((new[0], new[1]))
+    return left, claims
+
+
+def _rows(sparse: list[Any], size: int) -> Array:
+    """The rows that a step brings along, (rows, size)."""
+    rows = np.zeros((len(sparse), size))
+    for row, (units, values) in zip(rows, sparse, strict=True):
+        row[units] = [float(checker.rational(v)) for v in values]
+    return rows
+
+
+def _numbers(layer: Any, dtype: Any) -> tuple[Array, Array, Array]:
+    """Weight, bias and slopes of a layer in this precision."""
+    flat, shape, bias, slopes, _ = layer
+    with np.errstate(over="ignore"):
+        weight = np.array(flat).reshape(shape).astype(dtype)
+        return weight, np.array(bias).astype(dtype), np.array(slopes).astype(dtype)
+
+
+def _in_range(values: Array, dtype: Any) -> bool:
+    least, most, _ = _RANGE[np.dtype(dtype).name]
+    sizes = np.abs(values[values != 0])
+    return bool(((sizes >= least) & (sizes <= most)).all())
+
+
+def _prove(network: Network, claims: list[Any], ends: Array) -> NDArray[np.bool_]:
+    """Which claims hold."""
+    dtype = network[0][0].dtype
+    low, high = (np.stack([c[side] for c in claims]) for side in (0, 1))
+    mid = ((low + high) / 2).astype(dtype)
+    rad = np.nextafter(np.maximum(high - mid, mid - low).astype(dtype), dtype.type(np.inf))
+    state = _forward(network, mid, rad)
+    own = state[-1]
+    least, most = np.maximum(ends[0], own[0]), np.minimum(ends[1], own[1])
+    rows = _candidates(network, state, least, most)
+    more = np.zeros((len(claims), max(len(c[3]) for c in claims), rows.shape[2]), dtype)
+    for given, claim in zip(more, claims, strict=True):
+        given[: len(claim[3])] = claim[3]
+    rows = np.concatenate([rows, more], 1)
+    slope, shift = (v.astype(np.float64) for v in _carry(network, state, mid, rad, rows))
+    # need <= v a <= slope z + shift
+    rows, k = rows.astype(np.float64), mid.shape[1]
+    size = _each(np.abs(rows), np.maximum(np.abs(least), np.abs(most)))
+    need = _each(np.maximum(rows, 0), least) + _each(np.minimum(rows, 0), most)
+    need -= 2.0**-52 * (rows.shape[2] + 8) * size
+    center, reach = mid.astype(np.float64), rad.astype(np.float64)
+    pull = slope * reach[:, None]
+    sizes = np.abs(pull).sum(2) + _each(np.abs(slope), np.abs(center)) + np.abs(shift)
+    best = _each(slope, center) + shift - need + 2.0**-52 * (k + 12) * (sizes + np.abs(need))
+    refuted = (best + np.abs(pull).sum(2) < 0).any(1)
+    # For a cut: what it leaves out below coordinate j, t_j <= s, is refuted by a row with
+    #   best + sum_{i != j} |pull_i| + pull_j s < 0,  pull_j > 0;  and likewise above.
+    good = refuted.copy()
+    for row, (claim_low, claim_high, new, _) in enumerate(claims):
+        if new is None or refuted[row]:
+            continue
+        found = True
+        for j in range(k):
+            others = best[row] + np.abs(pull[row]).sum(1) - np.abs(pull[row, :, j])
+            for new_end, old_end, sign in ((new[0][j], claim_low[j], 1.0),
+                                           (new[1][j], claim_high[j], -1.0)):  # fmt: skip
+                if new_end == old_end:
+                    continue
+                s = (new_end - center[row, j]) / reach[row, j]
+                s += sign * 2.0**-50 * (abs(s) + abs(center[row, j]) / reach[row, j] + 1)
+                turned = pull[row, :, j] * sign > 0
+                value = others + pull[row, :, j] * s + 2.0**-50 * np.abs(pull[row, :, j])
+                found &= bool((turned & (value < 0)).any())
+        good[row] = found
+    return good
+
+
+def _gamma(terms: int, dtype: Any) -> Any:
+    return dtype.type(1.05 * (terms + 30) * np.finfo(dtype).eps / 2)
+
+
+def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
+    """For each layer: low and high ends, ``|W| |z| + |b|``; then center, A, squares, last ends."""
+    dtype, k = mid.dtype, mid.shape[1]
+    center, every = mid, rad[:, :, None] * np.eye(k, dtype=dtype)
+    error, bound, fresh = np.zeros_like(mid), np.abs(mid) + rad, None
+    layers = []
+    for number, (weight, bias, c) in enumerate(network):
+        turned = np.ascontiguousarray(weight.T)
+        magnitude = np.abs(turned)
+        scale = bound @ magnitude + np.abs(bias) + dtype.type(_RANGE[dtype.name][2])
+        last = number == len(network) - 1
+        if last:
+            squares = (every[:, k:] ** 2).sum(1)
+            if fresh is not None:
+                np.add.at(squares, (np.arange(len(mid))[:, None], fresh[0]), fresh[1] ** 2)
+            squares = squares @ turned**2
+            if (c == 1).all():
+                every, fresh = every[:, :k], None
+        every, center = every @ turned, center @ turned + bias
+        if fresh is not None:
+            every = np.concatenate([every, turned[fresh[0]] * fresh[1][:, :, None]], 1)
+        gamma = _gamma(len(turned) + every.shape[1], dtype)
+        error = dtype.type(1.02) * (error @ magnitude) + gamma * scale
+        width = np.abs(every).sum(1) + error
+        low, high = center - width, center + width
+        if last and (c == 1).all():
+            low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
+        layers.append((low, high, scale))
+        if last:
+            return layers, center, every[:, :k], squares, (low, high)
+        ratio, edge, open_ = _band(low, high, c)
+        half = np.abs(edge) / 2
+        order = np.argsort(~open_, axis=1, kind="stable")[:, : int(open_.sum(1).max(initial=0))]
+        fresh = order, np.take_along_axis(np.where(open_, half, 0), order, 1).astype(dtype)
+        center, every = ratio * center + edge / 2, every * ratio[:, None]
+        far = np.maximum(np.abs(low), np.abs(high))
+        gain = np.where((ratio == 0) | (ratio == 1), 0, _gamma(0, dtype) * far)
+        error = ratio * error + gain
+        bound = np.abs(center) + ratio * width + half + error
+    raise AssertionError("a network has layers")
+
+
+def _band(low: Array, high: Array, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Each unit between ``ratio a`` and ``ratio a + edge``."""
+    open_ = (low < 0) & (high > 0) & (c != 1)
+    chord = (high - c * low) / np.where(open_, high - low, 1)
+    chord = np.clip(chord, np.minimum(c, 1), np.maximum(c, 1))
+    ratio = np.where(open_, chord, np.where(low >= 0, 1, c)).astype(low.dtype)
+    at_low, at_high = (c - ratio) * low, (1 - ratio) * high
+    edge = np.where(c < 1, np.maximum(at_low, at_high), np.minimum(at_low, at_high))
+    return ratio, np.where(open_, edge, 0).astype(low.dtype), open_
+
+
+def _candidates(network: Network, state: Any, least: Array, most: Array) -> Array:
+    """Rows of the output that may refute or cut, by least squares; any rows are valid."""
+    _, center, linear, squares, _ = state
+    a = linear.astype(np.float64)
+    middle, half = (least + most) / 2, np.maximum(most - least, 0) / 2
+    seen = np.isfinite(middle)
+    off = np.where(seen, middle, center) - center
+    variance = np.where(seen, half, np.abs(center) + 1) ** 2 + squares
+    weight = 1 / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
+    scaled = a * weight[:, None]
+    inner = scaled @ a.transpose(0, 2, 1)
+    inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
+    each = np.linalg.solve(inner, scaled)
+    own = (each * a).sum(2, keepdims=True)
+    each /= np.where(own > 0, own, 1)
+    fit = np.linalg.solve(inner, (scaled @ off[:, :, None]))
+    residual = weight * off - (scaled * fit).sum(1)
+    residual /= np.maximum(np.abs(residual).max(1, keepdims=True), 1e-300)
+    return np.concatenate([residual[:, None], each, -each], 1).astype(network[0][0].dtype)
+
+
+def _carry(
+    network: Network, state: Any, mid: Array, rad: Array, rows: Array
+) -> tuple[Array, Array]:
+    """``g`` and ``h`` with ``rows a <= g z + h`` over each part, rounding included in h."""
+    layers, dtype = state[0], mid.dtype
+    total, lost = np.zeros(rows.shape[:2], dtype), np.zeros(rows.shape[:2], dtype)
+    for number in range(len(network) - 1, -1, -1):
+        weight, bias, c = network[number]
+        low, high, scale = layers[number]
+        gamma = _gamma(len(weight), dtype)
+        if number < len(network) - 1 and (c != 1).any():
+            ratio, edge, open_ = _band(low, high, c)
+            steep = np.where(open_, np.where(high > -low, 1, c).astype(dtype), ratio)
+            up, down = np.maximum(rows, 0), np.minimum(rows, 0)
+            far = np.maximum(np.abs(low), np.abs(high))
+            lost = lost + 4 * gamma * _each(np.abs(rows), far)
+            # A chord bounds a convex unit from above, a concave one (c > 1) from below.
+            above = np.where(c <= 1, ratio, steep), np.where(c <= 1, edge, 0)
+            below = np.where(c <= 1, steep, ratio), np.where(c <= 1, 0, edge)
+            total = total + _each(up, above[1]) + _each(down, below[1])
+            rows = up * above[0][:, None] + down * below[0][:, None]
+        lost = lost + 2 * gamma * (_each(np.abs(rows), scale) + dtype.type(_RANGE[dtype.name][2]))
+        total = total + rows @ bias
+        rows = rows @ weight
+    size = _each(np.abs(rows), np.abs(mid) + rad) + np.abs(total)
+    lost = lost + _gamma(4 * len(network), dtype) * size
+    return rows, total + dtype.type(1.05) * lost
+
+
+def _each(rows: Array, vector: Array) -> Array:
+    """``rows @ vector`` of each part."""
+    return (rows @ vector[:, :, None])[:, :, 0]

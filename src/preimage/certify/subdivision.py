@@ -1,0 +1,117 @@
+"""Small latents of deep networks: split the box until all codes are found or excluded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.certify.problem import Problem
+from preimage.certify.proof import hexed, hexed_all
+from preimage.enclosure.contraction import Contractor, Interval
+from preimage.enclosure.network import Array
+from preimage.enclosure.splitting import Part, explore
+
+# Latents up to this size can be split.
+LARGEST = 6
+# A part is searched for codes where its middle explains the observation up to so many times the
+# noise, and at most so often.
+_NEAR, _LOOKS = 4.0, 60
+
+
+class Subdivision:
+    """One sample: the tree of parts, and the codes that are found on the way."""
+
+    def __init__(self, problem: Problem, contractor: Contractor, deadline: float) -> None:
+        self.problem, self.contractor, self.deadline = problem, contractor, deadline
+        self.root = Part(problem.low.copy(), problem.high.copy())
+        self.looks = _LOOKS
+
+    def run(self) -> str:
+        """Split; what stopped it, empty if nothing did."""
+        bounds = self.problem.bounds(self.problem.enclosed_noise)
+        admitted = Interval(bounds.lower[-1], bounds.upper[-1])
+        if bounds.empty:
+            self.root.empty = True
+            return ""
+        finished = explore(self.contractor, self.root, lambda: admitted, self._visit, self.deadline)
+        if len(self.problem.witnesses) > 1:
+            return ""
+        return "" if finished else "the time limit was reached"
+
+    def hull(self) -> tuple[Array, Array]:
+        """The smallest box around the parts that may hold codes; crossed where there are none."""
+        left = self.root.leaves()
+        if not left:
+            k = len(self.problem.low)
+            return np.full(k, np.inf), np.full(k, -np.inf)
+        return np.min([p.low for p in left], axis=0), np.max([p.high for p in left], axis=0)
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON, in the form that ``boxes`` reads."""
+        tokens: list[Any] = []
+        stack = [self.root]
+        while stack:
+            part = stack.pop()
+            if part.split is not None:
+                tokens.append(["split", part.split[0], hexed(part.split[1])])
+            elif part.children:
+                left = part.children[0]
+                ends = hexed_all(left.low), hexed_all(left.high)
+                tokens.append(["cut", *ends, _sparse(part.rows)])
+            else:
+                tokens.append(["empty", _sparse(part.rows)] if part.empty else ["box"])
+            stack += reversed(part.children)
+        return {"subdivision": tokens}
+
+    def _visit(self, parts: list[Part]) -> NDArray[np.bool_] | None:
+        """Look for codes where they may be; which parts are near the witness."""
+        problem = self.problem
+        near = self._near(parts)
+        middles = np.stack([(part.low + part.high) / 2 for part in parts])
+        missed = problem.missed(middles)
+        for row in np.argsort(missed):
+            if self.looks <= 0 or missed[row] > _NEAR * problem.noise:
+                break
+            if near[row]:
+                continue
+            self.looks -= 1
+            if self._look(parts[row], middles[row]):
+                return None
+            near = self._near(parts)
+        return near
+
+    def _near(self, parts: list[Part]) -> NDArray[np.bool_]:
+        """Which parts are within the resolution of the witness."""
+        if not self.problem.witnesses:
+            return np.zeros(len(parts), dtype=bool)
+        witness = self.problem.witnesses[0]
+        far = [np.maximum(part.high - witness, witness - part.low).max() for part in parts]
+        return np.array(far) <= self.problem.resolution * (1 - 1e-12)
+
+    def _look(self, part: Part, middle: Array) -> bool:
+        """Look for codes from the middle of a part; whether two that are apart are known then."""
+        problem = self.problem
+        if not problem.witnesses:
+            found = problem.find_witness(middle)
+            return found is not None and problem.find_pair(found)
+        first = problem.witnesses[0]
+        for candidate in (middle, np.clip(problem.middle(middle), part.low, part.high)):
+            if problem.are_apart(first, candidate):
+                return True
+        return False
+
+
+def _sparse(rows: Array | None) -> list[Any]:
+    """Each row as its places and its numbers."""
+    places = [] if rows is None else [np.flatnonzero(row) for row in rows]
+    return [
+        [at.tolist(), hexed_all(row[at])]
+        for at, row in zip(places, () if rows is None else rows, strict=True)
+    ]
+
+
+def is_small(problem: Problem) -> bool:
+    """Whether the latent can be split: few entries, in a finite box."""
+    return len(problem.low) <= LARGEST and problem.has_box

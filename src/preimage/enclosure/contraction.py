@@ -1,0 +1,306 @@
+"""Boxes of codes cut down to what an observation allows, many at once.
+
+A row v of the output, pulled back through the network, gives ``v @ G(z) <= g @ z + h`` over a box.
+Codes that explain an observation have ``v @ G(z) >= need``, so that ``g @ z >= need - h``: a
+half-space, which cuts the box or misses it. Any v is valid; good ones are those of least squares,
+``M^-1 A_j`` and ``M^-1 d`` with ``d = x - c`` and ``M = A A' + diag(variance)`` from the affine
+form of the output: the first estimate a coordinate, the second is the residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage import lp
+from preimage.activation import Slab
+from preimage.enclosure.linear_bounds import Chain, Floats, Forms, linear_bounds, pull_back
+from preimage.enclosure.network import UNIT, Array, Network, rounding
+from preimage.errors import InputError
+from preimage.layer_program import LayerProgram
+
+# Multipliers below this part of a row's largest are left out.
+_TINY = 1e-10
+# Linear programs are asked where least squares leave more than this of every side.
+_LITTLE = 0.7
+# A part is noisy where its variance is below so many times the noise squared.
+_NOISY = 1.0
+# Where rounding takes more than this part of a row's room, float32 is not enough.
+_COARSE = 0.02
+
+
+class Admitted(Protocol):
+    """The outputs that explain an observation."""
+
+    @property
+    def values(self) -> bool:
+        """Whether rows are of the last layer's values, not of its pre-activations."""
+
+    def near(self, forms: Forms) -> tuple[Array, Array]:
+        """A point among the admitted outputs of each box, and the half-width around it."""
+
+    def least(self, forms: Forms, rows: Array) -> Array:
+        """The least value of ``rows`` (boxes, rows, n) over them, rounded down, (boxes, rows)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """``low <= a <= high`` for the last layer's pre-activations: l-infinity, any head.
+
+    Attributes:
+        low: (n,) maybe infinite.
+        high: (n,).
+    """
+
+    low: Array
+    high: Array
+    values: bool = False
+
+    def near(self, forms: Forms) -> tuple[Array, Array]:  # noqa: D102
+        low, high = self.ends(forms)
+        return (low + high) / 2, np.maximum(high - low, 0.0) / 2
+
+    def least(self, forms: Forms, rows: Array) -> Array:  # noqa: D102
+        low, high = self.ends(forms)
+        up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
+        total = _dot(up, low) + _dot(down, high)
+        size = _dot(np.abs(rows), np.maximum(np.abs(low), np.abs(high)))
+        return total - rounding(rows.shape[2] + 8) * size
+
+    def ends(self, forms: Forms) -> tuple[Array, Array]:
+        """Both ends for each box, (boxes, n); one that is open is that of the box."""
+        own = forms.lower[-1].astype(np.float64), forms.upper[-1].astype(np.float64)
+        return np.maximum(self.low, own[0]), np.minimum(self.high, own[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """``||y - x|| <= radius`` for the last layer's values.
+
+    Attributes:
+        x: (n,).
+        radius: At least 0.
+        norm: ``"l2"``, ``"l1"`` or ``"linf"``.
+    """
+
+    x: Array
+    radius: float
+    norm: Literal["l2", "l1", "linf"]
+    values: bool = True
+
+    def near(self, forms: Forms) -> tuple[Array, Array]:  # noqa: D102
+        share = {"l2": len(self.x) ** -0.5, "l1": 1 / len(self.x), "linf": 1.0}[self.norm]
+        shape = (len(forms.center), len(self.x))
+        return np.broadcast_to(self.x, shape), np.full(shape, self.radius * share)
+
+    def least(self, forms: Forms, rows: Array) -> Array:  # noqa: D102
+        return self.distance(rows) - self.radius * self.length(rows)
+
+    def distance(self, rows: Array) -> Array:
+        """``rows @ x``, rounded down."""
+        size = np.abs(rows) @ np.abs(self.x)
+        return rows @ self.x - rounding(rows.shape[2] + 4) * size
+
+    def length(self, rows: Array) -> Array:
+        """The dual norm of each row, rounded up."""
+        order = {"l2": 2, "l1": np.inf, "linf": 1}[self.norm]
+        return np.linalg.norm(rows, order, axis=2) * (1 + rounding(rows.shape[2] + 8))
+
+
+class Contraction(NamedTuple):
+    """What is left of each box.
+
+    Attributes:
+        empty: (boxes,) whether nothing is.
+        low: (boxes, k) of what is left.
+        high: (boxes, k).
+        excess: (boxes,) by how much the residual's row fails to refute the box, in units of what it
+            gains: 0 and below refutes.
+        influence: (boxes, k) how far each coordinate moves the outputs over what is left.
+        misfit: (boxes,) for a ball, a lower bound on the misfit of all codes of the box.
+        noisy: (boxes,) whether the noise outweighs what open units add.
+        rows: (boxes, 2 k, n) multipliers of linear programs; 0 where none were asked for.
+    """
+
+    empty: NDArray[np.bool_]
+    low: Array
+    high: Array
+    excess: Array
+    influence: Array
+    misfit: Array
+    noisy: NDArray[np.bool_]
+    rows: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Contractor:
+    """Cuts boxes for one network: in float32 where that is enough, else in float64.
+
+    Attributes:
+        coarse: The network in float32.
+        fine: In float64.
+    """
+
+    coarse: Chain
+    fine: Chain
+
+    @staticmethod
+    def of(network: Network) -> Contractor:
+        """Prepare a network once.
+
+        Raises:
+            InputError: Its weights are too large or too small to bound what rounding does.
+        """
+        coarse, fine = Chain.of(network, np.float32), Chain.of(network)
+        if not fine.in_range:
+            raise InputError("weights: expected sizes from 1e-120 to 1e120, or 0")
+        return Contractor(coarse if coarse.in_range else fine, fine)
+
+    @property
+    def batch(self) -> int:
+        """Boxes that are worth taking at once."""
+        widths = [len(b) for b in self.fine.biases]
+        return int(np.clip(4e6 / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+
+    def contract(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
+        """Cut each box to what the admitted outputs leave of it.
+
+        Args:
+            low: (boxes, k).
+            high: (boxes, k).
+            admitted: The outputs that explain the observation.
+        """
+        found = self._both(low, high, admitted, None)
+        left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
+        some = np.flatnonzero(found.noisy & ~found.empty & left)
+        if isinstance(admitted, Interval) and len(some):
+            low, high = low[some], high[some]
+            rows = _program_rows(linear_bounds(self.fine, low, high), admitted)
+            better = self._both(low, high, admitted, rows)
+            for part, other in zip(found, better, strict=True):
+                part[some] = other
+        return found
+
+    def _both(
+        self, low: Array, high: Array, admitted: Admitted, extra: Array | None
+    ) -> Contraction:
+        """In float32, and again in float64 where that was too coarse."""
+        found, again = _contract(self.coarse, low, high, admitted, extra)
+        if again.any():
+            some = None if extra is None else extra[again]
+            better, _ = _contract(self.fine, low[again], high[again], admitted, some)
+            for part, other in zip(found, better, strict=True):
+                part[again] = other
+        return found
+
+
+def _contract(
+    chain: Chain, low: Array, high: Array, admitted: Admitted, extra: Array | None
+) -> tuple[Contraction, NDArray[np.bool_]]:
+    """In one precision; also, which boxes that precision is too coarse for."""
+    forms = linear_bounds(chain, low, high)
+    rows, gain, noisy = _rows(forms, admitted)
+    programs = np.zeros((len(low), 2 * low.shape[1], rows.shape[2])) if extra is None else extra
+    if extra is not None:
+        rows = np.concatenate([rows, extra], axis=1)
+    pulled = pull_back(forms, rows.astype(chain.dtype), admitted.values)
+    exact = rows.astype(chain.dtype).astype(np.float64)
+    middle, radius = forms.middle.astype(np.float64), forms.radius.astype(np.float64)
+    scaled = pulled.slope * radius[:, None]
+    need = admitted.least(forms, exact)
+    size = _dot(np.abs(pulled.slope), np.abs(middle)) + np.abs(scaled).sum(axis=2)
+    top = _dot(pulled.slope, middle) + np.abs(scaled).sum(axis=2) + pulled.shift
+    top = top + rounding(middle.shape[1] + 12) * (size + np.abs(pulled.shift) + np.abs(need))
+    room = np.where(np.isfinite(top - need), top - need, np.inf)
+    new_low, new_high = _cut(low, high, middle, radius, scaled, room)
+    empty = np.logical_or((room < 0).any(axis=1), (new_low > new_high).any(axis=1))
+    misfit = np.zeros(len(low))
+    if isinstance(admitted, Ball):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = (admitted.distance(exact) - top) / admitted.length(exact)
+        misfit = np.maximum(np.nan_to_num(bound, nan=0.0).max(axis=1) * (1 - 8 * UNIT), 0.0)
+    left = np.where(empty[:, None], 0.0, (new_high - new_low) / 2)
+    unit = np.sqrt((forms.linear.astype(np.float64) ** 2).sum(axis=2)) / radius
+    excess = np.where(gain > 0, room[:, 0] / np.where(gain > 0, gain, 1.0), np.inf)
+    coarse = ~empty & (pulled.rounding[:, 0] > _COARSE * np.maximum(room[:, 0], 0.0))
+    again = coarse if chain.dtype == np.float32 else np.zeros(len(low), dtype=bool)
+    return Contraction(
+        empty, new_low, new_high, excess, unit * left, misfit, noisy, programs
+    ), again
+
+
+def _cut(
+    low: Array, high: Array, middle: Array, radius: Array, scaled: Array, room: Array
+) -> tuple[Array, Array]:
+    """What half-spaces leave of each box.
+
+    A row prefers the end ``t_j = sign(scaled_j)`` and can be ``room`` worse than its best, so that
+    ``t_j`` is no farther from that end than ``room / |scaled_j|``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.where(scaled != 0, 1.0 - room[:, :, None] / np.abs(scaled), -np.inf)
+    reach = reach - 16 * UNIT * (1 + np.abs(reach))
+    least = np.where(scaled > 0, reach, -np.inf).max(axis=1)
+    most = -np.where(scaled < 0, reach, -np.inf).max(axis=1)
+    small = 8 * UNIT * (np.abs(middle) + radius)
+    new_low = np.maximum(low, np.where(least > -1, middle + radius * least - small, low))
+    new_high = np.minimum(high, np.where(most < 1, middle + radius * most + small, high))
+    return new_low, new_high
+
+
+def _program_rows(forms: Forms, admitted: Interval) -> Array:
+    """Multipliers of the linear programs of the module's text, (boxes, 2 k, n)."""
+    count, k, n = forms.linear.shape
+    low, high = (end - forms.center for end in admitted.ends(forms))
+    slack = 2 * np.sqrt(forms.variance)
+    zero = np.zeros((2 * k * count, n))
+    slab = Slab(np.repeat(low - slack, 2 * k, 0), zero, np.repeat(high + slack, 2 * k, 0), zero)
+    objective = np.tile(np.concatenate([np.eye(k), -np.eye(k)]), (count, 1))
+    weight = np.repeat(forms.linear.transpose(0, 2, 1), 2 * k, 0)
+    found = lp.kernel.minimise(LayerProgram(weight, slab, "none", objective, (-1.0, 1.0)))
+    rows = np.nan_to_num(found.dual_lower - found.dual_upper).reshape(count, 2 * k, n)
+    largest = np.abs(rows).max(axis=2, keepdims=True)
+    rows = np.where(np.abs(rows) > _TINY * largest, rows, 0.0)
+    return rows / np.where(largest > 0, largest, 1.0)
+
+
+def _rows(forms: Forms, admitted: Admitted) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """The residual's row, then two a coordinate, (boxes, 1 + 2 k, n).
+
+    Also what the first gains, and where the noise outweighs what open units add.
+    """
+    linear = forms.linear.astype(np.float64)
+    near, half = admitted.near(forms)
+    center = forms.center.astype(np.float64)
+    if admitted.values and (forms.chain.slopes[-1] != 1).any():
+        c = forms.chain.slopes[-1]
+        on = np.where(center >= 0, 1.0, c)
+        center, linear = on * center, on[:, None] * linear
+    error = np.where(np.isfinite(near), near, center) - center
+    half = np.where(np.isfinite(half), half, np.abs(center) + 1.0)
+    scale = half**2 + forms.variance
+    weight = 1.0 / np.maximum(scale, 1e-15 * scale.max(axis=1, keepdims=True) + 1e-300)
+    weighted = linear * weight[:, None]
+    gram = np.matmul(weighted, linear.transpose(0, 2, 1))
+    k = linear.shape[1]
+    ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
+    inner = np.linalg.inv(gram + ridge[:, None, None] * np.eye(k))
+    # (A A' + D)^-1 A = D^-1 A (I + A' D^-1 A)^-1, and likewise for the error (Woodbury).
+    each = np.matmul(inner, weighted)
+    own = np.einsum("bkn,bkn->bk", each, linear)
+    each = each / np.where(own > 0, own, 1.0)[:, :, None]
+    shift = np.matmul(inner, _dot(weighted, error)[:, :, None])[:, :, 0]
+    residual = weight * error - np.matmul(shift[:, None], weighted)[:, 0]
+    length = np.abs(residual).max(axis=1, keepdims=True)
+    residual = residual / np.where(length > 0, length, 1.0)
+    gain = (residual * error - np.abs(residual) * half).sum(axis=1)
+    noisy = forms.variance.mean(axis=1) < _NOISY * (half**2).mean(axis=1)
+    return np.concatenate([residual[:, None], each, -each], axis=1), gain, noisy
+
+
+def _dot(rows: Floats, vector: Floats) -> Floats:
+    """``rows @ vector`` of each box."""
+    return np.matmul(rows, vector[:, :, None])[:, :, 0]

@@ -1,0 +1,200 @@
+"""Subdivisions: bounds against sampled codes, verdicts against grids, and forged records."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import preimage
+from preimage.certify import boxes, checker
+from preimage.certify.prove import exact_layers
+from preimage.enclosure.contraction import Ball, Contractor, Interval
+from preimage.enclosure.linear_bounds import Chain, linear_bounds, pull_back
+from preimage.enclosure.network import as_network
+
+ACTIVATIONS = ("relu", "leaky_relu(0.3)", "prelu(0.2,1.7;12)")
+
+
+def _deep(rng, sizes, activation="relu", head="identity"):
+    """Weights N(0, 2/k), which keep the scale from layer to layer; biases N(0, 0.1)."""
+    weights = [rng.normal(size=(n, k)) * (2 / k) ** 0.5 for k, n in itertools.pairwise(sizes)]
+    biases = [0.3 * rng.normal(size=n) for n in sizes[1:]]
+    return preimage.from_arrays(weights, biases, activation, head)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    activation=st.sampled_from(ACTIVATIONS),
+    radius=st.sampled_from([1e-7, 1e-3, 0.1, 1.0]),
+    precision=st.sampled_from([np.float32, np.float64]),
+)
+def test_bounds_hold_at_sampled_codes(seed, activation, radius, precision):
+    """Claim: intervals of all layers and rows pulled back hold at every code of a box."""
+    rng = np.random.default_rng(seed)
+    generator = _deep(rng, (3, 24, 24, 8), activation, head="leaky_relu(0.5)")
+    low = rng.normal(size=(2, 3))
+    high = low + radius * rng.uniform(0.1, 1.0, size=(2, 3))
+    forms = linear_bounds(Chain.of(as_network(generator), precision), low, high)
+    rows = rng.normal(size=(2, 4, 8)).astype(precision)
+    pulled = pull_back(forms, rows), pull_back(forms, rows, values=True)
+    for box in range(2):
+        z = low[box] + (high[box] - low[box]) * rng.uniform(size=(200, 3))
+        z[:8] = np.where(rng.uniform(size=(8, 3)) < 0.5, low[box], high[box])
+        exact = generator.preactivations(z)
+        for i, a in enumerate(exact):
+            assert (a >= forms.lower[i][box]).all()
+            assert (a <= forms.upper[i][box]).all()
+        for found, values in zip(pulled, (exact[-1], generator(z)), strict=True):
+            top = z @ found.slope[box].T + found.shift[box]
+            assert (values @ rows[box].T.astype(float) <= top).all()
+
+
+def test_bounds_are_exact_where_no_sign_is_open():
+    """Claim: on one linear piece the bounds are the piece itself, up to rounding."""
+    rng = np.random.default_rng(0)
+    generator = _deep(rng, (3, 30, 30, 10))
+    z = rng.normal(size=(1, 3))
+    forms = linear_bounds(Chain.of(as_network(generator)), z - 1e-9, z + 1e-9)
+    assert forms.open[0] == 0
+    rows = rng.normal(size=(1, 5, 10))
+    found = pull_back(forms, rows)
+    top = found.slope[0] @ z[0] + found.shift[0]
+    assert np.allclose(top, rows[0] @ generator(z[0]), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+def test_no_code_that_explains_is_cut_off(norm):
+    """Claim: contraction keeps every code within the radius, in each norm, and bounds the rest."""
+    rng = np.random.default_rng(1)
+    generator = _deep(rng, (2, 20, 20, 12), head="leaky_relu(0.2)")
+    contractor = Contractor.of(as_network(generator))
+    axis = np.linspace(-1, 1, 81)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    x = generator(np.array([0.3, -0.2])) + 0.01 * rng.normal(size=12)
+    order = {"l2": 2, "l1": 1, "linf": np.inf}[norm]
+    misfit = np.linalg.norm(generator(grid) - x, order, axis=1)
+    radius = float(np.quantile(misfit, 0.02))
+    low = rng.uniform(-1, 0.9, size=(60, 2))
+    high = np.minimum(low + rng.uniform(0.01, 1.0, size=(60, 2)), 1.0)
+    found = contractor.contract(low, high, Ball(x, radius, norm))
+    cut = 0
+    for box in range(60):
+        inside = ((grid >= low[box]) & (grid <= high[box])).all(axis=1)
+        left = ((grid >= found.low[box]) & (grid <= found.high[box])).all(axis=1)
+        explain = inside & (misfit <= radius)
+        assert not (explain & found.empty[box]).any()
+        assert not (explain & ~left).any()
+        assert (misfit[inside] >= found.misfit[box]).all()
+        cut += bool(found.empty[box])
+    assert cut > 20
+
+
+def _certified(seed, noise=0.003, shift=0.0, **changes):
+    rng = np.random.default_rng(seed)
+    generator = _deep(rng, (2, 90, 90, 20), head=changes.pop("head", "identity"))
+    z = rng.uniform(-0.9, 0.9, size=2)
+    x = generator(z) + noise * rng.uniform(-1, 1, size=20) + shift
+    return generator, x, z, preimage.certify(generator, x, noise=noise, box=1.0, **changes)
+
+
+@pytest.mark.parametrize("head", ["identity", "relu", "leaky_relu(0.1)", "tanh"])
+def test_verdicts_agree_with_a_grid(head):
+    """Claim: unique codes are near the truth, infeasible ones are nowhere on a fine grid."""
+    axis = np.linspace(-1, 1, 301)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    verdicts = set()
+    for seed in range(2):
+        for shift in (0.0, 0.5):
+            noise = 0.001 if head == "tanh" else 0.003
+            generator, x, z, found = _certified(seed, noise, shift, head=head)
+            assert "subdivision" in found.claims[0].proof
+            verdicts.add(str(found.verdict))
+            misfit = np.abs(generator(grid) - x).max(axis=1)
+            if found.verdict == "infeasible":
+                assert (misfit > noise).all()
+            else:
+                explain = grid[misfit <= noise]
+                assert ((explain >= found.lower) & (explain <= found.upper)).all()
+                if not shift:
+                    assert ((z >= found.lower) & (z <= found.upper)).all()
+                if found.verdict == "unique":
+                    assert np.abs(found.witness - z).max() <= found.distance
+    assert {"unique", "infeasible"} <= verdicts
+
+
+def test_two_codes_are_ambiguous():
+    """Claim: |z| cannot tell z from -z, and an interval of codes is not one code."""
+    rng = np.random.default_rng(3)
+    first = np.array([[1.0], [-1.0]])
+    wide = rng.normal(size=(200, 2)) @ np.ones((2, 2))
+    generator = preimage.from_arrays([first, wide, rng.normal(size=(6, 200))], head="identity")
+    found = preimage.certify(generator, generator([0.5]), noise=1e-3, box=1.0)
+    assert found.verdict == "ambiguous"
+    assert found.distance > 0.9
+
+
+def test_one_latent_and_one_output_is_decided():
+    """Claim: the set of a 1-128-128-128-1 network is an interval, or several: never undecided."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        generator = _deep(rng, (1, 128, 128, 128, 1))
+        x = generator([0.4])
+        found = preimage.certify(generator, x, noise=0.01, box=1.0, time_limit=20.0)
+        assert found.verdict in ("unique", "ambiguous")
+        grid = np.linspace(-1, 1, 20001)[:, None]
+        explain = grid[np.abs(generator(grid) - x).max(axis=1) <= 0.01]
+        spread = np.ptp(explain)
+        assert found.verdict == ("ambiguous" if spread > 0.02 else found.verdict)
+
+
+def _parts(found, generator, record):
+    layers = exact_layers(generator)
+    claim = copy.deepcopy(found.claims[0].record())
+    claim["proof"] = record
+    sample = checker.read_sample(claim, layers)
+    checker.prove(layers, sample, boxes.remaining)
+
+
+def test_forged_subdivisions_are_refused():
+    """Claim: no token can be changed so that the truth is lost; the form is strict."""
+    generator, _, z, found = _certified(0)
+    assert found.verdict == "unique"
+    tokens = found.claims[0].proof["subdivision"]
+    _parts(found, generator, {"subdivision": tokens})
+    forged = []
+    for i, token in enumerate(tokens):
+        if token[0] == "box":
+            forged.append([*tokens[:i], ["empty", []], *tokens[i + 1 :]])
+    whole = [["empty", []]]
+    away = [["cut", *([v.hex() for v in z + s] for s in (0.02, 0.05)), []], ["box"]]
+    outside = [["cut", [(-3.0).hex()] * 2, [(3.0).hex()] * 2, []], ["box"]]
+    forged += [whole, away, outside, tokens[:-1], [*tokens, ["box"]], [], [["box", []]],
+               [["split", True, "0x0.0p+0"], ["box"], ["box"]], [["split", 0, 0.0]], ["box"],
+               [["split", 2, (0.5).hex()], ["box"], ["box"]], [["nothing"]], [[]], {}]  # fmt: skip
+    assert len(forged) > 12
+    for record in forged:
+        with pytest.raises((ValueError, TypeError)):
+            _parts(found, generator, {"subdivision": record})
+
+
+def test_the_standard_library_checker_says_what_it_cannot_do():
+    generator, _, _, found = _certified(0)
+    layers = exact_layers(generator)
+    sample = checker.read_sample(found.claims[0].record(), layers)
+    with pytest.raises(ValueError, match="preimage check"):
+        checker.prove(layers, sample)
+
+
+def test_intervals_of_an_open_head_are_those_of_the_box():
+    """Claim: an observation of 0 under a ReLU bounds the pre-activation from above alone."""
+    generator = preimage.from_arrays([np.eye(2)])
+    contractor = Contractor.of(as_network(generator))
+    low, high = -np.ones((1, 2)), np.ones((1, 2))
+    ends = Interval(np.array([-np.inf, 0.4]), np.array([0.1, 0.6]))
+    found = contractor.contract(low, high, ends)
+    assert found.low[0] == pytest.approx([-1.0, 0.4], abs=1e-4)
+    assert found.high[0] == pytest.approx([0.1, 0.6], abs=1e-4)
