@@ -193,7 +193,7 @@ def test_repr_counts_the_statuses():
         (dict(observation=[[0.0], [0.0, 1.0]]), "observation: expected an array"),
         (dict(noise=-1e-3), "noise: expected a level of at least 0, got -0.001"),
         (dict(noise=np.nan), "noise: expected finite"),
-        (dict(noise=[0.1, 0.2]), r"noise: expected a number or shape \(1,\)"),
+        (dict(noise=[0.1, 0.2]), r"noise: expected a number, shape \(1,\)"),
         (dict(method="newton"), "method: expected one of auto, exact, linf"),
         (dict(method=preimage.Exact), "method: expected one of"),
         (dict(method=None), "method: expected one of"),

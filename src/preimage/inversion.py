@@ -148,6 +148,12 @@ class Inversion:
         bound: (batch,) lower bound on the misfit of any code, in the norm of the method that found
             it (``BranchAndBound``); NaN where the method proves none.
         gap: (batch,) distance of the misfit reached from that bound; NaN likewise.
+        standard_error: (batch, k) standard deviation of each latent coordinate that noise causes,
+            ``sqrt(diag((J^T S^-1 J)^-1))`` with J the Jacobian at the code and S the diagonal
+            matrix of squared ``noise``, which is taken as the standard deviation of independent
+            errors (divide by sqrt(3) where it bounds uniform ones). It holds for least-squares
+            fits as long as the errors do not cross a kink. NaN where ``noise`` is 0, or where the
+            observation does not determine the code.
     """
 
     latent: Array
@@ -159,6 +165,7 @@ class Inversion:
     stages: tuple[Stage, ...] = ()
     bound: Any = np.nan
     gap: Any = np.nan
+    standard_error: Any = np.nan
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
@@ -188,6 +195,7 @@ class Inversion:
             ),
             np.concatenate([np.broadcast_to(part.bound, len(part)) for part in parts]),
             np.concatenate([np.broadcast_to(part.gap, len(part)) for part in parts]),
+            np.concatenate([np.broadcast_to(p.standard_error, p.latent.shape) for p in parts]),
         )
 
     def squeeze(self) -> Inversion:
@@ -197,6 +205,7 @@ class Inversion:
         return Inversion(
             self.latent[0], self.residual[0], self.residual_max[0], self.status[0], self.rank[0],
             layers, stages, np.atleast_1d(self.bound)[0], np.atleast_1d(self.gap)[0],
+            np.atleast_1d(self.standard_error)[0],
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from preimage.errors import InputError
 from preimage.inversion import Inversion
 from preimage.methods import Method, as_method
-from preimage.methods.assess import assess
+from preimage.methods.assess import assess, standard_error
 from preimage.network import Measured, Network, chain_of
-from preimage.observation import check_observation
+from preimage.observation import Observation, check_observation
 
 # Numbers of all layers (of latent and output, where these are all that is known) that are worked on
 # at a time, so that memory does not grow with the batch.
@@ -36,7 +36,8 @@ def invert(
             generator's output size n, or the number of rows of ``sensing``.
         method: A name in ``preimage.METHODS``, or an object such as ``LayerwiseLP(norm="l1")``.
         noise: The initial tolerance eps_0: a bound on the largest absolute noise entry, in the
-            observation's units; a number, or shape (batch,).
+            observation's units: a number; shape (batch,), one a sample; or shape (m,) or
+            (batch, m), one an entry, which then counts in units of its own noise.
         sensing: What is seen of an output, if not all of it: a boolean mask, True where observed,
             of shape (n,) or (batch, n) (the observation keeps its n entries, what stands in the
             others is ignored); or a linear map of shape (m, n), one for all samples: an array,
@@ -69,9 +70,14 @@ def invert(
         network, checked = Measured(generator, checked.sensing), replace(checked, sensing=None)
     solver, size = as_method(method), max(_ENTRIES // _numbers(network), 1)
     parts = [checked.take(slice(i, i + size)) for i in range(0, max(len(checked), 1), size)]
-    inversions = [assess(network, part, solver.solve(network, part)) for part in parts]
+    inversions = [_invert(network, part, solver) for part in parts]
     inversion = inversions[0] if len(parts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion
+
+
+def _invert(network: Network, observation: Observation, solver: Method) -> Inversion:
+    found = assess(network, observation, solver.solve(network, observation))
+    return replace(found, standard_error=standard_error(network, observation, found))
 
 
 def _numbers(network: Network) -> int:

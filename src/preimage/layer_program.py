@@ -190,6 +190,7 @@ def layer_program(
     norm: Norm,
     domain: tuple[float, float],
     observed: NDArray[np.bool_] | None = None,
+    spread: Array | None = None,
 ) -> LayerProgram:
     """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.
 
@@ -200,11 +201,12 @@ def layer_program(
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         domain: Interval that holds every input of the layer.
         observed: (batch, n), the rows that say anything; None for all.
+        spread: (batch, n), tolerance and unit of error of each row, relative to eps; None for 1.
 
     Raises:
         InputError: The layer is an operator.
     """
-    eps = tolerance[:, None]
+    eps = tolerance[:, None] if spread is None else tolerance[:, None] * spread
     slack: Slack
     if norm == "relaxed":
         # Values outside the range are noise, so they push no further than its ends do; a row
@@ -217,6 +219,7 @@ def layer_program(
     else:
         slab, slack = layer.activation.slab(x, eps), "own" if norm == "l1" else "shared"
         objective = np.zeros((len(x), layer.input_size))
+    slab = slab if spread is None else slab.spread(spread)
     shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
     rows = shifted if observed is None else shifted.where(observed)
     return LayerProgram(layer.matrix, rows, slack, objective, domain, layer.scaled)

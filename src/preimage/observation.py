@@ -1,4 +1,4 @@
-"""What was observed: values, noise level, mask or sensing operator; checked once, at the door."""
+"""What was observed: values, noise, rounding, mask or sensing operator; checked once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ from preimage.generator import (
     as_float64,
     as_weight,
 )
-from preimage.network import Network
+from preimage.network import Network, chain_of
+from preimage.slab import Slab
 
 Array = NDArray[np.float64]
 
 # Relative to the largest entry of an observation: differences below this are taken as rounding.
 # Linear programs are solved to about 1e-10 of their scale, so this is what "exact" can mean.
 ROUNDING = 1e-9
+# By how much an output that was computed and stored in a data type may be off, relative to the
+# scale of an entry: half a unit in the last place of a narrow type, whose sums are accumulated in
+# float32; some units of float32, whose sums are its own (at most 9 were measured, at ten layers of
+# 512 units).
+_ROUNDING_OF = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20}
+# Entries of a sample share one rounding unless their scales differ by more than this.
+_ONE_SCALE = 1e3
 
 
 def scale_of(x: Array) -> Array:
@@ -34,25 +42,57 @@ def scale_of(x: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """``y = A G(z*) + e`` with ``max |e| <= noise``; A is the identity, a mask or any linear map.
+    """``y = A G(z*) + e``; A is the identity, a mask or any linear map.
+
+    Every entry has its own tolerance, the larger of its noise and its rounding. Where they differ
+    within a sample, ``weight`` divides each error by its entry's tolerance, relative to the
+    sample's level ``tolerance``; ``error`` and ``restrict`` apply it, so that a method which works
+    with these minimises weighted errors, and compares them with ``tolerance``.
 
     Attributes:
         values: (batch, m) float64; 0 where nothing was observed.
-        noise: (batch,) bound on the largest absolute noise entry, in units of ``values``.
+        noise: (batch,) bound on the largest absolute noise entry, in units of ``values``; where
+            entries have their own, their median.
         mask: (batch, m), True where observed; None for everywhere.
         sensing: A, of shape (m, n): an array, CSR, or an ``Operator``; None for the identity, and
             in what a method gets, whose network is ``Measured`` then.
+        weight: (batch, m) positive, 0 where nothing was observed; None for 1.
+        unit: Relative rounding of an entry: that of the data type it came in.
+        rounding: (batch, m) or (batch, 1), absolute; None for ``unit`` times the largest entry.
     """
 
     values: Array
     noise: Array
     mask: NDArray[np.bool_] | None = None
     sensing: Weight | None = None
+    weight: Array | None = None
+    unit: float = ROUNDING
+    rounding: Array | None = None
 
     @property
     def tolerance(self) -> Array:
-        """(batch,) the initial tolerance: the noise, but never below rounding error."""
-        return np.maximum(self.noise, ROUNDING * scale_of(self.values))
+        """(batch,) the initial tolerance: the noise, but never below the rounding."""
+        if self.weight is None or self.rounding is None:
+            return np.maximum(self.noise, self._rounding[:, 0])
+        return np.maximum(self.noise, _lower_quantile(self._rounding, 0.5, self.weight > 0))
+
+    @property
+    def _rounding(self) -> Array:
+        return (
+            self.unit * scale_of(self.values)[:, None] if self.rounding is None else self.rounding
+        )
+
+    @property
+    def spread(self) -> Array | None:
+        """(batch, m) the tolerance of each entry relative to the sample's; None for 1."""
+        return None if self.weight is None else 1.0 / np.where(self.weight > 0, self.weight, 1.0)
+
+    @property
+    def allowed(self) -> Array:
+        """(batch, m) or (batch, 1), the error that noise and rounding account for in each entry."""
+        if self.spread is None:
+            return self.noise[:, None] * (1 + ROUNDING) + self._rounding
+        return self.tolerance[:, None] * self.spread + self._rounding
 
     @property
     def count(self) -> Array:
@@ -71,24 +111,36 @@ class Observation:
         return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
 
     def restrict(self, rows: Array) -> Array:
-        """``rows``, (batch, m, ...), with 0 where nothing was observed."""
-        if self.mask is None:
-            return rows
-        return np.where(self.mask.reshape(self.mask.shape + (1,) * (rows.ndim - 2)), rows, 0.0)
+        """``rows``, (batch, m, ...), times their weights: 0 where nothing was observed."""
+        shape = self.values.shape + (1,) * (rows.ndim - 2)
+        if self.weight is not None:
+            return rows * self.weight.reshape(shape)
+        return rows if self.mask is None else np.where(self.mask.reshape(shape), rows, 0.0)
 
     def error(self, outputs: Array) -> Array:
-        """``values - outputs``, (batch, m), for measured outputs; 0 where unobserved."""
+        """``values - outputs``, (batch, m), weighted, for measured outputs; 0 where unobserved."""
         return self.restrict(self.values - outputs)
+
+    def admit(self, slab: Slab) -> Slab:
+        """``slab`` with an error counted in units of ``1 / weight``; nothing where unobserved."""
+        slab = slab if self.spread is None else slab.spread(self.spread)
+        return slab if self.mask is None else slab.where(self.mask)
 
     def also_masked(self, mask: NDArray[np.bool_]) -> Observation:
         """Only what ``mask``, (batch, m), leaves."""
         both = mask if self.mask is None else mask & self.mask
-        return replace(self, values=np.where(both, self.values, 0.0), mask=both)
+        weight = None if self.weight is None else np.where(both, self.weight, 0.0)
+        return replace(self, values=np.where(both, self.values, 0.0), mask=both, weight=weight)
 
     def take(self, samples: NDArray[np.intp] | slice) -> Observation:
         """Only these samples."""
         mask = None if self.mask is None else self.mask[samples]
-        return Observation(self.values[samples], self.noise[samples], mask, self.sensing)
+        weight = None if self.weight is None else self.weight[samples]
+        rounding = None if self.rounding is None else self.rounding[samples]
+        return Observation(
+            self.values[samples], self.noise[samples], mask, self.sensing, weight, self.unit,
+            rounding,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.values)
@@ -102,8 +154,13 @@ def check_observation(
     Args:
         generator: Whose outputs are observed.
         values: Shape (m,) or (batch, m), real, and finite wherever observed.
-        noise: Largest absolute noise entry; a number, or one for each sample.
+        noise: Largest absolute noise entry: a number; one for each sample, (batch,); or one for
+            each entry, (m,) or (batch, m). Where m = batch, (batch,) is meant; pass (1, m) for the
+            other.
         sensing: None, a boolean mask of shape (n,) or (batch, n), or a linear map of shape (m, n).
+
+    The rounding of an observation is that of its data type: an output that a float32 network made
+    is known to float32 precision only, and pixels of type uint8 to half a level.
 
     Returns:
         The observation, always with a batch dimension, and whether ``values`` had none.
@@ -113,28 +170,141 @@ def check_observation(
             leaves nothing.
     """
     mask, operator = _as_sensing(generator, sensing)
+    values, kind = _as_numpy(values)
     if mask is not None:
         values = _without_unobserved(values, mask)
     x = as_float64(values, "observation")
     m = generator.observation_size if operator is None else operator.shape[0]
-    if x.ndim not in (1, 2) or x.shape[-1] != m:
+    shape = x.shape
+    if x.ndim not in (1, 2) or shape[-1] != m:
         size = "the generator's output size" if operator is None else "the rows of `sensing`"
         raise InputError(
-            f"observation: expected shape ({m},) or (batch, {m}), {size}, got shape {x.shape}; "
+            f"observation: expected shape ({m},) or (batch, {m}), {size}, got shape {shape}; "
             "flatten images to vectors first"
         )
-    level = as_float64(noise, "noise")
     batch = 1 if x.ndim == 1 else len(x)
-    if level.shape not in ((), (batch,)):
+    x = np.atleast_2d(x)
+    if mask is not None:
+        mask = np.broadcast_to(mask, (batch, m))
+    level = _as_noise(noise, batch, m)
+    if kind == "uint8":
+        _check_levels(generator if operator is None else None, x)
+        level = np.maximum(level, 0.5)
+    unit = _ROUNDING_OF.get(kind, ROUNDING)
+    rounding = unit * _entry_scale(x, mask, _row_sizes(generator, operator))
+    return _weighted(x, level, mask, operator, unit, rounding), len(shape) == 1
+
+
+def _as_numpy(values: Any) -> tuple[Any, str]:
+    """An array that NumPy can read, and the name of the data type that ``values`` came in."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    kind = str(getattr(values, "dtype", "")).rpartition(".")[2]
+    if kind == "bfloat16":
+        values = values.float().numpy() if hasattr(values, "float") else values.astype(np.float32)
+    return values, kind or str(as_array(values, "observation").dtype)
+
+
+def _as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
+    """(batch, m) or (batch, 1) levels."""
+    level = as_float64(noise, "noise")
+    if level.shape == (batch,):
+        level = level[:, None]
+    elif level.shape not in ((), (m,), (1, m), (batch, m), (batch, 1)):
         raise InputError(
-            f"noise: expected a number or shape ({batch},), one a sample, got shape {level.shape}"
+            f"noise: expected a number, shape ({batch},), one a sample, or shape ({m},) or "
+            f"({batch}, {m}), one an entry, got shape {level.shape}"
         )
     if (level < 0).any():
         raise InputError(f"noise: expected a level of at least 0, got {level.min()}")
-    if mask is not None:
-        mask = np.broadcast_to(mask, (batch, m))
-    levels = np.broadcast_to(level, (batch,))
-    return Observation(np.atleast_2d(x), levels, mask, operator), x.ndim == 1
+    return np.broadcast_to(level, (batch, 1 if level.size == 1 else level.shape[-1]))
+
+
+def _check_levels(generator: Network | None, x: Array) -> None:
+    """Raise ``InputError`` for pixels in 0..255 where the head's range ends far below."""
+    low, high = (-np.inf, np.inf) if generator is None else output_range(generator)
+    largest = x.max(initial=0.0)
+    if largest > 2 * high:
+        raise InputError(
+            f"observation: expected values in the network's range [{low:g}, {high:g}], got pixels "
+            f"of type uint8 up to {largest:g}; pass {low:g} + pixels / 255 * {high - low:g}, or "
+            "read the file by preimage.io.observations.load_observations(path, network=network)"
+        )
+
+
+def output_range(network: Network) -> tuple[float, float]:
+    """Ends of the interval that holds every output, as far as the last layer tells; infinite else.
+
+    >>> import preimage
+    >>> output_range(preimage.from_arrays([[[1.0]]], head="tanh"))
+    (-1.0, 1.0)
+    """
+    chain = chain_of(network)
+    return (-np.inf, np.inf) if chain is None else chain.layers[-1].activation.range
+
+
+def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
+    """(m,) size of each entry's equation, its weights and bias; None where they are not known."""
+    chain = chain_of(generator)
+    last = None if chain is None else chain.layers[-1]
+    weight = operator if operator is not None else None if last is None else last.weight
+    if weight is None or not (isinstance(weight, np.ndarray) or sparse.issparse(weight)):
+        return None
+    square = (
+        np.asarray(weight.multiply(weight).sum(axis=1)).ravel()
+        if sparse.issparse(weight)
+        else np.einsum("ij,ij->i", weight, weight)
+    )
+    size = np.sqrt(square)
+    return size if last is None or operator is not None else np.maximum(size, np.abs(last.bias))
+
+
+def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -> Array:
+    """(batch, m) or (batch, 1), the scale to which each entry's rounding is relative.
+
+    An entry is a sum of products of its row of weights with values of the layer below, so that its
+    rounding is relative to the size of its row times theirs, and never below that of the entry
+    itself. In most samples entries are of one scale, the largest; where some are larger than a
+    thousand times the median, they must not hide the errors of the others.
+    """
+    seen = np.broadcast_to(True, x.shape) if mask is None else mask
+    values, size = np.abs(x), np.ones(x.shape[1]) if size is None else size
+    known = size > 0
+    below = values / np.where(known, size, 1.0)
+    typical = _lower_quantile(below, 0.9, seen & known & (values > 0))
+    natural = np.maximum(values, size * typical[:, None])
+    largest = np.max(natural, axis=1, initial=0.0, where=seen)
+    largest = np.where(largest > 0, largest, 1.0)
+    median = _lower_quantile(natural, 0.5, seen & (natural > 0))
+    if (largest <= _ONE_SCALE * median).all():
+        return scale_of(x)[:, None]
+    alike = (largest <= _ONE_SCALE * median) | (median == 0)
+    return np.where(alike[:, None], scale_of(x)[:, None], np.maximum(natural, median[:, None]))
+
+
+def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Array:
+    """(batch,) the entry below which this part of the chosen entries lies; 0 where none is."""
+    if not values.shape[1]:
+        return np.zeros(len(values))
+    ordered = np.sort(np.where(where, values, np.inf), axis=1)
+    place = np.floor(part * np.maximum(where.sum(axis=1) - 1, 0)).astype(np.intp)
+    found = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _weighted(
+    x: Array, noise: Array, mask: NDArray[np.bool_] | None, operator: Weight | None,
+    unit: float, rounding: Array,
+) -> Observation:  # fmt: skip
+    """The observation, with weights where the entries of a sample have unequal tolerances."""
+    both = np.maximum(noise, rounding)
+    if both.shape[1] == 1 or (both == both[:, :1]).all():
+        return Observation(x, noise[:, 0], mask, operator, None, unit, rounding[:, :1])
+    seen = np.broadcast_to(True, x.shape) if mask is None else mask
+    noise = _lower_quantile(np.broadcast_to(noise, x.shape), 0.5, seen)
+    rounding = np.broadcast_to(rounding, x.shape)
+    plain = Observation(x, noise, mask, operator, seen.astype(np.float64), unit, rounding)
+    return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0))
 
 
 def _as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:

@@ -41,6 +41,10 @@ class Slab(NamedTuple):
         lower, upper = self.lower - self.lower_rate * delta, self.upper + self.upper_rate * delta
         return Slab(lower, zero, upper, zero)
 
+    def spread(self, size: Array) -> Slab:
+        """The slab in which ``delta`` counts ``size`` times in each entry."""
+        return Slab(self.lower, self.lower_rate * size, self.upper, self.upper_rate * size)
+
     def where(self, observed: NDArray[np.bool_]) -> Slab:
         """The slab that constrains nothing but the ``observed`` entries."""
         free = (-np.inf, 0.0, np.inf, 0.0)

@@ -1,5 +1,7 @@
 """Box, ball and prior against SciPy, a closed form and the secular equation."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from planted import gaussian_generator, relative_error
 from scipy.optimize import brentq, lsq_linear, minimize
 from test_joint_norms import best_fit
 
-from preimage import GaussNewton, InputError, LayerwiseLP, from_arrays, invert
+from preimage import BranchAndBound, GaussNewton, InputError, LayerwiseLP, from_arrays, invert
 from preimage.inversion import Estimate, Status
 from preimage.methods.region import Region
 
@@ -224,6 +226,24 @@ def test_a_prior_resolves_what_was_not_seen_and_the_rank_still_says_so():
     assert (inversion.status, inversion.rank) == ("ambiguous", 1)
 
 
+@pytest.mark.parametrize("ends", [0.3, -1.0, 0.0])
+@pytest.mark.parametrize(
+    "method", [LayerwiseLP, GaussNewton, partial(GaussNewton, norm="linf"), BranchAndBound],
+    ids=["layerwise", "l2", "linf", "branch and bound"],
+)  # fmt: skip
+def test_a_box_with_equal_ends_fixes_a_coordinate(method, ends):
+    """Claim: the coordinate has that value, and the others are found as without it."""
+    rng = np.random.default_rng(3)
+    generator = gaussian_generator((3, 15, 40), rng)
+    z = rng.uniform(-1, 1, size=(2, 3))
+    z[:, 1] = ends
+    low, high = np.array([-1.0, ends, -1.0]), np.array([1.0, ends, 1.0])
+    inversion = invert(generator, generator(z), method(box=(low, high)))
+    assert (inversion.latent[:, 1] == ends).all()
+    assert (inversion.status == "solved").all()
+    np.testing.assert_allclose(inversion.latent, z, atol=1e-6)
+
+
 # The layer programs
 
 
@@ -295,13 +315,12 @@ BAD = [
     (dict(box=-1.0), "box: expected a number above 0, got -1.0"),
     (dict(box=np.nan), "box: expected a number above 0"),
     (dict(box=np.inf), "box: expected a number above 0"),
-    (dict(box=(1.0, 1.0)), "box: expected low < high"),
-    (dict(box=(2.0, 1.0)), "box: expected low < high"),
-    (dict(box=([0.0, 1.0], [1.0, 1.0])), "box: expected low < high"),
+    (dict(box=(2.0, 1.0)), "box: expected low <= high"),
+    (dict(box=([0.0, 1.1], [1.0, 1.0])), "box: expected low <= high"),
     (dict(box=(0.0, np.nan)), "box, high: expected finite"),
     (dict(box=(0.0, 1.0, 2.0)), "box: expected a number or a pair"),
     (dict(box=(1j, 2.0)), "box, low: expected real"),
-    (dict(box=(np.zeros((1, 2)), np.ones((1, 2)))), "box: expected low < high"),
+    (dict(box=(np.zeros((1, 2)), np.ones((1, 2)))), "box: expected low <= high"),
 ]
 BAD_JOINT = [
     *BAD,

@@ -9,7 +9,7 @@ from preimage.inversion import Estimate, Inversion, Status, outputs_of
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.region import Region
 from preimage.network import Network
-from preimage.observation import ROUNDING, Observation, scale_of
+from preimage.observation import Observation
 
 Array = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     ``SOLVED`` stays only where the code explains the observation, up to rounding: the residual's
     root mean square is at most the noise, as that of the true code is, and no entry is off by
     more than twice the noise, the most by which x and an output within the noise of the true one
-    can differ. (A least-squares fit of bounded noise exceeds the bound itself in a few entries.)
+    can differ, each entry in units of its own noise. (A least-squares fit of bounded noise exceeds
+    the bound itself in a few entries.)
     A method that ended for another reason is solved all the same if its code is that good. Codes
     that are not finite become NaN and ``FAILED``.
 
@@ -30,11 +31,13 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
-    error = observation.error(outputs_of(network, latent))
+    error = observation.values - outputs_of(network, latent)
+    if observation.mask is not None:
+        error = np.where(observation.mask, error, 0.0)
     largest = np.max(np.abs(error), axis=1, initial=0.0)
-    noise = observation.noise * (1 + ROUNDING) + ROUNDING * scale_of(observation.values)
-    mean_square = np.einsum("ij,ij->i", error, error) / np.maximum(observation.count, 1.0)
-    within = (np.sqrt(mean_square) <= noise) & (largest <= 2 * noise)
+    ratio = error / observation.allowed
+    mean_square = np.einsum("ij,ij->i", ratio, ratio) / np.maximum(observation.count, 1.0)
+    within = (mean_square <= 1) & (np.max(np.abs(ratio), axis=1, initial=0.0) <= 2)
     status = np.array(estimate.status, dtype=object)
     no_latent = np.array([not s.has_latent for s in status], dtype=bool)
     status[~finite & ~no_latent] = Status.FAILED
@@ -66,10 +69,37 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     )
 
 
+def standard_error(network: Network, observation: Observation, inversion: Inversion) -> Array:
+    """``Inversion.standard_error`` at its codes, (batch, k).
+
+    Columns of the Jacobian are scaled to norm 1 first, so that units of the latent do not matter.
+    """
+    error = np.full(inversion.latent.shape, np.nan)
+    rank = np.asarray(inversion.rank)
+    determined = (rank < 0) | (rank == network.latent_size)
+    finite = np.isfinite(inversion.latent).all(axis=1)
+    samples = np.flatnonzero((observation.noise > 0) & finite & determined)
+    if not len(samples) or not network.latent_size:
+        return error
+    gram, _ = _fit(network, observation).linearize(inversion.latent[samples], samples)
+    size = np.sqrt(np.einsum("raa->ra", gram))
+    size = np.where(size > 0, size, np.nan)
+    known = np.isfinite(size).all(axis=1)
+    size, samples = size[known], samples[known]
+    scaled = gram[known] / (size[:, :, None] * size[:, None, :])
+    values, vectors = np.linalg.eigh(scaled)
+    values = np.where(values > len(size.T) * np.finfo(float).eps, values, np.nan)
+    variance = np.einsum("rab,rb->ra", vectors**2, 1.0 / values)
+    error[samples] = observation.tolerance[samples, None] * np.sqrt(variance) / size
+    return error
+
+
 def _rank(
     network: Network, observation: Observation, latent: Array, samples: NDArray[np.intp]
 ) -> NDArray[np.int64]:
+    return _fit(network, observation).rank(latent[samples], samples)
+
+
+def _fit(network: Network, observation: Observation) -> LeastSquares:
     infinite = np.full(network.latent_size, np.inf)
-    everywhere = Region(-infinite, infinite, np.inf)
-    problem = LeastSquares(network, observation, 0.0, everywhere)
-    return problem.rank(latent[samples], samples)
+    return LeastSquares(network, observation, 0.0, Region(-infinite, infinite, np.inf))

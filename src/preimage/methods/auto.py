@@ -111,7 +111,7 @@ class Auto:
             return near
         part = observation.take(samples)
         reach = _REACH * part.tolerance
-        program = layer_program(layer, part.values, reach, "linf", domain, part.mask)
+        program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
         solution = lp.solve(program, self.backend)
         out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
         near[samples[out]] = False

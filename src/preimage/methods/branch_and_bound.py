@@ -97,6 +97,11 @@ class BranchAndBound:
                 "branch and bound: expected sensing=None or a matrix, got a mask; "
                 "leave out rows of the last layer instead"
             )
+        if observation.weight is not None:
+            raise InputError(
+                "branch and bound: expected one noise level a sample, and entries of one scale; "
+                "use method='linf', or divide rows of the last layer by their noise"
+            )
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
         latent = np.array(joint.solve(generator, observation).latent)
         batch = len(observation)

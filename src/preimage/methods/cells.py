@@ -171,7 +171,7 @@ def _program(
         first += layer.output_size
     hidden = _side_by_side(offsets[:-1], z)
     slab = _output_slab(problem, offsets[-1], observation.values, norm)
-    slab = slab if observation.mask is None else slab.where(observation.mask)
+    slab = observation.admit(slab)
     bent = np.concatenate(
         [np.zeros(0, dtype=bool)]
         + [layer.activation.derivative(np.full(layer.output_size, -1.0)) != 1

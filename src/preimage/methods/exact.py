@@ -51,12 +51,12 @@ class Exact:
         status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "exact inversion")
         x, tolerance, observed = observation.values, observation.tolerance, observation.mask
-        reports = []
+        reports, spread = [], observation.spread
         for index in reversed(range(len(generator.layers))):
             layer, domain = generator.layers[index], generator.domain(index)
-            program = layer_program(layer, x, tolerance, "linf", domain, observed)
+            program = layer_program(layer, x, tolerance, "linf", domain, observed, spread)
             equations = np.isfinite(program.slab.lower)
-            z, determined = _solve(layer, x, equations)
+            z, determined = _solve(layer, x, equations, spread)
             # Rounding leaves tiny values of either sign where the layer below gave 0.
             z = np.clip(z, *domain)
             programs = np.zeros(len(x), dtype=np.int64)
@@ -71,7 +71,7 @@ class Exact:
             reports.append(
                 layer_report(layer, x, slack, tolerance, programs, equations, observed, determined)
             )
-            x, observed = z, None
+            x, observed, spread = z, None, None
         # What the layers determine is unique, whatever the Jacobian at a kink may say.
         rank = np.where(status == Status.SOLVED, generator.latent_size, -1)
         return Estimate(x, status, tuple(reversed(reports)), rank=rank)
@@ -101,14 +101,17 @@ class Exact:
         return centre.z, status
 
 
-def _solve(layer: Layer, x: Array, equations: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+def _solve(
+    layer: Layer, x: Array, equations: NDArray[np.bool_], spread: Array | None
+) -> tuple[Array, NDArray[np.bool_]]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x
-    counts alike in all of them; for ReLU and identity all weights are 1.
+    counts alike in all of them, relative to the tolerance of its entry.
     """
     target = layer.activation.inverse(x)
     active = equations & np.isfinite(target)
     target = np.where(active, target, 0.0)
     trust = np.where(active, layer.activation.derivative(target), 0.0)
+    trust = trust if spread is None else trust / spread
     return least_squares(layer.scaled, trust, target - layer.bias)

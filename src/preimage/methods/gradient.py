@@ -23,7 +23,7 @@ def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> 
     # A descent that diverged: networks take finite numbers only.
     lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(loss))
     error[lost] = 0.0
-    gradient = network.vjp(safe, -error)
+    gradient = network.vjp(safe, -observation.restrict(error))
     loss[lost], gradient[lost] = np.nan, np.nan
     return loss, gradient
 

@@ -82,18 +82,19 @@ class LayerwiseLP:
         status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "layer-wise programs")
         x, tolerance, observed = observation.values, observation.tolerance, observation.mask
+        spread = observation.spread
         reports = []
         for index in reversed(range(len(generator.layers))):
             domain: tuple[Any, Any] = generator.domain(index)
             if index == 0 and self.box is not None:
                 domain = box_ends(self.box, generator.latent_size)
-            step = _Step(self, generator.layers[index], domain, x, observed)
+            step = _Step(self, generator.layers[index], domain, x, observed, spread)
             search = step.bracket if self.norm == "linf" else step.scan
             alive = np.flatnonzero(status == Status.SOLVED)
             tolerance, x, found = search(tolerance, alive)
             status[alive] = found[alive]
             reports.append(step.report(x, tolerance))
-            observed = None
+            observed = spread = None
         return Estimate(x, status, tuple(reversed(reports)))
 
 
@@ -107,11 +108,12 @@ class _Step:
         domain: tuple[Any, Any],
         x: Array,
         observed: NDArray[np.bool_] | None,
+        spread: Array | None,
     ) -> None:
         self.method, self.layer, self.domain, self.x = method, layer, domain, x
-        self.observed = observed
+        self.observed, self.spread = observed, spread
         self.programs = np.zeros(len(x), dtype=np.int64)
-        self.limit = _LARGEST_TOLERANCE * scale_of(x)
+        self.limit = _LARGEST_TOLERANCE * scale_of(x if spread is None else x / spread)
 
     def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
@@ -122,13 +124,21 @@ class _Step:
         self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)
     ) -> LayerProgram:
         observed = None if self.observed is None else self.observed[samples]
+        spread = None if self.spread is None else self.spread[samples]
         return layer_program(
-            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain, observed
-        )
+            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain,
+            observed, spread,
+        )  # fmt: skip
+
+    def tolerances(self, eps: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Array:
+        """Of each entry, (samples, n) or (samples, 1)."""
+        level = eps[samples, None]
+        return level if self.spread is None else level * self.spread[samples]
 
     def error(self, z: Array, samples: NDArray[np.intp]) -> Array:
-        """``|act(W z + b) - x|``, 0 where nothing was observed."""
+        """``|act(W z + b) - x|`` in units of ``spread``, 0 where nothing was observed."""
         error = np.abs(self.layer(z) - self.x[samples])
+        error = error if self.spread is None else error / self.spread[samples]
         return error if self.observed is None else np.where(self.observed[samples], error, 0.0)
 
     def bracket(
@@ -218,12 +228,12 @@ class _Step:
         """
         slab, changed = self.layer.activation.slab, []
         while len(samples := samples[misses[samples] <= self.method.patience]):
-            before = np.stack(slab(self.x[samples], eps[samples, None]))
+            before = np.stack(slab(self.x[samples], self.tolerances(eps, samples)))
             eps[samples] *= self.method.growth
             within = eps[samples] <= self.limit[samples]
             new = np.ones(len(samples), dtype=bool)
             if self.method.norm == "l1":
-                after = np.stack(slab(self.x[samples], eps[samples, None]))
+                after = np.stack(slab(self.x[samples], self.tolerances(eps, samples)))
                 new = (before != after).any(axis=(0, 2))
             changed.append(samples[within & new])
             samples = samples[within & ~new]
@@ -233,7 +243,9 @@ class _Step:
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
         slack = self.program(tolerance).slack_at(z)
-        equations = np.isfinite(self.layer.activation.slab(self.x, tolerance[:, None]).lower)
+        equations = np.isfinite(
+            self.layer.activation.slab(self.x, self.tolerances(tolerance)).lower
+        )
         if self.observed is not None:
             equations &= self.observed
         return layer_report(

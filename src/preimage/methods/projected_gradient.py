@@ -73,7 +73,9 @@ class ProjectedGradient:
         open_ = np.arange(batch)
         for _ in range(self.steps):
             part = observation.take(open_)
-            found = self.projection.solve(generator, Observation(x[open_], part.noise))
+            found = self.projection.solve(
+                generator, Observation(x[open_], part.noise, unit=part.unit)
+            )
             known = np.isfinite(found.latent).all(axis=1)
             open_, part = open_[known], part.take(np.flatnonzero(known))
             latent = found.latent[known]

@@ -30,9 +30,9 @@ def check_box(box: Box) -> None:
     except (TypeError, ValueError) as error:
         raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
     low, high = (_as_end(end, name) for end, name in ((low, "box, low"), (high, "box, high")))
-    if low.ndim > 1 or high.ndim > 1 or not np.all(low < high):
+    if low.ndim > 1 or high.ndim > 1 or not np.all(low <= high):
         raise InputError(
-            "box: expected low < high, each a number or an array of shape (latent_size,), got "
+            "box: expected low <= high, each a number or an array of shape (latent_size,), got "
             f"{box!r}"
         )
 

@@ -119,7 +119,8 @@ def compile_chain(
         np.concatenate([np.ones(la.output_size) if pieces is None else pieces[0]
                         for la, pieces in zip(layers, slopes, strict=True)]),
     )  # fmt: skip
-    weight = None if observation.mask is None else observation.mask.astype(np.float64, order="C")
+    weight = observation.mask if observation.weight is None else observation.weight
+    weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
     free = None if linear is None else _bytes(linear)
     values = np.ascontiguousarray(observation.values)
     kept = tuple(part for part in (values, weight, free) if part is not None)

@@ -85,7 +85,11 @@ class LeastSquares:
     @cached_property
     def rounding(self) -> Array:
         """(samples,) losses that are nothing but the rounding of G."""
-        return 0.5 * (4 * np.finfo(float).eps) ** 2 * squares(self.observation.values)
+        return (
+            0.5
+            * (4 * np.finfo(float).eps) ** 2
+            * squares(self.observation.restrict(self.observation.values))
+        )
 
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m); 0 where nothing was observed."""

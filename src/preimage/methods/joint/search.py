@@ -11,7 +11,6 @@ from preimage.generator import Generator, multiply
 from preimage.methods.joint.descent import Ends, descend
 from preimage.methods.joint.flips import Neighbours, neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.observation import ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -72,8 +71,9 @@ class Search:
         nothing = np.full(samples, np.inf)
         self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
         # A loss that is rounding error: there is nothing left to look for.
-        size = np.linalg.norm(problem.observation.values, axis=1)
-        self.enough = 0.5 * (ROUNDING * size) ** 2
+        observation = problem.observation
+        size = np.linalg.norm(observation.restrict(observation.values), axis=1)
+        self.enough = 0.5 * (observation.unit * size) ** 2
         # A loss that noise accounts for: what is better can only be near.
         self.explained = np.maximum(0.5 * problem.observation.explained**2, self.enough)
 
@@ -229,7 +229,7 @@ def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: in
         loss = (error**2).sum(axis=1) + problem.prior * (z**2).sum(axis=1)
         best = np.where((loss < lowest)[:, None], z, best)
         lowest = np.minimum(loss, lowest)
-        direction = error
+        direction = observation.restrict(error)
         for layer in reversed(chain.layers):
             direction = layer.adjoint(direction)
         image = direction
