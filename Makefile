@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test kernel chromium slow lint types claims bench soundness faults fuzz figures docs clean
+.PHONY: demo test kernel test-portable chromium lint types claims bench soundness faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
@@ -23,8 +23,10 @@ chromium:
 	@command -v chromium >/dev/null || if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; \
 	then apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; fi
 
-slow: .venv/installed-test
-	$(BIN)/python -m pytest -m slow
+# The main tests without the kernel: NumPy, SciPy and HiGHS must give the same answers.
+test-portable: .venv/installed-test
+	PREIMAGE_KERNEL=0 $(BIN)/python -m pytest tests/lp tests/methods/test_exact.py \
+		tests/methods/test_layerwise.py tests/test_layer_program.py tests/test_invert.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

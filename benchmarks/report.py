@@ -60,7 +60,7 @@ def _growth(curve: Curve) -> str:
 
 def table(cases: list[Case], curves: list[Curve], effort: Effort) -> tuple[str, bool]:
     """The page in Markdown, and whether every target is met."""
-    packages = ("numpy", "numba", "cvxopt", "piqp", "clarabel", "highspy", "scipy")
+    packages = ("numpy", "cvxopt", "piqp", "clarabel", "highspy", "scipy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     coretype = os.environ.get("OPENBLAS_CORETYPE", "not set")
     text = (

@@ -28,7 +28,7 @@ def row(claim: str, measured: str, target: str, holds: bool) -> Row:
 def finish(rows: Sequence[Row], title: str, command: str, path: Path | None) -> int:
     """Write the rows as a page in Markdown; the exit code, 1 if a claim is missed."""
     if path is not None:
-        packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "numba"))
+        packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy"))
         lines = [
             f"# {title}\n",
             f"Written by `{command}` on {platform.machine()}, {os.cpu_count()} processors, Python "

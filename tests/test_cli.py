@@ -1,21 +1,15 @@
 """The command: output, files and exit codes."""
 
-import io
 import json
-import re
 import subprocess
 import sys
-import time
 
-import numba
 import numpy as np
 import pytest
-from numba.core import event
 from typer.testing import CliRunner
 
 import preimage
 from preimage import cli
-from preimage.cli.compilation import show_compilation
 from preimage.cli.inverting import invert_in_chunks
 from preimage.inspection import inspect_generator
 
@@ -176,46 +170,6 @@ def test_every_command_is_there():
     expect_one_line(run("demo", "--out", "x"), "make demo")
     expect_one_line(run("experiment", "figure-1a"), "python -m experiments")
     expect_one_line(run("train", "mnist-20-60-784"), "python -m training")
-
-
-def test_compilation_is_shown_once(monkeypatch, capsys):
-    """Claim: what Numba compiles is told on stderr, as a clock on a terminal, else as one line."""
-
-    def twice(x):
-        return 2 * x
-
-    with show_compilation():
-        assert numba.njit(twice)(2) == 4
-        assert numba.njit(twice)(2.5) == 5.0
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err == "Compiling the solvers: a minute or two, only this once\n"
-    again = numba.njit(twice)
-    again(2)
-    with show_compilation():
-        again(2)
-    assert capsys.readouterr().err == ""
-
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", terminal)
-
-    def slow(x):
-        return 3 * x
-
-    with show_compilation(), event.install_listener("numba:compile", _Wait()):
-        assert numba.njit(slow)(2) == 6
-    assert re.search("slow, only this once: 0 functions in 00:0[1-9]", terminal.getvalue())
-
-
-class _Wait(event.Listener):
-    """A compiler that takes its time."""
-
-    def on_start(self, event):
-        time.sleep(2.1)
-
-    def on_end(self, event):
-        pass
 
 
 def test_the_page_says_what_it_lacks(monkeypatch):

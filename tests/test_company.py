@@ -256,17 +256,11 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize(("way", "layer"), [("fork", "omp"), ("threads", "workqueue")])
-def test_after_a_fork_and_from_threads_without_a_thread_safe_layer(way, layer):
-    """Claim: a forked worker may invert after its parent did, and threads may invert at once.
-
-    GNU OpenMP ends a forked child that comes to a parallel loop, so that its pool waits for ever;
-    numba's own work queue ends the process that two threads use at once. Neither is needed.
-    """
-    environment = os.environ | {"NUMBA_THREADING_LAYER": layer}
+@pytest.mark.parametrize("way", ["fork", "threads"])
+def test_after_a_fork_and_from_threads(way):
+    """Claim: a forked worker may invert after its parent did, and threads may invert at once."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, way],
-        env=environment,
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage import engine
 from preimage.errors import MissingExtraError
 from preimage.pixels import picture
 
 Array = NDArray[np.float64]
 
 SHOWN = 6  # thumbnails, rows of a table
-PACKAGES = ("preimage", "numpy", "scipy", "numba", "highspy", "safetensors", "torch", "onnx",
+PACKAGES = ("preimage", "numpy", "scipy", "highspy", "safetensors", "torch", "onnx",
             "piqp", "matplotlib", "pillow", "pandas", "scikit-learn", "dask", "zarr")  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return found | {"engine": engine.description()}
 
 
 def show_versions() -> None:

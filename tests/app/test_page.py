@@ -29,7 +29,7 @@ def browser():
     if chromium is None:
         pytest.fail(
             "these tests need a browser: apt-get install chromium, "
-            'or deselect them with -m "not browser and not slow"'
+            'or deselect them with -m "not browser"'
         )
     from playwright.sync_api import sync_playwright
 

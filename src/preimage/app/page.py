@@ -199,15 +199,6 @@ def served(
             page.close(verbose=False)
 
 
-def warm_up(network: Network) -> None:
-    """Answer once what the page will ask first, so that compilation is done before."""
-    code = question.random_code(network, 0)
-    asked = question.ask(network, question.canvas_value(network, network(code)), _NOISE)
-    for method in ("auto", "linf"):
-        answer.invert(network, asked, method)
-    answer.certify(network, asked)
-
-
 def import_gradio() -> Any:
     """Gradio, offline.
 

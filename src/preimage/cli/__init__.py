@@ -66,7 +66,10 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from preimage import engine
+
         typer.echo(f"preimage {preimage.__version__}")
+        typer.echo(f"engine: {engine.description()}")
         raise typer.Exit
 
 

@@ -54,7 +54,6 @@ def invert(
     """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
     import numpy as np
 
-    from preimage.cli.compilation import show_compilation
     from preimage.inversion import outputs_of
     from preimage.io.observations import load_observations
     from preimage.report import write_run
@@ -62,8 +61,7 @@ def invert(
     generator = load_network(network, layers, activation, head)
     values = np.atleast_2d(load_observations(observations))
     start = time.perf_counter()
-    with show_compilation():
-        inversion = invert_in_chunks(generator, values, method, noise)
+    inversion = invert_in_chunks(generator, values, method, noise)
     seconds = time.perf_counter() - start
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip

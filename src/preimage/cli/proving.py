@@ -42,19 +42,17 @@ def certify(
     """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
     import numpy as np
 
-    from preimage.cli.compilation import show_compilation
     from preimage.io.observations import load_observations
 
     generator = load_network(network, layers, activation, head)
     values = np.atleast_2d(load_observations(observations))
-    with show_compilation():
-        found = preimage.certify(
-            generator,
-            values,
-            noise=noise,
-            sensing=load_sensing(mask, sensing, generator.observation_size),
-            box=box,
-        )
+    found = preimage.certify(
+        generator,
+        values,
+        noise=noise,
+        sensing=load_sensing(mask, sensing, generator.observation_size),
+        box=box,
+    )
     folder_at(out.parent)
     found.save(out)
     half = np.median(found.upper - found.lower, axis=1) / 2

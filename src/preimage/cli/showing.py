@@ -24,12 +24,9 @@ def app(
 ) -> None:
     """Invert pictures on a page that only this machine can reach (needs the web extra)."""
     from preimage.app import page
-    from preimage.cli.compilation import show_compilation
 
     generator = load_network(network, layers, activation, head)
     page.import_gradio()
-    with show_compilation():
-        page.warm_up(generator)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     try:
         with page.served(generator, Path(network).name, port=port, browser=browser) as address:
