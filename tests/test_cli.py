@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import preimage
-from preimage import cli
+from preimage import cli, engine
 from preimage.cli.inverting import invert_in_chunks
 from preimage.inspection import inspect_generator
 
@@ -179,10 +179,11 @@ def test_the_page_says_what_it_lacks(monkeypatch):
 
 
 def test_version_and_module():
-    assert run("--version").stdout.strip() == f"preimage {preimage.__version__}"
+    expected = [f"preimage {preimage.__version__}", f"engine: {engine.description()}"]
+    assert run("--version").stdout.splitlines() == expected
     command = [sys.executable, "-m", "preimage", "--version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == f"preimage {preimage.__version__}"
+    assert shown.stdout.splitlines() == expected
 
 
 def test_certify_and_check(planted, tmp_path):
