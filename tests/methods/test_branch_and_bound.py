@@ -60,6 +60,61 @@ def test_the_minimum_is_that_of_all_patterns(norm, body, head):
         assert np.abs(found.latent).max() <= 3.0
 
 
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_no_bound_is_above_the_minimum_at_any_scale(norm):
+    """Claim: outputs s times as large have s times the minimum, whatever a solver's tolerance."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        generator = gaussian_generator((2, 3, 4), rng, bias=True, head="identity")
+        x = generator(rng.normal(size=2)) + 0.4 * rng.normal(size=4)
+        exact = _oracle(generator, x, norm, 3.0)
+        first, last = generator.layers
+        for s in (1e-9, 1e-7, 1e-3, 1e3):
+            scaled = preimage.Generator((first, preimage.Layer(s * last.weight, s * last.bias,
+                                                               "identity")))  # fmt: skip
+            found = preimage.invert(scaled, s * x, BranchAndBound(norm=norm, box=3.0, gap=1e-4 * s))
+            assert found.bound <= s * exact * (1 + 1e-9)
+            assert found.residual_max > 0
+            assert found.gap <= 1e-4 * s
+
+
+def test_small_latents_are_split():
+    """Claim: with two latents and many units, no point of a fine grid is below the bound."""
+    axis = np.linspace(-1, 1, 401)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        generator = gaussian_generator((2, 80, 80, 12), rng, bias=True, head="identity")
+        x = generator(rng.uniform(-1, 1, size=2)) + (0.01, 0.2, 1.0)[seed] * rng.normal(size=12)
+        method = BranchAndBound(norm="l2", box=1.0, gap=1e-4, time_limit=20.0)
+        found = preimage.invert(generator, x, method, noise=0.01)
+        best = np.linalg.norm(generator(grid) - x, axis=1).min()
+        value = np.linalg.norm(generator(found.latent) - x)
+        assert found.bound <= value <= best + 1e-12
+        assert found.gap == pytest.approx(value - found.bound)
+        assert found.gap <= 1e-4
+
+
+def test_a_realisable_observation_is_decided_by_splitting():
+    """Claim: ``decide`` stops at a code within the noise, or proves that there is none."""
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator((2, 80, 80, 12), rng, bias=True, head="identity")
+    x = generator(rng.uniform(-1, 1, size=2))
+    method = BranchAndBound(box=1.0, decide=True)
+    assert preimage.invert(generator, x, method, noise=1e-3).residual_max <= 1e-3
+    far = preimage.invert(generator, x + rng.normal(size=12), method, noise=0.1)
+    assert far.bound > 0.1
+
+
+def test_l2_needs_few_latents_in_a_box():
+    generator = preimage.from_arrays([np.eye(2)], activation="identity")
+    with pytest.raises(InputError, match="finite"):
+        preimage.invert(generator, [0.1, 0.2], BranchAndBound(norm="l2"))
+    found = preimage.invert(generator, [0.1, 5.0], BranchAndBound(norm="l2", box=1.0, gap=1e-6))
+    assert found.latent == pytest.approx([0.1, 1.0], abs=1e-3)
+    assert found.bound == pytest.approx(4.0, abs=1e-5)
+
+
 def test_the_joint_method_is_never_made_worse_and_the_gap_is_closed():
     """Claim: on a network too large for the oracle, the gap is proven small."""
     rng = np.random.default_rng(4)
@@ -99,7 +154,7 @@ def test_other_methods_claim_no_bound():
 
 def test_bad_input():
     generator = preimage.from_arrays([np.eye(2)], activation="tanh")
-    for wrong in ({"norm": "l2"}, {"gap": 0.0}, {"box": -1.0}, {"norm": "l1", "decide": True},
+    for wrong in ({"norm": "l3"}, {"gap": 0.0}, {"box": -1.0}, {"norm": "l1", "decide": True},
                   {"rounds": -1}):  # fmt: skip
         with pytest.raises(InputError):
             BranchAndBound(**wrong)

@@ -1,9 +1,9 @@
-"""The global minimum of the misfit, as a mixed-integer program over what enclosures leave open."""
+"""The global minimum of the misfit: by splitting the box, or as a mixed-integer program."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.activation import Sigmoid, Tanh
+from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.network import Network as Enclosed
@@ -21,6 +22,7 @@ from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
 from preimage.methods import milp
 from preimage.methods.gauss_newton import GaussNewton
+from preimage.methods.nearest import LARGEST, Nearest, misfits
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
 from preimage.network import Network, known_chain
@@ -32,6 +34,8 @@ Array = NDArray[np.float64]
 _REPAIRS = 4
 # Outputs above this part of the misfit U get theirs at once: the minimum is hardly below it.
 _CLOSE = 0.98
+# Networks with more hidden units are split by their latents, if these are few.
+_WIDE = 150
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,17 @@ class BranchAndBound:
     which HiGHS solves (Lei et al. 2019, section 4, with integers where the paper guesses signs). In
     the l-infinity norm an output under a ReLU needs no integer, unless U is above x_j > d.
 
-    ``inversion.bound`` is a lower bound on the misfit of any code in the box, as HiGHS reports it
-    (for a proof that can be checked use ``preimage.certify``), ``inversion.gap`` the distance from
-    the misfit reached. Dense or sparse layers, piecewise-linear activations.
+    The l2 norm is minimised by splitting the box instead, until linear bounds of all layers exclude
+    every part (see ``methods.nearest``), which needs at most 6 latent entries in a finite box. With
+    ``decide``, networks of many units are treated likewise.
+
+    ``inversion.bound`` is a lower bound on the misfit of any code in the box: rounded outward where
+    the box was split, else that of HiGHS less what its tolerances may be worth (for a proof that
+    can be checked use ``preimage.certify``). ``inversion.gap`` is its distance from the misfit
+    reached. Dense or sparse layers, piecewise-linear activations.
 
     Args:
-        norm: ``"linf"`` or ``"l1"``.
+        norm: ``"linf"``, ``"l1"``, or ``"l2"`` (at most 6 latent entries, in a finite box).
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
         gap: Absolute gap at which to stop, in the observation's units (summed under l1).
         time_limit: Seconds a sample.
@@ -70,7 +79,7 @@ class BranchAndBound:
         InputError: A parameter is out of its range.
     """
 
-    norm: Literal["linf", "l1"] = "linf"
+    norm: Literal["linf", "l1", "l2"] = "linf"
     box: Box = None
     gap: float = 1e-6
     time_limit: float = 60.0
@@ -79,8 +88,8 @@ class BranchAndBound:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l1"):
-            raise InputError(f"norm: expected linf or l1, got {self.norm!r}")
+        if self.norm not in ("linf", "l1", "l2"):
+            raise InputError(f"norm: expected linf, l1 or l2, got {self.norm!r}")
         if self.decide and self.norm != "linf":
             raise InputError("decide: `noise` bounds the largest error, so that it needs linf")
         counts = {"rounds": self.rounds} if self.rounds else {}
@@ -102,20 +111,37 @@ class BranchAndBound:
                 "branch and bound: expected one noise level a sample, and entries of one scale; "
                 "use method='linf', or divide rows of the last layer by their noise"
             )
+        enclosed, splits = as_network(generator), self._splits(generator)
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
-        latent = np.array(joint.solve(generator, observation).latent)
+        if splits:
+            joint = replace(joint, restarts=1, hops=0)
+        starts = joint.solve(generator, observation).latent
+        contractor = Contractor.of(enclosed) if splits else None
         batch = len(observation)
-        bound, gap = np.zeros(batch), np.full(batch, np.nan)
+        latent, bound, gap = np.array(starts), np.zeros(batch), np.full(batch, np.nan)
         status = Status.SOLVED.each(batch)
-        enclosed = as_network(generator)
         for sample, x in enumerate(observation.values):
             search = Search(self, enclosed, generator, x, float(observation.noise[sample]))
-            latent[sample], value, bound[sample] = search.run(latent[sample])
+            latent[sample], value, bound[sample] = search.run(latent[sample], contractor)
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
             if not done:
-                status[sample] = Status.STEP_LIMIT
+                over = time.perf_counter() >= search.deadline
+                status[sample] = Status.TIME_LIMIT if over else Status.STEP_LIMIT
         return Estimate(latent, status, bound=bound, gap=gap)
+
+    def _splits(self, generator: Generator) -> bool:
+        """Whether to split the box."""
+        low, high = box_ends(self.box, generator.latent_size)
+        small = generator.latent_size <= LARGEST and bool(np.isfinite([low, high]).all())
+        if self.norm == "l2" and not small:
+            raise InputError(
+                f"norm='l2': expected at most {LARGEST} latent entries in a finite `box`, got "
+                f"{generator.latent_size} entries, box={self.box!r}; GaussNewton minimises "
+                "without a bound"
+            )
+        wide = self.decide and sum(generator.sizes[1:-1]) > _WIDE
+        return small and (self.norm == "l2" or wide)
 
 
 class Search:
@@ -138,15 +164,19 @@ class Search:
         """The misfit."""
         if not np.isfinite(z).all():
             return np.inf
-        error = np.abs(self.generator(z) - self.x)
-        return float(error.sum() if self.method.norm == "l1" else error.max(initial=0.0))
+        return float(misfits(self.generator, self.x, z[None], self.method.norm)[0])
 
     def decided(self, value: float, bound: float) -> bool:
         """Whether it is known that some code explains x, or that none does."""
         return value <= self.noise or bound > self.noise
 
-    def run(self, z: Array) -> tuple[Array, float, float]:
-        """The best code, its misfit, and a lower bound."""
+    def run(self, z: Array, contractor: Contractor | None) -> tuple[Array, float, float]:
+        """The best code, its misfit, and a lower bound; split with a contractor."""
+        if contractor is not None:
+            method, level = self.method, self.noise if self.method.decide else None
+            nearest = Nearest(contractor, self.generator, self.x, method.norm, method.gap,
+                              self.polished, level)  # fmt: skip
+            return nearest.run(z, self.low, self.high, self.deadline)
         best, bound = self.value(z), 0.0
         if self.method.decide and best <= self.noise:
             return z, best, bound
@@ -336,7 +366,7 @@ class Model:
         # An output below 0 under a ReLU is missed by that much at least.
         missed = np.where(self.slopes == 0, np.maximum(-self.x, 0.0), 0.0)
         least = missed if self.l1 else np.array([missed.max(initial=0.0)])
-        most = np.full(self.misfits, np.inf if self.l1 else self.reach * (1 + 1e-6))
+        most = np.full(self.misfits, self.reach * (1 + 1e-6))
         ones, zeros = np.ones(self.switches), np.zeros(self.switches)
         return milp.MixedProgram(
             cost=np.concatenate([np.zeros(self.size), np.ones(self.misfits), zeros]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from scipy import sparse
 
 Array = NDArray[np.float64]
 
-# HiGHS holds rows to its tolerance; its own default, 1e-6, is as large as the gaps asked for.
+# HiGHS holds rows and reduced costs to its tolerance; its own default, 1e-6, is as large as the
+# gaps asked for.
 _TOLERANCE = 1e-8
 
 
@@ -42,6 +43,11 @@ def minimise(
 ) -> tuple[Array | None, float]:
     """The best point found, and a lower bound on the minimum.
 
+    HiGHS's tolerances are absolute. So it is given ``v = middle + radius u``, with rows divided by
+    their largest entry and the cost by its own, in which every tolerance is relative, and its bound
+    is lowered by a tolerance for every variable, which is what a reduced cost of that size is worth
+    over ``|u| <= 1``.
+
     Args:
         program: What to solve.
         gap: Absolute difference of value and bound at which to stop.
@@ -51,6 +57,45 @@ def minimise(
     Returns:
         (variables,) or None where none was found; the bound, infinite where there is no point.
     """
+    scaled, middle, radius = _scaled(program)
+    fixed, unit = float(program.cost @ middle), float(np.abs(scaled.cost).max(initial=0.0)) or 1.0
+    scaled = replace(scaled, cost=scaled.cost / unit)
+    known = None if start is None else (start - middle) / radius
+    point, bound = _run(scaled, gap / unit, seconds, known)
+    lost = _TOLERANCE * len(program.cost)
+    return None if point is None else middle + radius * point, fixed + unit * (bound - lost)
+
+
+def _scaled(program: MixedProgram) -> tuple[MixedProgram, Array, Array]:
+    """The program in ``u``, and ``v = middle + radius u``; whole numbers stay as they are."""
+    low, high = program.low, program.high
+    free = program.integer | ~np.isfinite(high - low)
+    with np.errstate(invalid="ignore"):
+        middle = np.where(free, 0.0, (low + high) / 2)
+        radius = np.where(free | (high <= low), 1.0, (high - low) / 2)
+    matrix = sparse.csr_array(program.matrix.multiply(radius[None, :]))
+    size = abs(matrix).max(axis=1).toarray().ravel() if matrix.nnz else np.ones(len(program.lower))
+    size = np.where(size > 0, size, 1.0)
+    shift = program.matrix @ middle
+    return (
+        MixedProgram(
+            cost=program.cost * radius,
+            matrix=sparse.csr_array(matrix.multiply(1.0 / size[:, None])),
+            lower=(program.lower - shift) / size,
+            upper=(program.upper - shift) / size,
+            low=(low - middle) / radius,
+            high=(high - middle) / radius,
+            integer=program.integer,
+        ),
+        middle,
+        radius,
+    )
+
+
+def _run(
+    program: MixedProgram, gap: float, seconds: float, start: Array | None
+) -> tuple[Array | None, float]:
+    """What HiGHS says of a program as it stands."""
     import highspy
 
     solver = highspy.Highs()
