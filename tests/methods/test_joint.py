@@ -14,6 +14,7 @@ from preimage.methods.joint import step
 from preimage.methods.joint.descent import descend
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.model import NormalEquations, Products
 from preimage.methods.region import Region
 from preimage.observation import check_observation
 
@@ -242,6 +243,61 @@ def test_damped_steps_of_the_kernel_solve_their_equations(seed, k, held, damping
         np.testing.assert_allclose(own[~idle], expected, rtol=1e-6, atol=1e-9 * np.abs(own).max())
         value = rhs @ own - 0.5 * own @ matrix @ own
         np.testing.assert_allclose(promise, value, rtol=1e-9)
+
+
+class Run:
+    """A network whose layers are not known: only the protocol."""
+
+    draft = None
+
+    def __init__(self, generator):
+        self.generator = generator
+        self.latent_size, self.observation_size = (
+            generator.latent_size,
+            generator.observation_size,
+        )
+        for name in ("digest", "linearize", "jvp", "vjp"):
+            setattr(self, name, getattr(generator, name))
+
+    def __call__(self, z):
+        return self.generator(z)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    masked=st.booleans(),
+    prior=st.sampled_from([0.0, 0.1]),
+    held=st.booleans(),
+)
+def test_conjugate_gradients_descend_to_where_normal_equations_do(seed, masked, prior, held):
+    """Claim: the model that only multiplies by J has the same slope, decrease and minimiser."""
+    rng = np.random.default_rng(seed)
+    generator = gaussian_generator((6, 20, 40), rng, "leaky_relu(0.3)", bias=True, head="tanh")
+    x = np.tanh(0.3 * rng.normal(size=(2, 40)))
+    mask = rng.random(x.shape) < 0.8 if masked else None
+    observation, _ = check_observation(generator, x, 0.0, mask)
+    region = Region(np.full(6, -0.1), np.full(6, 0.1), np.inf) if held else free(6)
+    problem = LeastSquares(Run(generator), observation, prior, region)
+    z, samples = region.project(0.2 * rng.normal(size=(3, 6))), np.array([0, 0, 1])
+    full, products = NormalEquations(problem, samples), Products(problem, samples)
+    runs = np.array([0, 2])
+    for model in (full, products):
+        model.update(runs, z[runs])
+    np.testing.assert_allclose(products.slope[runs], full.slope[runs], rtol=1e-9, atol=1e-11)
+    some = rng.normal(size=(2, 6))
+    np.testing.assert_allclose(
+        products.decrease(runs, some), full.decrease(runs, some), rtol=1e-8, atol=1e-10
+    )
+    step, predicted = products.step(runs, z[runs], np.full(2, 1e-3))
+    best = full.step(runs, z[runs], np.full(2, 1e-9))[1]
+    np.testing.assert_allclose(full.decrease(runs, step), predicted, rtol=1e-8, atol=1e-10)
+    assert (predicted > 0.8 * best).all()
+    if held:
+        stuck = ((z[runs] <= -0.1) & (full.slope[runs] < 0)) | (
+            (z[runs] >= 0.1) & (full.slope[runs] > 0)
+        )
+        assert not step[stuck].any()
 
 
 def test_steps_do_not_depend_on_the_units_of_a_coordinate():

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.methods.joint.step import damped_step, decrease
+from preimage.methods.joint.model import model_of
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# A run is stationary when no step promises to lower its loss by more than this, relatively; when
+# A run is stationary when no step promises to lower its loss by ``LeastSquares.stationary``; when
 # the damping has grown to this without a step that lowers it; or when so many that do, together,
 # have lowered it by no more than that (the last two at a kink).
-_STATIONARY = 1e-14
 _LARGEST_DAMPING = 1e12
 _IDLE_STEPS = 4
 _IDLE = 1e-8
@@ -93,20 +92,17 @@ def _descend(
     weight: Array,
     enough: Array | None,
 ) -> Ends:
-    count, k = z.shape
+    count = len(z)
     z = problem.region.project(z).copy()
-    damping = Damping(weight)
+    damping, model = Damping(weight), model_of(problem, samples)
     run = Ends(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
     rounding = problem.rounding[samples]
-    gram, slope = np.zeros((count, k, k)), np.zeros((count, k))
     open_ = moved = np.arange(count)
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
     for _ in range(steps):
-        gram[moved], slope[moved] = problem.linearize(run.z[moved], samples[moved])
-        step, predicted = damped_step(
-            problem.region, run.z[open_], gram[open_], slope[open_], weight[open_]
-        )
-        flat = ~(predicted > _STATIONARY * run.loss[open_])
+        model.update(moved, run.z[moved])
+        step, predicted = model.step(open_, run.z[open_], weight[open_])
+        flat = ~(predicted > problem.stationary * run.loss[open_])
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
         due = taken[open_] == _IDLE_STEPS
         flat |= due & (run.loss[open_] >= (1 - _IDLE) * before[open_])
@@ -120,7 +116,7 @@ def _descend(
         if problem.region.is_bounded:
             # The region may cut the step short, so the model is asked about what is taken.
             trial = problem.region.project(trial)
-            predicted = decrease(trial - run.z[open_], gram[open_], slope[open_])
+            predicted = model.decrease(open_, trial - run.z[open_])
         loss = problem.loss(trial, samples[open_])
         better = (loss < run.loss[open_]) & (predicted > 0)
         moved = open_[better]

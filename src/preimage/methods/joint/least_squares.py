@@ -28,6 +28,10 @@ _JACOBIAN_ENTRIES = 2**21
 # well above its rounding.
 _RANK = 1e-9
 _SURE_RANK = 1e-10
+# Relative decrease of the loss that is not worth a step. On a network that is run it is far below
+# what noise leaves uncertain, some k / n.
+_STATIONARY = 1e-14
+_STATIONARY_RUN = 1e-7
 # Slope of the negative side of hidden units while a search starts.
 _LEAK = 0.1
 
@@ -84,12 +88,19 @@ class LeastSquares:
 
     @cached_property
     def rounding(self) -> Array:
-        """(samples,) losses that are nothing but the rounding of G."""
-        return (
-            0.5
-            * (4 * np.finfo(float).eps) ** 2
-            * squares(self.observation.restrict(self.observation.values))
-        )
+        """(samples,) losses that are nothing but rounding, after which a descent ends.
+
+        That of float64 where the layers are known, and of what was observed where they are not:
+        there each step is dear.
+        """
+        observation = self.observation
+        relative = observation.unit if self.chain is None else 4 * np.finfo(float).eps
+        return 0.5 * relative**2 * squares(observation.restrict(observation.values))
+
+    @property
+    def stationary(self) -> float:
+        """Relative decrease of the loss that is not worth a step."""
+        return _STATIONARY if self.chain is not None else _STATIONARY_RUN
 
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m); 0 where nothing was observed."""

@@ -70,12 +70,15 @@ class Search:
         samples, k = len(problem.observation), problem.network.latent_size
         nothing = np.full(samples, np.inf)
         self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
-        # A loss that is rounding error: there is nothing left to look for.
+        # A loss that needs no other start: rounding error, or where starts are dear what noise
+        # accounts for.
         observation = problem.observation
         size = np.linalg.norm(observation.restrict(observation.values), axis=1)
         self.enough = 0.5 * (observation.unit * size) ** 2
         # A loss that noise accounts for: what is better can only be near.
         self.explained = np.maximum(0.5 * problem.observation.explained**2, self.enough)
+        if problem.chain is None:
+            self.enough = self.explained
 
     def run(self, given: Array | None) -> Ends:
         """From all starts, then around the answers.
@@ -96,8 +99,9 @@ class Search:
             wave = starts[place[open_], i : i + _WAVE]
             self._improve(open_, self._relaxed(open_, wave), _DRAWS)
         self._polish()
-        self._hop()
-        self._polish()
+        if self.problem.chain is not None:
+            self._hop()
+            self._polish()
         return self.best
 
     def _open(self) -> Indices:
@@ -195,15 +199,22 @@ def _best(samples: Indices, loss: Array, count: int) -> Indices:
 def best_draws(
     problem: LeastSquares, samples: Indices, count: int, random: np.random.Generator
 ) -> Array:
-    """(samples, count, k) of many codes from N(0, I) those whose outputs are nearest to x."""
+    """(samples, count, k) starts: 0, then of many codes from N(0, I) those of the best outputs.
+
+    The codes are the same for all samples, so that each is run once.
+    """
     network = problem.network.draft or problem.network
-    codes = random.normal(size=(max(count * _DRAWS_A_START, count + 1), network.latent_size))
+    starts = np.zeros((len(samples), count, network.latent_size))
+    if count == 1:
+        return starts
+    codes = random.normal(size=((count - 1) * _DRAWS_A_START, network.latent_size))
     codes = problem.region.project(codes)
     observation = problem.observation.take(samples)
-    outputs, distance = network(codes), np.empty((len(samples), len(codes)))
-    for place, output in enumerate(outputs):
+    distance = np.empty((len(samples), len(codes)))
+    for place, output in enumerate(network(codes)):
         distance[:, place] = np.linalg.norm(observation.error(output), axis=1)
-    return codes[np.argsort(distance, axis=1, kind="stable")[:, :count]]
+    starts[:, 1:] = codes[np.argsort(distance, axis=1, kind="stable")[:, : count - 1]]
+    return starts
 
 
 def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: int) -> Array:
