@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test kernel test-portable chromium lint types claims bench soundness faults fuzz figures docs clean
+.PHONY: demo test kernel test-portable chromium lint types claims bench soundness forgeries faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
@@ -51,6 +51,11 @@ fuzz: .venv/installed-test
 	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
+
+# FORGED=1000000 takes an hour or so.
+FORGED ?= 2000
+forgeries: .venv/installed-test
+	$(BIN)/python benchmarks/forgeries.py --forged $(FORGED)
 
 # SCALE=paper has the paper's 200 draws; what is finished is not done again.
 SCALE ?= quick
