@@ -153,6 +153,7 @@ def test_bad_input_is_refused_at_the_door():
     for arguments in (
         {"noise": -1.0},
         {"noise": np.nan},
+        {"noise": [0.1, 0.1, 0.2]},
         {"noise": 0.1, "box": -1.0},
         {"noise": 0.1, "resolution": 0.0},
         {"noise": 0.1, "nodes": 0},

@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import forgeries
+
 from preimage.certify import checker
 
 RULES = ["a cut is not proven", "a latent may lie elsewhere", "a latent may be far",

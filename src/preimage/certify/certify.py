@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from preimage.certify.certificate import Certificate
@@ -81,6 +82,11 @@ def certify(
     k = generator.latent_size
     low, high = box_ends(box, k)
     checked, single = check_observation(generator, observation, noise, sensing)
+    if np.size(noise) > 1 and np.shape(noise) not in ((len(checked),), (len(checked), 1)):
+        raise InputError(
+            f"noise: certify takes a number or one a sample, shape ({len(checked)},), got shape "
+            f"{np.shape(noise)}"
+        )
     # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
     from preimage.certify.prove import measured_chain, prove
 
