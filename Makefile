@@ -51,6 +51,7 @@ fuzz: .venv/installed-test
 	PYTHONPATH=tests:tests/io $(BIN)/python tests/io/fuzz.py
 soundness: .venv/installed-test
 	$(BIN)/python benchmarks/soundness.py
+	$(BIN)/python benchmarks/degenerate.py
 
 # FORGED=1000000 takes an hour or so.
 FORGED ?= 2000

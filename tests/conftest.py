@@ -5,6 +5,8 @@ from pathlib import Path
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Programs that tests and benchmarks share.
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 # Machines differ in speed, answers must not: no deadline, and in CI the same examples each time.
 settings.register_profile("default", deadline=None, max_examples=50)

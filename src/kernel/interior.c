@@ -32,7 +32,7 @@ static const double FRACTION = 0.995;
 static const long FEW = 100;
 static const double LONG = 0.95, FURTHER = 0.3, GAIN = 0.03;
 /* While the relative gap is above this, the Gram matrix is computed in single precision. */
-static const double ROUGH = 1e-3;
+static const double ROUGH = 1e-3, DOUBTFUL = 1e-4;
 static const double NO_PIVOT = 1e-14;
 
 /* D and the inverses in it. */
@@ -234,6 +234,7 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point
 {
     long n = rows->sides, size = rows->k + rows->shared;
     double pairs = 0;
+    int rough = 1;
     for (long i = 0; i < n; i++)
         pairs += sides->present[i] + sides->elastic[i];
     times(rows, at->v, work->image, work->product);
@@ -255,9 +256,15 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point
         if (gap <= GAP * fabs(value) + 1e-14 && is_feasible(rows, sides, at, work))
             return CENTRAL;
         set_weights(rows, sides, at, work);
-        normal_matrix(rows, work->weight, cutoff(work->weight, n, size), gap > ROUGH * fabs(value),
-                      work, work->matrix);
-        cholesky(work->matrix, size, NO_PIVOT, work->inverse_pivot);
+        double least = cutoff(work->weight, n, size);
+        rough = rough && gap > ROUGH * fabs(value);
+        normal_matrix(rows, work->weight, least, rough, work, work->matrix);
+        double pivot = cholesky(work->matrix, size, NO_PIVOT, work->inverse_pivot);
+        if (rough && pivot < DOUBTFUL) { /* single precision does not do here, nor later */
+            rough = 0;
+            normal_matrix(rows, work->weight, least, 0, work, work->matrix);
+            cholesky(work->matrix, size, NO_PIVOT, work->inverse_pivot);
+        }
         predict(rows, sides, work);
         if (finite_termination(rows, sides, at, work, step))
             return VERTEX;
