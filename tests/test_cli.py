@@ -165,11 +165,32 @@ def test_zoo_lists_the_cards():
 def test_every_command_is_there():
     """Claim: the commands that the README names exist; those that moved say what to run."""
     shown = run("--help").stdout
-    for name in ("app", "inspect", "invert", "report", "batch", "certify", "check", "zoo"):
+    for name in (
+        "app",
+        "doctor",
+        "inspect",
+        "invert",
+        "report",
+        "batch",
+        "certify",
+        "check",
+        "zoo",
+    ):
         assert f" {name} " in shown
     expect_one_line(run("demo", "--out", "x"), "make demo")
     expect_one_line(run("experiment", "figure-1a"), "python -m experiments")
     expect_one_line(run("train", "mnist-20-60-784"), "python -m training")
+
+
+def test_doctor_names_a_scale(planted):
+    network, observations, _ = planted
+    done = run("doctor", network, observations)
+    assert done.exit_code == 0, done.output
+    assert "WRONG" not in done.stdout
+    np.save(observations, -np.load(observations))
+    done = run("doctor", network, observations, "--json")
+    assert done.exit_code == 1
+    assert [one["topic"] for one in json.loads(done.stdout) if one["wrong"]] == ["scale"]
 
 
 def test_the_page_says_what_it_lacks(monkeypatch):

@@ -25,7 +25,8 @@ WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
 LONG = {"app"}
 # What a page takes as given, on its first line.
 GIVEN = {
-    "README.md": "from torch import nn; decoder = nn.Sequential(nn.Linear(5, 90), nn.Sigmoid())"
+    "README.md": "import numpy as np; from torch import nn; "
+    "decoder = nn.Sequential(nn.Linear(5, 90), nn.Sigmoid()); image = np.full(90, 0.5)"
 }
 RUN = (
     "import typer.testing, preimage.cli\n"

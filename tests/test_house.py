@@ -36,6 +36,7 @@ FLOORS = [
     "batch",
     "zoo",
     "inspection",
+    "doctor",
     "adapters",
     "report",
     "app",

@@ -14,7 +14,10 @@ def test_demo_scores_and_draws(tmp_path, monkeypatch, capsys):
     methods = {"linf": preimage.LayerwiseLP(), "adam": preimage.Adam(steps=50, restarts=1)}
     monkeypatch.setattr(demo, "DEMO_METHODS", methods)
     demo.main(["--out", str(tmp_path), "--json"])
-    known, real = json.loads(capsys.readouterr().out)["tables"].values()
+    shown = json.loads(capsys.readouterr().out)
+    known, real = shown["tables"].values()
+    assert shown["verdicts"] == ["unique", "unique"]
+    assert shown["seconds"] > 0
     assert [score["method"] for score in known] == ["ground truth", "linf", "adam"]
     assert [score["method"] for score in real] == ["linf", "adam"]
     assert known[1]["failures"] == 0
@@ -22,7 +25,10 @@ def test_demo_scores_and_draws(tmp_path, monkeypatch, capsys):
     assert real[0]["error_median"] is None
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     demo.main(["--out", str(tmp_path)])
-    assert "ground truth" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "ground truth" in text
+    assert text.count("unique, every code within") == 2
+    assert "All in" in text
 
 
 def test_demo_codes_can_be_known():

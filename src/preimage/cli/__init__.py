@@ -17,6 +17,7 @@ from preimage.errors import InputError, PreimageError
 # In the order in which --help lists them.
 _COMMANDS = (
     showing.app,
+    showing.doctor,
     networks.inspect,
     inverting.invert,
     inverting.report,

@@ -1,15 +1,17 @@
-"""The command that serves the page."""
+"""Commands that show: the page, and the doctor."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from preimage.cli.options import ActivationName, Head, Layers, Network, load_network
+from preimage.cli.options import ActivationName, Head, Json, Layers, Network, Noise, load_network
+from preimage.cli.terminal import print_json
 
 
 def app(
@@ -34,3 +36,30 @@ def app(
             threading.Event().wait()
     except KeyboardInterrupt:
         pass
+
+
+def doctor(
+    network: Network,
+    observations: Annotated[
+        Path | None, typer.Argument(help="As for invert; the first few are examined.")
+    ] = None,
+    noise: Noise = 0.0,
+    layers: Layers = None,
+    activation: ActivationName = None,
+    head: Head = None,
+    as_json: Json = False,
+) -> None:
+    """Look for common mistakes: scale, layout, head, wrong network; say which method to use."""
+    from preimage.doctor import examine
+    from preimage.io.observations import load_observations
+
+    generator = load_network(network, layers, activation, head)
+    values = None if observations is None else load_observations(observations)
+    found = examine(generator, values, noise=noise)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        for one in found:
+            typer.echo(f"{'WRONG' if one.wrong else 'fine':<6}{one.topic:<8}{one.message}")
+    if any(one.wrong for one in found):
+        raise typer.Exit(1)

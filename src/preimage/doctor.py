@@ -1,0 +1,375 @@
+"""What is likely to be wrong with a network or its observations: ``preimage doctor``.
+
+Every check compares what is given with what the network makes of codes from N(0, I).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preimage.certify import certify
+from preimage.errors import InputError
+from preimage.generator import Generator
+from preimage.inspection import inspect_generator
+from preimage.inversion import outputs_of
+from preimage.invert import invert
+from preimage.io import from_torch
+from preimage.methods import GaussNewton
+from preimage.network import Network, chain_of
+from preimage.pixels import image_shape
+
+Array = NDArray[np.float64]
+
+# Modules that compute something else in training mode.
+_CHANGING = ("BatchNorm", "Dropout", "InstanceNorm")
+_DRAWS = 200  # random codes
+_SAMPLES = 2  # observations that are inverted
+_FIT = GaussNewton(restarts=2, hops=0, steps=25)
+_BOX = 5.0  # codes with |z_i| <= 5 are certified
+_PATIENCE = 5.0  # seconds for the certificate
+_EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it
+_CODES = (0.1, 3.0)  # root mean square of the entries of a plausible code
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result.
+
+    Attributes:
+        topic: ``import``, ``head``, ``codes``, ``size``, ``scale``, ``layout``, ``range``,
+            ``method`` or ``time``.
+        wrong: Whether something is likely to be a mistake.
+        message: What was found, and what to do about it.
+    """
+
+    topic: str
+    wrong: bool
+    message: str
+
+
+def examine(
+    network: Any, observation: ArrayLike | None = None, *, noise: float = 0.0, seed: int = 0
+) -> tuple[Finding, ...]:
+    """Look for common mistakes, in the order in which they are best mended.
+
+    Args:
+        network: A ``Network``, or a ``torch.nn.Module``, which is imported and compared with the
+            import.
+        observation: (n,) or (batch, n); the first few are examined. None for the network alone.
+        noise: Bound on the largest absolute noise entry.
+        seed: Of the random codes.
+
+    Returns:
+        Findings; those with ``wrong`` first explain those after them.
+
+    Raises:
+        InputError: Neither a network nor a module, or one that cannot be imported.
+    """
+    found: list[Finding] = []
+    if not isinstance(network, Network):
+        found += _of_module(network, seed)
+        network = from_torch(_in_eval_mode(network))
+    rng = np.random.default_rng(seed)
+    codes = rng.standard_normal((_DRAWS, network.latent_size))
+    outputs = network(codes)
+    found += _of_outputs(network, codes, outputs)
+    if any(one.wrong and one.topic in ("import", "head") for one in found):
+        return tuple(found)
+    if observation is None:
+        samples = outputs[:_SAMPLES] + rng.uniform(-noise, noise, outputs[:_SAMPLES].shape)
+    else:
+        samples = np.atleast_2d(np.asarray(observation, dtype=np.float64))
+        samples = samples.reshape(len(samples), -1)[:_SAMPLES]
+        found += _of_observation(network, samples, outputs)
+    if not any(one.wrong for one in found):
+        found += _of_answers(network, samples, noise, own=observation is None)
+    return tuple(found)
+
+
+# The network ------------------------------------------------------------------------------------
+
+
+def _in_eval_mode(module: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(module).eval()
+
+
+def _of_module(module: Any, seed: int) -> Iterator[Finding]:
+    """Train mode, and the import beside the module."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            f"network: expected a preimage network or a torch.nn.Module, got {type(module)}"
+        )
+    changing = [
+        type(part).__name__ for part in module.modules()
+        if part.training and type(part).__name__.startswith(_CHANGING)
+    ]  # fmt: skip
+    if changing:
+        yield Finding("import", True, (
+            f"The module is in training mode, where {changing[0]} computes something else for each "
+            "batch: call module.eval() before the import."
+        ))  # fmt: skip
+    untrained = [
+        name for name, part in module.named_modules()
+        if getattr(part, "num_batches_tracked", None) is not None
+        and int(part.num_batches_tracked) == 0
+    ]  # fmt: skip
+    if untrained:
+        yield Finding("import", True, (
+            f"The running statistics of {untrained[0]} were never updated: load the trained "
+            "weights, buffers included."
+        ))  # fmt: skip
+
+
+def _of_outputs(network: Network, codes: Array, outputs: Array) -> Iterator[Finding]:
+    """Outputs at random codes: finite, varying, not saturated."""
+    if not np.isfinite(outputs).all():
+        yield Finding("head", True, "Outputs at random codes are not finite: check the weights.")
+        return
+    spread, size = float(outputs.std(axis=0).max()), float(np.abs(outputs).max())
+    if spread <= 1e-6 * max(size, 1e-300):
+        yield Finding("head", True, (
+            "All random codes give the same output: the decoder has collapsed, or its head is "
+            "saturated by pre-activations that are too large (were the weights scaled twice?)."
+        ))  # fmt: skip
+        return
+    head = _head_range(network, outputs)
+    if head is not None:
+        yield from _of_head(outputs, *head)
+    tiny = codes[:20]
+    influence = np.sqrt(np.mean(np.square(network.linearize(tiny)[1]), axis=(0, 1)))
+    unused = np.flatnonzero(influence < 1e-3 * influence.max(initial=0.0))
+    if unused.size:
+        listed = ", ".join(f"z{i}" for i in unused[:8]) + (" …" if unused.size > 8 else "")
+        yield Finding("codes", False, (
+            f"{unused.size} of {len(influence)} latent coordinates hardly change the output "
+            f"({listed}): training left them unused, and no method can recover them under noise."
+        ))  # fmt: skip
+    low, high = np.quantile(outputs, (0.001, 0.999))
+    yield Finding("import", False, (
+        f"Latent size {network.latent_size}, observation size {network.observation_size}; outputs "
+        f"of random codes lie between {low:.3g} and {high:.3g}."
+    ))  # fmt: skip
+
+
+def _head_range(network: Network, outputs: Array) -> tuple[float, float] | None:
+    """The range of the last activation, if it is bounded; of a run network, as it looks."""
+    chain = chain_of(network)
+    if chain is None:
+        low, high = outputs.min(), outputs.max()
+        return None if low < -1 or high > 1 else (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
+    low, high = chain.layers[-1].activation.range
+    return (low, high) if np.isfinite([low, high]).all() else None
+
+
+def _of_head(outputs: Array, low: float, high: float) -> Iterator[Finding]:
+    share = (outputs - low) / (high - low)
+    ends = np.minimum(share, 1 - share)
+    saturated = float((ends < 1e-7).mean(axis=1).max())
+    if np.median((ends < 1e-7).mean(axis=1)) > 0.95:
+        yield Finding("head", True, (
+            f"The head is saturated: {saturated:.0%} of the outputs stand at {low:g} or {high:g} "
+            "within 1e-7, where nothing of the code is left. Were the weights, or the pixels in "
+            "training, scaled by 255?"
+        ))  # fmt: skip
+    elif share.min() > 0.45 and share.max() < 0.75:
+        yield Finding("head", True, (
+            f"All outputs lie in the middle of the head's range ({low:g} to {high:g}): was the "
+            "sigmoid applied twice?"
+        ))  # fmt: skip
+
+
+# The observation --------------------------------------------------------------------------------
+
+
+def _of_observation(network: Network, samples: Array, outputs: Array) -> Iterator[Finding]:
+    wanted, given = network.observation_size, samples.shape[1]
+    if given != wanted:
+        yield Finding("size", True, _size_message(wanted, given))
+        return
+    if not np.isfinite(samples).all():
+        yield Finding("size", True, (
+            "The observation holds NaN or infinity: hide such entries with a mask (sensing=mask)."
+        ))  # fmt: skip
+        return
+    if (samples.std(axis=1) == 0).any():
+        yield Finding("scale", True, (
+            "An observation is constant: all its entries are equal. Were its bytes divided by 255 "
+            "in integers?"
+        ))  # fmt: skip
+        return
+    changes = _changes(wanted, chain_of(network), outputs)
+    scores = _scores(network, samples, [change for _, change in changes.values()])
+    names, own = list(changes), scores[0]
+    best = int(np.argmin(scores))
+    if best and scores[best] < 0.5 * own and own - scores[best] > 0.1 and own > _EXPLAINED:
+        topic = changes[names[best]][0]
+        yield Finding(topic, True, (
+            f"The observation fits this network much better where {names[best]}: then "
+            f"{_percent(scores[best])} of its contrast is left unexplained."
+        ))  # fmt: skip
+    elif own > 0.9:
+        yield Finding("range", True, (
+            f"{_percent(own)} of the observation's contrast is left unexplained, about as much as "
+            "by a constant, and no usual change of scale or layout helps: is it an observation of "
+            "this network?"
+        ))  # fmt: skip
+    else:
+        yield Finding("scale", False, (
+            f"Scale and layout fit: {_percent(own)} of the contrast is left unexplained, and no "
+            "usual change of them explains much more."
+        ))  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{min(share, 1.0):.0%}" if share > 0.01 else "under 1%"
+
+
+def _size_message(wanted: int, given: int) -> str:
+    text = f"The network makes {wanted} entries, the observation has {given}: "
+    shape, seen = image_shape(wanted), image_shape(given)
+    if given == 3 * wanted:
+        return text + "it is a colour picture; convert it to gray."
+    if wanted == 3 * given:
+        return text + "it is a gray picture; the network makes colour."
+    if given == 4 * wanted or 3 * given == 4 * wanted:
+        return text + "it has an alpha channel; remove it."
+    if len(shape) == len(seen) and shape[0] != 1 and seen[0] != 1:
+        rows, columns = ("×".join(map(str, s[-2:])) for s in (shape, seen))
+        return text + f"resize it from {columns} to {rows}, or check that this is its network."
+    return text + "check that this is its network."
+
+
+def _changes(
+    size: int, chain: Generator | None, outputs: Array
+) -> Mapping[str, tuple[str, Callable[[Array], Array]]]:
+    """Usual mistakes undone, each with its topic; the first changes nothing."""
+    height, width = image_shape(size)[-2:]
+    colours = size // (height * width)
+
+    def moved(how: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        return lambda x: how(x.reshape(len(x), colours, height, width)).reshape(len(x), -1)
+
+    found: dict[str, tuple[str, Callable[[Array], Array]]] = {
+        "nothing is changed": ("scale", lambda x: x),
+        "it is divided by 255": ("scale", lambda x: x / 255),
+        "it is divided by 255 and mapped from 0..1 to -1..1": ("scale", lambda x: x / 127.5 - 1),
+        "it is mapped from 0..1 to -1..1": ("scale", lambda x: 2 * x - 1),
+        "it is mapped from -1..1 to 0..1": ("scale", lambda x: (x + 1) / 2),
+        "it is multiplied by 255": ("scale", lambda x: 255 * x),
+        "MNIST's normalisation (0.1307, 0.3081) is undone": (
+            "scale", lambda x: 0.3081 * x + 0.1307
+        ),
+        "it is negated (x to -x)": ("scale", lambda x: -x),
+        "black and white are exchanged (x to 1 - x)": ("scale", lambda x: 1 - x),
+        "black and white are exchanged (x to 255 - x) and it is divided by 255": (
+            "scale", lambda x: 1 - x / 255
+        ),
+    }  # fmt: skip
+    if chain is not None and chain.layers[-1].activation.name == "identity" and outputs.min() < 0:
+        found["the missing sigmoid is undone (x to its logit; import the head, too)"] = (
+            "head", lambda x: np.log(np.clip(x, 1e-4, 1 - 1e-4) / np.clip(1 - x, 1e-4, 1 - 1e-4))
+        )  # fmt: skip
+    if height > 1:
+        found["rows and columns are exchanged"] = ("layout", moved(lambda x: x.swapaxes(2, 3)))
+        found["it is turned upside down"] = ("layout", moved(lambda x: x[:, :, ::-1]))
+        found["left and right are exchanged"] = ("layout", moved(lambda x: x[..., ::-1]))
+    if colours == 3:
+        found["channels are moved first (NHWC to NCHW)"] = (
+            "layout",
+            lambda x: x.reshape(len(x), height, width, 3).transpose(0, 3, 1, 2).reshape(len(x), -1),
+        )
+        found["channels are moved last (NCHW to NHWC)"] = (
+            "layout", moved(lambda x: x.transpose(0, 2, 3, 1))
+        )  # fmt: skip
+        found["red and blue are exchanged (BGR to RGB)"] = ("layout", moved(lambda x: x[:, ::-1]))
+    return found
+
+
+def _scores(network: Network, samples: Array, changes: list[Callable[[Array], Array]]) -> Array:
+    """For each change, how badly the network explains the changed samples; 0 is perfectly.
+
+    The score is the part of a sample's contrast that the best code found leaves unexplained,
+    ``||x - G(z)|| / ||x - mean(x)||``, which does not depend on the scale, plus a penalty for
+    codes that N(0, I) would hardly draw: networks without biases explain any scale.
+    """
+    changed = np.concatenate([change(samples) for change in changes])
+    found = invert(network, changed, _FIT)
+    error = np.linalg.norm(changed - outputs_of(network, found.latent), axis=1)
+    contrast = np.linalg.norm(changed - changed.mean(axis=1, keepdims=True), axis=1)
+    size = np.sqrt(np.mean(np.square(found.latent), axis=1))
+    low, high = _CODES
+    size = np.maximum(size, 1e-9)
+    unlikely = np.maximum(np.log2(size / high), np.log2(low / size))
+    score = error / contrast + 0.2 * np.clip(unlikely, 0.0, 5.0)
+    score = np.where(np.isfinite(score), score, np.inf)
+    return np.asarray(np.median(score.reshape(len(changes), -1), axis=1))
+
+
+# Answers ----------------------------------------------------------------------------------------
+
+
+def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) -> Iterator[Finding]:
+    """Whether a code comes within the noise, which method to use, and what it takes."""
+    what = "an output of its own" if own else "the observation"
+    start = time.perf_counter()
+    found = invert(network, samples[:1], noise=noise)
+    seconds = time.perf_counter() - start
+    chain = chain_of(network)
+    error = float(found.residual_max[0])
+    if found.status[0] == "solved":
+        yield Finding("range", False, f"A code explains {what}: largest error {error:.3g}.")
+    else:
+        proven = _infeasible(chain, samples[0], noise)
+        yield Finding("range", own, (
+            f"The best code found leaves a largest error of {error:.3g} on {what}, noise is "
+            f"{noise:.3g}. " + proven
+        ))  # fmt: skip
+    yield Finding("method", False, _method(chain))
+    yield Finding("time", False, (
+        f"method='auto' took {_duration(seconds)} a sample here; preimage batch inverts many at "
+        "once, which is faster."
+    ))  # fmt: skip
+
+
+def _infeasible(chain: Generator | None, sample: Array, noise: float) -> str:
+    if chain is None:
+        return "Nothing is proven: the layers of this network are not known."
+    try:
+        verdict = certify(chain, sample, noise=noise, box=_BOX, time_limit=_PATIENCE).verdict
+    except InputError as error:
+        return f"Nothing is proven: {error}"
+    if verdict == "infeasible":
+        return f"It is proven that no code with |z_i| <= {_BOX:g} comes within the noise."
+    if verdict == "undecided":
+        return f"Whether a code comes within the noise is not proven after {_PATIENCE:g} s."
+    return "A code within the noise exists: give method='auto' more restarts."
+
+
+def _method(chain: Generator | None) -> str:
+    if chain is None:
+        return (
+            "The network is run by torch: use method='auto' or 'gauss_newton' (or 'adam'); "
+            "layer-wise methods and certificates need its layers."
+        )
+    works = {m.method: m for m in inspect_generator(chain).methods}
+    exact = works["exact"]
+    if exact.verdict in ("yes", "mostly"):
+        return (
+            "The layers are known and expand: method='auto' suits; 'exact' without noise, 'linf' "
+            "with bounded noise, 'l1' with a few gross errors."
+        )
+    return f"method='auto' (or 'gauss_newton') suits. Layer-wise methods may fail: {exact.reason}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
