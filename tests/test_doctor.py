@@ -11,7 +11,7 @@ import preimage
 from preimage.doctor import examine
 from preimage.network import Network
 
-VAE, GAN, WIDE = "mnist-20-400-784-vae", "mnist-20-60-784", "mnist-32-256-512-784"
+GAN = "mnist-20-60-784"
 
 
 def planted(network, noise=0.02, seed=5):
@@ -20,30 +20,32 @@ def planted(network, noise=0.02, seed=5):
     return outputs + rng.uniform(-noise, noise, outputs.shape)
 
 
-def zoo(name):
+def zoo(name=GAN):
     network = preimage.zoo.load(name)
     return network, planted(network)
 
 
+def random(sizes, head, seed=0, gain=1.0):
+    """A network with Gaussian weights and biases, and three of its noisy outputs."""
+    rng = np.random.default_rng(seed)
+    weights = [gain * rng.standard_normal((m, n)) / np.sqrt(n) for n, m in pairwise(sizes)]
+    biases = [0.3 * rng.standard_normal(m) for m in sizes[1:]]
+    network = preimage.from_arrays(weights, biases, head=head)
+    return network, planted(network, 0.01, seed)
+
+
+def gray(head="sigmoid", gain=2.0):
+    """Makes pictures of 10 x 10."""
+    return random((5, 60, 100), head, gain=gain)
+
+
 def colour():
-    """A network with a tanh head that makes pictures of 3 x 8 x 8."""
-    rng = np.random.default_rng(0)
-    weights = [rng.standard_normal((30, 6)), 0.2 * rng.standard_normal((192, 30))]
-    network = preimage.from_arrays(weights, activation="relu", head="tanh")
-    return network, planted(network)
+    """Makes pictures of 3 x 8 x 8 on the scale -1..1."""
+    return random((6, 30, 192), "tanh")
 
 
 def digits():
     return preimage.zoo.digits()[0][[3, 25, 71]]
-
-
-def with_head(name, head=None, scale=1.0):
-    """A network of the zoo with another head, or with its last weights scaled."""
-    *hidden, last = preimage.zoo.load(name).layers
-    activation = last.activation if head is None else preimage.from_arrays(
-        [np.eye(1)], head=head).layers[0].activation  # fmt: skip
-    changed = preimage.Layer(scale * last.weight, scale * last.bias, activation)
-    return preimage.Generator((*hidden, changed))
 
 
 def module(train=False, seed=0):
@@ -62,10 +64,10 @@ def pixels(x, how):
 
 
 def twice():
-    """A sigmoid that is applied twice: the second by an identity layer."""
-    vae = preimage.zoo.load(VAE)
-    again = preimage.Layer(np.eye(784), np.zeros(784), vae.layers[-1].activation)
-    return preimage.Generator((*vae.layers, again))
+    """A sigmoid that is applied twice."""
+    network, _ = gray()
+    again = preimage.Layer(np.eye(100), np.zeros(100), network.layers[-1].activation)
+    return preimage.Generator((*network.layers, again))
 
 
 def change(make, how):
@@ -74,35 +76,35 @@ def change(make, how):
 
 
 MISTAKES = {
-    "0..255 for 0..1, sigmoid": ("scale", lambda: change(zoo(VAE), lambda x: 255 * x)),
-    "0..255 for 0..1, real digits": ("scale", lambda: (zoo(VAE)[0], 255 * digits())),
-    "0..255 for 0..1, relu": ("scale", lambda: change(zoo(GAN), lambda x: 255 * x)),
+    "0..255 for 0..1, sigmoid": ("scale", lambda: change(gray(), lambda x: 255 * x)),
+    "0..255 for 0..1, real digits": ("scale", lambda: (zoo()[0], 255 * digits())),
+    "0..255 for 0..1, relu": ("scale", lambda: change(zoo(), lambda x: 255 * x)),
     "0..1 for -1..1": ("scale", lambda: change(colour(), lambda x: (x + 1) / 2)),
     "0..255 for -1..1": ("scale", lambda: change(colour(), lambda x: 127.5 * (x + 1))),
-    "-1..1 for 0..1": ("scale", lambda: change(zoo(VAE), lambda x: 2 * x - 1)),
-    "normalised": ("scale", lambda: change(zoo(VAE), lambda x: (x - 0.1307) / 0.3081)),
-    "negated, sigmoid": ("scale", lambda: change(zoo(VAE), lambda x: -x)),
-    "negated, relu": ("scale", lambda: change(zoo(GAN), lambda x: -x)),
-    "ink on paper": ("scale", lambda: change(zoo(VAE), lambda x: 1 - x)),
-    "ink on paper in bytes": ("scale", lambda: change(zoo(WIDE), lambda x: 255 * (1 - x))),
-    "integer division": ("scale", lambda: change(zoo(VAE), np.zeros_like)),
+    "-1..1 for 0..1": ("scale", lambda: change(gray(), lambda x: 2 * x - 1)),
+    "normalised": ("scale", lambda: change(gray(), lambda x: (x - 0.1307) / 0.3081)),
+    "negated, sigmoid": ("scale", lambda: change(gray(), lambda x: -x)),
+    "negated, relu": ("scale", lambda: change(zoo(), lambda x: -x)),
+    "ink on paper": ("scale", lambda: change(gray(), lambda x: 1 - x)),
+    "ink on paper in bytes": ("scale", lambda: change(gray(), lambda x: 255 * (1 - x))),
+    "integer division": ("scale", lambda: change(gray(), np.zeros_like)),
     "transposed": ("layout", lambda: change(
-        zoo(GAN), lambda x: pixels(x, lambda p: p.swapaxes(2, 3)))),
+        zoo(), lambda x: pixels(x, lambda p: p.swapaxes(2, 3)))),
     "upside down": ("layout", lambda: change(
-        zoo(VAE), lambda x: pixels(x, lambda p: p[:, :, ::-1]))),
+        gray(), lambda x: pixels(x, lambda p: p[:, :, ::-1]))),
     "NHWC for NCHW": ("layout", lambda: change(
         colour(), lambda x: pixels(x, lambda p: p.transpose(0, 2, 3, 1)))),
     "BGR for RGB": ("layout", lambda: change(colour(), lambda x: pixels(x, lambda p: p[:, ::-1]))),
-    "RGB for gray": ("size", lambda: change(zoo(VAE), lambda x: np.repeat(x, 3, axis=1))),
-    "32 x 32 for 28 x 28": ("size", lambda: (zoo(VAE)[0], np.zeros((1, 1024)))),
-    "another network's": ("range", lambda: (zoo(VAE)[0], planted(preimage.from_arrays(
-        [np.random.default_rng(1).standard_normal((784, 20))], head="sigmoid")))),
+    "RGB for gray": ("size", lambda: change(gray(), lambda x: np.repeat(x, 3, axis=1))),
+    "32 x 32 for 28 x 28": ("size", lambda: (zoo()[0], np.zeros((1, 1024)))),
+    "another network's": ("range", lambda: (
+        gray()[0], random((5, 60, 100), "sigmoid", seed=9, gain=2.0)[1])),
     "train mode": ("import", lambda: (module(train=True), None)),
     "fresh batch norm": ("import", lambda: (nn.Sequential(
         nn.Linear(4, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 64)).eval(), None)),
-    "saturated head": ("head", lambda: (with_head(VAE, scale=255.0), None)),
+    "saturated head": ("head", lambda: (gray(gain=90.0)[0], None)),
     "sigmoid twice": ("head", lambda: (twice(), None)),
-    "no sigmoid": ("head", lambda: (with_head(VAE, head="identity"), zoo(VAE)[1])),
+    "no sigmoid": ("head", lambda: (gray("identity")[0], gray()[1])),
 }  # fmt: skip
 
 
@@ -114,25 +116,24 @@ def test_a_planted_mistake_is_named(name):
     assert wrong[0].topic == topic, wrong[0].message
 
 
-def random(sizes, head, seed=0):
-    rng = np.random.default_rng(seed)
-    weights = [rng.standard_normal((m, n)) / np.sqrt(n) for n, m in pairwise(sizes)]
-    network = preimage.from_arrays(weights, head=head)
-    return network, planted(network, 0.01, seed)
-
-
+SMALL = (GAN, "mnist-5-60-784-vae")
 SOUND = {
-    **{f"{name}, own outputs": lambda name=name: zoo(name) for name in preimage.zoo.names()},
+    **{f"{name}, own outputs": lambda name=name: zoo(name) for name in SMALL},
     **{f"{name}, real digits": lambda name=name: (preimage.zoo.load(name), digits())
-       for name in preimage.zoo.names()},
+       for name in SMALL},
+    **{f"gray {seed}": lambda seed=seed: random((5, 60, 100), "sigmoid", seed, 2.0)
+       for seed in range(1, 5)},
+    **{f"colour {seed}": lambda seed=seed: random((6, 30, 192), "tanh", seed)
+       for seed in range(1, 4)},
+    "gray": gray,
     "colour": colour,
     "module": lambda: (module(), None),
     "module, own outputs": lambda: (module(), preimage.from_torch(module())(np.ones((2, 4)))),
     "linear": lambda: random((5, 60), "identity"),
     "deep": lambda: random((4, 30, 60, 100), "relu"),
     "tanh": lambda: random((4, 30, 64), "tanh"),
-    "one sample": lambda: (zoo(GAN)[0], zoo(GAN)[1][0]),
-    "no observation": lambda: (zoo(WIDE)[0], None),
+    "one sample": lambda: (zoo()[0], zoo()[1][0]),
+    "no observation": lambda: (gray()[0], None),
 }  # fmt: skip
 
 
