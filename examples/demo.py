@@ -6,6 +6,10 @@ what is proven of two outputs beside the pictures.
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products are slower on several threads
+
 import argparse
 import json
 import sys

@@ -28,7 +28,6 @@ def app(
     from preimage.app import page
 
     generator = load_network(network, layers, activation, head)
-    page.import_gradio()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     try:
         with page.served(generator, Path(network).name, port=port, browser=browser) as address:
