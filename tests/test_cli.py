@@ -90,7 +90,7 @@ def test_invert_without_samples(planted, tmp_path):
 def test_samples_without_a_code_are_exit_code_1(planted, tmp_path, monkeypatch):
     network, observations, _ = planted
 
-    def invert(generator, values, method, *, noise):
+    def invert(generator, values, method, *, noise, sensing):
         nan = np.full(len(values), np.nan)
         status = np.full(len(values), preimage.Status.INFEASIBLE, dtype=object)
         return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status, rank=status)
@@ -269,3 +269,33 @@ def test_undecided_is_exit_code_1(planted, tmp_path):
                tmp_path / "c.json")  # fmt: skip
     assert done.exit_code == 1
     assert "undecided" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["npy of bools", "npy of 0 and 1", "picture", "sensing"])
+def test_invert_with_a_mask_or_a_matrix(planted, tmp_path, kind):
+    """What is not observed may be anything; the code is found from the rest."""
+    from PIL import Image
+
+    network, observations, codes = planted
+    values = np.load(observations)
+    n = values.shape[1]
+    seen = np.arange(n) % 4 != 0
+    mask = tmp_path / "mask.npy"
+    match kind:
+        case "npy of bools":
+            np.save(mask, seen)
+        case "npy of 0 and 1":
+            np.save(mask, np.tile(seen.astype(np.uint8), (len(values), 1)))
+        case "picture":
+            mask = tmp_path / "mask.png"
+            Image.fromarray(255 * seen.astype(np.uint8)[None]).save(mask)
+        case "sensing":
+            np.save(mask, np.eye(n)[seen])
+    option, data = ("--mask", np.where(seen, values, 1e3)) if kind != "sensing" else (
+        "--sensing", values[:, seen])  # fmt: skip
+    np.save(tmp_path / "seen.npy", data)
+    result = run("invert", network, tmp_path / "seen.npy", option, mask, "--out", tmp_path / "out",
+                 "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = np.load(tmp_path / "out" / "latent.npy")
+    np.testing.assert_allclose(found, codes, atol=1e-6)

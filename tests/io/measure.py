@@ -78,9 +78,7 @@ def outcome(work: Callable[[], Any]) -> str:
 def read(path: Path, *, external: bool = False) -> None:
     """Read a file of any form as whatever it may be: all that is refused has to be refused."""
     import preimage
-    from preimage.batch import open_source
-    from preimage.batch.source import digests
-    from preimage.io.observations import load_observations
+    from preimage.io.observations import load_observations, open_observations
 
     match path.suffix:
         case ".npy" | ".png" | ".idx":
@@ -95,7 +93,7 @@ def read(path: Path, *, external: bool = False) -> None:
                     raise
                 preimage.load(path)  # the form of ``preimage.save``
     if path.suffix in (".npy", ".idx"):
-        digests(open_source(path), 16)
+        open_observations(path).digests(16)
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from preimage.errors import FormatError, MissingExtraError
+import preimage
+from preimage.errors import FormatError, InputError, MissingExtraError
 from preimage.io import Limits
-from preimage.io.observations import load_observations, read_idx
+from preimage.io.observations import load_observations, open_observations, read_idx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
 ROWS = IMAGES.reshape(3, 20) / 255
@@ -30,8 +31,9 @@ def test_arrays(tmp_path, dtype):
     safetensors.numpy.save_file({"x": values}, tmp_path / "x.safetensors")
     for name in ("x.npy", "x.npz", "named.npz", "x.safetensors"):
         read = load_observations(tmp_path / name)
-        assert read.dtype == np.float64
-        assert np.array_equal(read, values.astype(np.float64))
+        # Floats keep their precision, which tells invert how they were rounded.
+        assert read.dtype == (values.dtype if values.dtype.kind == "f" else np.float64)
+        assert np.array_equal(read, values)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,9 @@ def test_png(tmp_path):
         ("x.npy", b"", "not an npy file"),
         ("x.npz", b"rubbish", "not an archive"),
         ("x.safetensors", b"rubbish", "not a safetensors file"),
-        ("x.png", b"rubbish", "not a PNG image"),
-        ("x.txt", b"rubbish", "expected npy, npz, safetensors, png, a folder of png, or an IDX"),
-        ("x", b"", "or an IDX file"),
+        ("x.png", b"rubbish", "not a PNG or JPEG picture"),
+        ("x.txt", b"rubbish", "expected npy, npz, safetensors, PNG, JPEG, IDX, a folder"),
+        ("x", b"", "IDX, a folder"),
         ("x", b"\0\0\x0d\3" + bytes(12), "expected an IDX file of bytes"),
         ("x", b"\0\0\x08\0", "expected an IDX file of bytes"),
         ("x", b"\0\0\x08\3\0\0", "expected an IDX file of bytes"),
@@ -94,7 +96,7 @@ def test_packed_idx(tmp_path):
     [
         (
             np.array([1.0, np.nan]),
-            r"observations: expected finite numbers, got nan at index \(1,\)",
+            r"samples 0 to 0.*: expected finite numbers, got nan at index \(0, 1\)",
         ),
         (np.array([1j]), "complex128"),
         (np.array(1.0), "got one number"),
@@ -127,14 +129,14 @@ def test_folders(tmp_path):
     with pytest.raises(FormatError, match=r"b\.png: expected \(4, 5\) pixels as in a\.png"):
         load_observations(tmp_path)
     (tmp_path / "a.png").write_bytes(b"rubbish")
-    with pytest.raises(FormatError, match=r"a\.png: not a PNG image"):
+    with pytest.raises(FormatError, match=r"a\.png: not a PNG or JPEG picture"):
         load_observations(tmp_path)
     Image.fromarray(np.full((4, 5), 300, dtype=np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(FormatError, match="of 8 bits"):
         load_observations(tmp_path)
 
 
-def test_the_door(tmp_path):
+def test_files_are_checked_before_they_are_read(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         load_observations(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", ROWS)
@@ -147,3 +149,170 @@ def test_pillow_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingExtraError, match=r"preimage\[data\]"):
         load_observations(tmp_path / "a.png")
+
+
+# Pictures and the range of the network's head
+
+RANGES = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, 1), "identity": (0, 1)}
+COLOURS = np.random.default_rng(1).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+
+
+def network(size=20, head="sigmoid"):
+    weight = np.random.default_rng(0).standard_normal((size, 3))
+    return preimage.from_arrays([weight], head=head)
+
+
+def scaled(pixels, head):
+    low, high = RANGES[head]
+    return low + pixels / 255 * (high - low)
+
+
+def write_pictures(folder, form):
+    match form:
+        case "png" | "bmp":
+            for i, image in enumerate(IMAGES):
+                Image.fromarray(image).save(folder / f"{i}.{form}")
+        case "idx":
+            (folder / "x").write_bytes(idx(IMAGES))
+            return folder / "x"
+        case "npy":
+            np.save(folder / "x.npy", IMAGES)
+            return folder / "x.npy"
+        case "channel":
+            np.savez(folder / "x.npz", IMAGES[:, None])
+            return folder / "x.npz"
+        case "safetensors":
+            safetensors.numpy.save_file({"x": IMAGES}, folder / "x.safetensors")
+            return folder / "x.safetensors"
+    return folder
+
+
+@pytest.mark.parametrize("head", RANGES)
+@pytest.mark.parametrize("form", ["png", "idx", "npy", "channel", "safetensors"])
+def test_pixels_become_the_range_of_the_head(tmp_path, form, head):
+    """0 is black and 255 white, in the network's own units; the notes say so."""
+    path = write_pictures(tmp_path, form)
+    found = open_observations(path, network(head=head))
+    rows = found.read(0, 3)
+    if form not in ("png", "idx") and head in ("relu", "identity"):
+        assert np.array_equal(rows, IMAGES.reshape(3, 20))  # numbers, whose unit nothing tells
+        assert found.notes == ()
+        return
+    np.testing.assert_allclose(rows, scaled(IMAGES.reshape(3, 20), head), atol=1e-15)
+    low, high = RANGES[head]
+    assert f"0 to 255 were scaled to [{low}, {high}]" in found.notes[-1]
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32, np.float64])
+def test_whole_numbers_beyond_the_range_are_pixels(head, dtype):
+    found = open_observations(IMAGES.astype(dtype), network(head=head))
+    np.testing.assert_allclose(found.read(0, 3), scaled(IMAGES.reshape(3, 20), head), atol=1e-15)
+    assert found.notes
+
+
+def test_numbers_are_left_alone():
+    for values in (ROWS, 300 * ROWS, -ROWS, 200 * ROWS + 0.5, 1000 * np.rint(ROWS)):
+        found = open_observations(values, network())
+        assert np.array_equal(found.read(0, 3), values)
+        assert found.notes == ()
+
+
+def test_levels_from_0_to_1_are_offered_for_tanh():
+    """Values in [0, 1] are possible outputs of tanh, so that only a hint is given."""
+    found = open_observations(ROWS, network(head="tanh"))
+    assert np.array_equal(found.read(0, 3), ROWS)
+    assert "pass levels 0,1" in found.notes[0]
+    told = open_observations(ROWS, network(head="tanh"), levels=(0.0, 1.0))
+    np.testing.assert_allclose(told.read(0, 3), 2 * ROWS - 1)
+    with pytest.raises(InputError, match="black < white"):
+        open_observations(ROWS, network(), levels=(1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 20), (3, 4, 5), (3, 1, 4, 5), (3, 20, 1), (3, 4, 5, 1), (3, 1, 1, 20)]
+)
+def test_samples_of_any_shape_are_flattened(tmp_path, shape):
+    np.save(tmp_path / "x.npy", ROWS.reshape(shape))
+    assert np.array_equal(load_observations(tmp_path / "x.npy", network()), ROWS)
+
+
+@pytest.mark.parametrize("shape", [(20,), (4, 5), (1, 4, 5), (1, 1, 4, 5), (20, 1), (4, 5, 1)])
+def test_one_sample_of_any_shape_is_a_batch_of_one(tmp_path, shape):
+    np.save(tmp_path / "x.npy", ROWS[0].reshape(shape))
+    assert np.array_equal(load_observations(tmp_path / "x.npy", network()), ROWS[:1])
+
+
+@pytest.mark.parametrize("shape", [(60,), (3, 5, 5), (20, 3), (5, 4, 3), (0,)])
+def test_samples_of_another_size_are_named(tmp_path, shape):
+    np.save(tmp_path / "x.npy", np.zeros(shape))
+    with pytest.raises(FormatError, match=r"20 entries.*got shape"):
+        load_observations(tmp_path / "x.npy", network())
+
+
+def test_colours_come_channel_by_channel(tmp_path):
+    for i, image in enumerate(COLOURS):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    expected = np.moveaxis(COLOURS, -1, 1).reshape(2, 60) / 255
+    assert np.array_equal(load_observations(tmp_path), expected)
+    found = open_observations(tmp_path, network(60, "tanh"))
+    np.testing.assert_allclose(found.read(0, 2), 2 * expected - 1, atol=1e-15)
+    gray = open_observations(tmp_path, network(20))
+    assert "colours were turned into gray" in gray.notes[0]
+    mixed = COLOURS @ np.array([0.299, 0.587, 0.114]) / 255
+    np.testing.assert_allclose(gray.read(0, 2), mixed.reshape(2, 20))
+
+
+def test_gray_pictures_are_repeated_for_colours(tmp_path):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    found = open_observations(tmp_path / "a.png", network(60))
+    assert "repeated" in found.notes[0]
+    np.testing.assert_allclose(found.read(0, 1), np.tile(ROWS[:1], 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
+def test_modes_of_a_gray_picture(tmp_path, mode):
+    image = IMAGES[0] if mode != "1" else 255 * (IMAGES[0] > 127).astype(np.uint8)
+    Image.fromarray(image).convert(mode).save(tmp_path / "x.png")
+    read = load_observations(tmp_path / "x.png", network())
+    np.testing.assert_allclose(read, image.reshape(1, 20) / 255)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
+def test_jpeg(tmp_path, suffix):
+    Image.fromarray(np.full((4, 5), 128, np.uint8)).save(tmp_path / f"x.{suffix}", "JPEG")
+    read = load_observations(tmp_path / f"x.{suffix}", network())
+    np.testing.assert_allclose(read, 128 / 255, atol=2 / 255)
+
+
+@pytest.mark.parametrize("pixels", [(60, 20), (4, 6), (1, 1), (20, 20)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pictures_of_another_size_are_named(tmp_path, pixels, mode):
+    rng = np.random.default_rng(0)
+    shape = pixels if mode == "L" else (*pixels, 3)
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode).save(tmp_path / "x.png")
+    with pytest.raises(FormatError, match=r"expected 16 values a sample \(4 x 4 pixels\).* resize"):
+        load_observations(tmp_path / "x.png", network(16))
+
+
+def test_transparent_pixels_are_refused(tmp_path):
+    image = np.zeros((4, 5, 4), np.uint8)
+    image[..., 3] = 200
+    Image.fromarray(image).save(tmp_path / "x.png")
+    with pytest.raises(FormatError, match="opaque picture"):
+        load_observations(tmp_path / "x.png", network())
+
+
+def test_a_decoders_own_pictures_are_found(tmp_path):
+    """A tanh decoder's output, written as a picture, is explained to half a level."""
+    generator = preimage.from_arrays(
+        [np.random.default_rng(0).standard_normal((64, 3))], head="tanh"
+    )
+    output = generator(np.array([0.3, -0.2, 0.5]))
+    Image.fromarray(np.rint((output + 1) / 2 * 255).astype(np.uint8).reshape(8, 8)).save(
+        tmp_path / "x.png"
+    )
+    row = load_observations(tmp_path / "x.png", generator)
+    found = preimage.invert(generator, row, noise=1 / 255)
+    assert found.status[0] == "solved"
+    np.testing.assert_allclose(found.latent, [[0.3, -0.2, 0.5]], atol=0.01)

@@ -17,12 +17,12 @@ import numpy as np
 
 from preimage.batch.local import LocalPool
 from preimage.batch.schedule import Schedule
-from preimage.batch.source import Source, digest, digests, open_source, rows
 from preimage.batch.store import Job, Store
 from preimage.batch.task import Pool, Task
 from preimage.batch.writer import Writer
 from preimage.errors import InputError, StoppedError
 from preimage.generator import Array, Generator
+from preimage.io.observations import Observations, digest, open_observations
 from preimage.methods import Method, as_method
 from preimage.observation import check_observation
 from preimage.threads import processors
@@ -55,7 +55,8 @@ def invert_dataset(
 
     Args:
         generator: The network.
-        source: A path or an array; see ``preimage.batch.open_source``. Never read as a whole.
+        source: A path or an array, never read as a whole; see
+            ``preimage.io.observations.open_observations``.
         store: The folder to write; ``preimage.open_store`` reads it.
         method: As for ``preimage.invert``; an object has to be of a class that can be imported.
         noise: Bound on the largest absolute noise entry, for all samples.
@@ -83,10 +84,9 @@ def invert_dataset(
     _check_counts(shard_size=shard_size, workers=workers, retries=retries + 1)
     if not stall > 0:
         raise InputError(f"stall: expected a positive number of seconds, got {stall}")
-    opened = open_source(source)
-    size = int(np.prod(opened.shape[1:]))
-    check_observation(generator, np.empty((0, size)), noise)
-    sums = digests(opened, shard_size)
+    opened = open_observations(source, generator)
+    check_observation(generator, np.empty((0, opened.size)), noise)
+    sums = opened.digests(shard_size)
     job = _job(task, opened, sums, shard_size)
     with Writer(Path(store), job) as writer, _signals() as stopped:
         if writer.missing:
@@ -108,7 +108,7 @@ def invert_dataset(
 def _run(
     writer: Writer,
     pool: Pool,
-    source: Source,
+    source: Observations,
     sums: list[str],
     retries: int,
     stopped: list[int],
@@ -117,12 +117,14 @@ def _run(
     job = writer.job
 
     def read(start: int, stop: int) -> Array:
-        values = rows(source, start, stop)
+        values = source.read(start, stop)
         if (
             job.span(start // job.shard_size) == (start, stop)
             and digest(values) != sums[start // job.shard_size]
         ):
-            raise InputError(f"{source.name}: samples {start} to {stop - 1} have changed meanwhile")
+            raise InputError(
+                f"{source.source.name}: samples {start} to {stop - 1} have changed meanwhile"
+            )
         return values
 
     shards = ((index, *job.span(index)) for index in writer.missing)
@@ -149,7 +151,7 @@ def _check_counts(**counts: int) -> None:
             raise InputError(f"{name}: expected a whole number, large enough, got {count!r}")
 
 
-def _job(task: Task, source: Source, sums: list[str], shard_size: int) -> Job:
+def _job(task: Task, source: Observations, sums: list[str], shard_size: int) -> Job:
     from preimage import __version__
 
     words = repr(task.method)
@@ -163,7 +165,7 @@ def _job(task: Task, source: Source, sums: list[str], shard_size: int) -> Job:
         method=words,
         method_sha256=_settings_digest(task.method),
         noise=task.noise,
-        samples=source.shape[0],
+        samples=source.count,
         observation_size=task.generator.observation_size,
         latent_size=task.generator.latent_size,
         shard_size=shard_size,

@@ -16,11 +16,16 @@ from preimage.cli.options import (
     Head,
     Json,
     Layers,
+    Levels,
+    Mask,
     Method,
     Network,
     Noise,
     Observations,
+    Sensing,
     load_network,
+    load_sensing,
+    read_observations,
 )
 from preimage.cli.terminal import (
     folder_at,
@@ -46,6 +51,9 @@ def invert(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     method: Method = "auto",
     noise: Noise = 0.0,
+    mask: Mask = None,
+    sensing: Sensing = None,
+    levels: Levels = None,
     layers: Layers = None,
     activation: ActivationName = None,
     head: Head = None,
@@ -55,22 +63,25 @@ def invert(
     import numpy as np
 
     from preimage.inversion import outputs_of
-    from preimage.io.observations import load_observations
     from preimage.report import write_run
 
     generator = load_network(network, layers, activation, head)
-    values = np.atleast_2d(load_observations(observations))
+    seen = load_sensing(mask, sensing, generator.observation_size)
+    values = read_observations(observations, generator, seen, levels)
     start = time.perf_counter()
-    inversion = invert_in_chunks(generator, values, method, noise)
+    inversion = invert_in_chunks(generator, values, method, noise, seen)
     seconds = time.perf_counter() - start
     settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     folder = folder_at(out)
-    rows = {"observation": values[:SHOWN], method: outputs_of(generator, inversion.latent[:SHOWN])}
+    rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
+    if values.shape[1] == generator.observation_size:
+        rows = {"observation": values[:SHOWN].astype(np.float64), **rows}
     picture = write_picture(rows, folder / "grid.png") if len(values) else None
     summary = write_run(
-        folder, generator, values, inversion, settings=settings, seconds=seconds, picture=picture
-    )
+        folder, generator, values, inversion, settings=settings, sensing=seen, seconds=seconds,
+        picture=picture,
+    )  # fmt: skip
     if as_json:
         print_json(summary)
     else:
@@ -80,15 +91,18 @@ def invert(
 
 
 def invert_in_chunks(
-    generator: preimage.Generator, values: NDArray[np.float64], method: str, noise: float
-) -> preimage.Inversion:
+    generator: preimage.Generator, values: NDArray[np.float64], method: str, noise: float,
+    sensing: NDArray[Any] | None = None,
+) -> preimage.Inversion:  # fmt: skip
     """As ``preimage.invert`` gives it, with a bar."""
     starts = range(0, max(len(values), 1), CHUNK)
     parts = []
     with progress_bar(len(values), "inverting") as bar:
         for start in starts:
             chunk = values[start : start + CHUNK]
-            parts.append(preimage.invert(generator, chunk, method, noise=noise))
+            each = sensing is not None and sensing.dtype == bool and sensing.ndim == 2
+            part = sensing[start : start + CHUNK] if each else sensing  # type: ignore[index]
+            parts.append(preimage.invert(generator, chunk, method, noise=noise, sensing=part))
             bar.update(len(chunk))
     return preimage.Inversion.concatenate(parts)
 

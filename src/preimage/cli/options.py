@@ -23,13 +23,20 @@ ActivationName = Annotated[
 ]
 Head = Annotated[str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")]
 Observations = Annotated[
-    Path, typer.Argument(help="npy, npz, safetensors, IDX, PNG, or a folder of PNG.")
+    Path, typer.Argument(help="npy, npz, safetensors, IDX, Zarr, PNG, JPEG, or a folder.")
+]
+Levels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BLACK,WHITE",
+        help="Values of black and white in the file, scaled to the head's range: 0,1 or 0,255.",
+    ),
 ]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")]
 Noise = Annotated[float, typer.Option(help="Bound on the largest noise entry.")]
 Mask = Annotated[
     Path | None,
-    typer.Option(help="What was observed: npy of bools (or 0 and 1), one for all samples or each."),
+    typer.Option(help="What was observed, 0 or 1: npy or a picture, for all samples or each."),
 ]
 Sensing = Annotated[
     Path | None, typer.Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n).")
@@ -53,6 +60,31 @@ def load_network(
     if not Path(network).exists():
         raise InputError(f"NET: {network!r} is no file, and the zoo has only {', '.join(names)}")
     return preimage.load(network, **bare)  # type: ignore[arg-type]  # three named arguments
+
+
+def read_observations(
+    path: Path, network: preimage.Generator, sensing: NDArray[Any] | None, levels: str | None
+) -> NDArray[Any]:
+    """The rows of a file; what was converted is said on standard error.
+
+    Raises:
+        InputError: Levels that are no pair of numbers.
+        FormatError: Another format, or samples of another size.
+    """
+    from preimage.io.observations import open_observations
+
+    measured = sensing is not None and sensing.dtype != bool
+    size = len(sensing) if sensing is not None and measured else None
+    try:
+        pair = None if levels is None else tuple(float(part) for part in levels.split(","))
+    except ValueError as error:
+        raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}") from error
+    if pair is not None and len(pair) != 2:
+        raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}")
+    found = open_observations(path, network, size=size, levels=pair)  # type: ignore[arg-type]
+    for note in found.notes:
+        typer.echo(f"preimage: {path}: {note}", err=True)
+    return found.read(0, found.count)
 
 
 def load_sensing(mask: Path | None, sensing: Path | None, size: int) -> NDArray[Any] | None:

@@ -13,6 +13,7 @@ from preimage.cli.options import (
     Head,
     Json,
     Layers,
+    Levels,
     Mask,
     Network,
     Noise,
@@ -20,6 +21,7 @@ from preimage.cli.options import (
     Sensing,
     load_network,
     load_sensing,
+    read_observations,
 )
 from preimage.cli.terminal import folder_at, number, print_json, print_table
 from preimage.errors import InputError, MissingExtraError
@@ -33,6 +35,7 @@ def certify(
     box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
     mask: Mask = None,
     sensing: Sensing = None,
+    levels: Levels = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
     layers: Layers = None,
     activation: ActivationName = None,
@@ -42,17 +45,10 @@ def certify(
     """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
     import numpy as np
 
-    from preimage.io.observations import load_observations
-
     generator = load_network(network, layers, activation, head)
-    values = np.atleast_2d(load_observations(observations))
-    found = preimage.certify(
-        generator,
-        values,
-        noise=noise,
-        sensing=load_sensing(mask, sensing, generator.observation_size),
-        box=box,
-    )
+    seen = load_sensing(mask, sensing, generator.observation_size)
+    values = read_observations(observations, generator, seen, levels)
+    found = preimage.certify(generator, values, noise=noise, sensing=seen, box=box)
     folder_at(out.parent)
     found.save(out)
     half = np.median(found.upper - found.lower, axis=1) / 2
@@ -100,6 +96,7 @@ def check(
     observations: Observations,
     mask: Mask = None,
     sensing: Sensing = None,
+    levels: Levels = None,
     noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
     box: Annotated[
         float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
@@ -123,7 +120,6 @@ def check(
 
     from preimage.certify import boxes, checker
     from preimage.io.guard import check_file
-    from preimage.io.observations import load_observations
 
     generator = load_network(network, layers, activation, head)
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
@@ -131,7 +127,8 @@ def check(
     with tempfile.TemporaryDirectory() as folder:
         plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy", "sensing.npy")]
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
-        np.save(plain[1], np.atleast_2d(load_observations(observations)))
+        values = read_observations(observations, generator, seen, levels)
+        np.save(plain[1], values.astype(np.float64))
         if seen is not None:
             np.save(plain[2], seen)
         try:

@@ -1,59 +1,186 @@
-"""Observations in files: arrays, MNIST's IDX form, PNG images."""
+"""Observations in files: one reader for arrays, MNIST's IDX format, pictures and Zarr.
+
+Samples become rows by one rule: dimensions after the first are flattened, the last fastest, as
+``reshape`` does; nothing is transposed. Pictures and arrays of bytes are scaled from 0..255 to the
+range of the network's head, and ``notes`` say so.
+"""
 
 from __future__ import annotations
 
-import io
+import hashlib
 import math
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError, InputError, MissingExtraError
+from preimage.errors import FormatError, InputError
 from preimage.generator import as_float64
-from preimage.io import npy, npz, safetensors_file
-from preimage.io.guard import LIMITS, Limits, check_entries, check_file, check_stored, in_force
+from preimage.io.guard import LIMITS, Limits, check_file, in_force
+from preimage.io.pictures import LUMINANCE
+from preimage.io.sources import Source, open_source, read_idx_header
+from preimage.network import Network
+from preimage.observation import output_range
 
-Array = NDArray[np.float64]
-Named = TypeVar("Named")
+Array = NDArray[Any]
+Levels = tuple[float, float]
 
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_BYTES: Levels = (0.0, 255.0)
+# Samples that tell in which units an array of numbers is.
+_PROBED = 64
 
 
-def load_observations(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Array:
-    """Read observations, one a row.
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Rows that are read a few at a time.
 
-    Arrays (``.npy``; ``.npz`` and ``.safetensors`` with a single array, or one that is named
-    ``observations``) are taken as they are. Images (``.png``, a folder of such in the order of
-    their names, or an IDX file such as ``t10k-images-idx3-ubyte``) become gray levels in [0, 1].
+    Attributes:
+        source: Where the samples are stored.
+        count: Number of samples.
+        size: Entries of a row.
+        alone: Whether the whole array is one sample.
+        levels: Values of black and white in the source; None where values are taken as they are.
+        range: What black and white become.
+        notes: What was converted, in sentences for a user.
+    """
+
+    source: Source
+    count: int
+    size: int
+    alone: bool
+    levels: Levels | None
+    range: Levels
+    notes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(count, size)."""
+        return self.count, self.size
+
+    def read(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop``, (stop - start, size).
+
+        They are float64, or float32 or float16 where they are stored so, which tells ``invert``
+        how they were rounded.
+
+        Raises:
+            FormatError: NaN, infinity, numbers that are not real; or the file has changed.
+        """
+        shape = self.source.shape
+        first, last = (0, shape[0]) if self.alone else (start, stop)
+        values = self.source.read(first, last)
+        if tuple(values.shape) != (last - first, *shape[1:]):
+            raise FormatError(f"{self.source.name}: it has changed: got shape {values.shape}")
+        if self.alone:
+            values = values[None][start:stop]
+        try:
+            checked = as_float64(values, f"samples {start} to {stop - 1}, counted from {start}")
+        except InputError as error:
+            raise FormatError(f"{self.source.name}: {error}") from error
+        if self.source.is_pixels:
+            checked = _planes(checked, self.size)
+        rows = checked.reshape(len(checked), self.size)
+        if self.levels is not None:
+            (black, white), (low, high) = self.levels, self.range
+            return low + (rows - black) / (white - black) * (high - low)
+        dtype = str(values.dtype)
+        return rows.astype(dtype) if dtype in ("float16", "float32") else rows
+
+    def digests(self, size: int) -> list[str]:
+        """SHA-256 of each run of ``size`` rows; this reads everything once."""
+        starts = range(0, self.count, size)
+        return [digest(self.read(start, min(start + size, self.count))) for start in starts]
+
+
+def digest(rows: Array) -> str:
+    """SHA-256 of rows and their shape."""
+    sha = hashlib.sha256(repr(rows.shape).encode())
+    sha.update((rows + 0.0).astype("<f8").tobytes())  # -0.0 and 0.0 are equal numbers
+    return sha.hexdigest()
+
+
+def open_observations(
+    source: Any,
+    network: Network | None = None,
+    *,
+    size: int | None = None,
+    levels: Levels | None = None,
+    limits: Limits = LIMITS,
+) -> Observations:
+    """Open observations without reading them all.
 
     Args:
-        path: The file or folder.
+        source: A path or an array; see ``preimage.io.sources.open_source``. A single sample may
+            have any shape with as many entries as the network's outputs, many samples any shape
+            after the first dimension.
+        network: Whose outputs are observed: says how many entries a sample has, and the range to
+            which pictures are scaled, that of its head (tanh: [-1, 1]); [0, 1] where it has none.
+        size: Entries of a sample, where it is not the network's output that is observed.
+        levels: Values of black and white in ``source``; None for (0, 255) of pictures, and of
+            arrays of bytes, or of whole numbers that exceed the network's range.
+        limits: What headers and pictures may ask for.
+
+    Raises:
+        FormatError: Another format, or samples of another size.
+        InputError: No path and no array; bad ``levels``.
+        MissingExtraError: pillow or Zarr is not installed.
+    """
+    opened = open_source(source, limits)
+    if network is not None and size not in (None, network.observation_size):
+        network = None  # measurements of its output: neither its size nor its range is theirs
+    wanted = size if network is None else network.observation_size
+    notes: list[str] = []
+    shape = _rows_shape(opened, wanted, notes)
+    low, high = (-math.inf, math.inf) if network is None else output_range(network)
+    bounded = math.isfinite(high - low)
+    scale = (low, high) if bounded else (0.0, 1.0)
+    if levels is None:
+        levels = _levels(opened, (low, high), bounded, notes)
+    elif not (np.isfinite(levels).all() and levels[0] < levels[1]):
+        raise InputError(f"levels: expected black < white, got {levels}")
+    if levels is not None:
+        notes.append(
+            f"values {levels[0]:g} to {levels[1]:g} were scaled to [{scale[0]:g}, {scale[1]:g}]"
+            + (", the range of the network's head" if bounded else "")
+        )
+    return Observations(opened, *shape, levels, scale, tuple(notes))
+
+
+def load_observations(
+    path: str | os.PathLike[str],
+    network: Network | None = None,
+    *,
+    size: int | None = None,
+    levels: Levels | None = None,
+    limits: Limits = LIMITS,
+) -> Array:
+    """Read observations, one a row.
+
+    Args:
+        path: The file or folder, as ``open_observations`` takes it; of at most
+            ``limits.file_bytes``.
+        network: As there.
+        size: As there.
+        levels: As there.
         limits: What a file may ask for.
 
     Returns:
-        (batch, n) float64: dimensions after the first are flattened, last fastest; one vector or
-        one image is a batch of one.
+        (batch, n) float64, or float32 or float16 if it is stored so: dimensions after the first
+        are flattened, last fastest; one vector or one picture is a batch of one.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or holds NaN or infinity.
-        MissingExtraError: PNG images need pillow.
+        MissingExtraError: Pictures need pillow, Zarr arrays zarr.
     """
-    with in_force(limits):
-        if Path(path).is_dir():
-            return _read_folder(Path(path), limits)
-        path = check_file(path, limits)
-        try:
-            values = as_float64(_read(path, limits), "observations")
-        except InputError as error:
-            raise FormatError(f"{path}: {error}") from error
-    if values.ndim == 0:
-        raise FormatError(f"{path}: expected a vector or an array of vectors, got one number")
-    values = np.atleast_2d(values)
-    return values.reshape(len(values), math.prod(values.shape[1:]))
+    if not Path(path).is_dir():
+        with in_force(limits):
+            check_file(path, limits)
+    found = open_observations(path, network, size=size, levels=levels, limits=limits)
+    limits.check("file_bytes", found.count * found.size, f"{path}: entries")
+    return found.read(0, found.count)
 
 
 def read_idx(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[np.uint8]:
@@ -67,116 +194,75 @@ def read_idx(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArra
     return np.frombuffer(path.read_bytes(), np.uint8, offset=start).reshape(shape)
 
 
-def read_idx_header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape of the array in an IDX file of bytes, and where its entries begin.
-
-    Raises:
-        FormatError: Not an IDX file of unsigned bytes, or not as many bytes as the shape needs.
-    """
-    # Two zero bytes, the type (8 is unsigned byte), the number of dimensions; then the sizes.
-    with path.open("rb") as file:
-        data = file.read(4 + 4 * 255)
-    dimensions = data[3] if len(data) > 3 else 0
-    start = 4 + 4 * dimensions
-    if data[:3] != b"\0\0\x08" or not dimensions or len(data) < start:
+def _rows_shape(source: Source, size: int | None, notes: list[str]) -> tuple[int, int, bool]:
+    """Number of samples, entries of one, and whether the whole array is one sample."""
+    shape = source.shape
+    if source.is_pixels and size is not None:
+        return shape[0], _pixels_size(source, size, notes), False
+    if not shape:
         raise FormatError(
-            f"{path}: expected an IDX file of bytes, which starts with 00 00 08 and the number of "
-            f"dimensions, got {data[:4].hex(' ') or 'an empty file'}"
-            + ("; unpack it first" if data[:2] == b"\x1f\x8b" else "")
+            f"{source.name}: expected a vector or an array of vectors, got one number"
         )
-    shape = tuple(int(size) for size in np.frombuffer(data, ">u4", dimensions, 4))
-    return check_stored(str(path), shape, 1, path.stat().st_size - start), start
-
-
-def _read(path: Path, limits: Limits) -> NDArray[Any]:
-    match path.suffix.lower():
-        case ".npy":
-            with path.open("rb") as file:
-                return npy.read(file, path.stat().st_size)
-        case ".npz":
-            return only(npz.read(path, limits)[0])
-        case ".safetensors":
-            return only(safetensors_file.read(path, limits)[0])
-        case ".png":
-            return read_png(path)[None]
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start != b"\0\0":
-        raise FormatError("expected npy, npz, safetensors, png, a folder of png, or an IDX file")
-    images = read_idx(path, limits=limits)
-    if images.ndim < 2:
-        raise FormatError("expected images, got an IDX file of labels")
-    return images / 255
-
-
-def only(tensors: Mapping[str, Named]) -> Named:
-    """The observations among named arrays.
-
-    Raises:
-        FormatError: Several, and none is named ``observations``.
-    """
-    if len(tensors) == 1:
-        return next(iter(tensors.values()))
-    if "observations" in tensors:
-        return tensors["observations"]
+    entries = math.prod(shape[1:])
+    if size is None:
+        return (1, shape[0], True) if len(shape) == 1 else (shape[0], entries, False)
+    if entries == size:
+        return shape[0], size, False
+    if math.prod(shape) == size:
+        return 1, size, True
     raise FormatError(
-        "expected a single array, or one that is named 'observations', got "
-        f"{', '.join(tensors)[:500] or 'none'}"
+        f"{source.name}: expected one sample of {size} entries, in any shape, or an array whose "
+        f"first dimension counts such samples, got shape {shape}"
     )
 
 
-def _read_folder(folder: Path, limits: Limits) -> Array:
-    paths, images = list_png(folder), []
-    for path in paths:
-        try:
-            images.append(read_png(check_file(path, limits)))
-        except FormatError as error:
-            raise FormatError(f"{path}: {error}") from error
-        if images[-1].shape != images[0].shape:
-            raise FormatError(
-                f"{path}: expected {images[0].shape} pixels as in {paths[0].name}, "
-                f"got {images[-1].shape}"
-            )
-    return np.stack(images).reshape(len(images), -1)
+def _pixels_size(source: Source, size: int, notes: list[str]) -> int:
+    shape = source.shape[1:]
+    pixels, coloured = math.prod(shape[-2:]), len(shape) == 3
+    if size == math.prod(shape):
+        return size
+    if coloured and size == pixels:
+        notes.append("colours were turned into gray (luminance), as the network makes one channel")
+    elif not coloured and size == 3 * pixels:
+        notes.append("gray pictures were repeated for the three channels that the network makes")
+    else:
+        kind = "coloured" if coloured else "gray"
+        side = math.isqrt(size if math.isqrt(size) ** 2 == size else size // 3)
+        square = f" ({side} x {side} pixels)" if side * side in (size, size // 3) else ""
+        raise FormatError(
+            f"{source.name}: expected {size} values a sample{square}, as the network makes, got "
+            f"{kind} pictures of {shape[-2]} x {shape[-1]} pixels; resize them first"
+        )
+    return size
 
 
-def list_png(folder: Path) -> list[Path]:
-    """The PNG images of a folder, in the order of their names.
-
-    Raises:
-        FormatError: There is none.
-    """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png")
-    if not paths:
-        raise FormatError(f"{folder}: expected a folder with PNG images, found none")
-    return paths
+def _planes(pixels: Array, size: int) -> Array:
+    """Pictures, (count, rows, columns) or (count, 3, rows, columns), with ``size`` values each."""
+    if math.prod(pixels.shape[1:]) == size:
+        return pixels
+    if pixels.ndim == 4:
+        return np.einsum("c,ncij->nij", LUMINANCE, pixels)
+    return np.repeat(pixels[:, None], 3, axis=1)
 
 
-def read_png(path: Path) -> Array:
-    """Gray levels in [0, 1], (rows, columns).
-
-    Raises:
-        FormatError: No PNG image of 8 bits, or one with more pixels than the limit in force.
-        MissingExtraError: pillow is not installed.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "data") from error
-    data = path.read_bytes()
-    # A signature of 8 bytes, then the first chunk: length, name, width, height.
-    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    check_entries((height, width))
-    if _PNG_END not in data:
-        raise FormatError("not a PNG image, or one that was cut off")
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if image.size != (width, height):
-                raise FormatError("not a PNG image: its size is not where it has to be")
-            if image.mode.startswith("I"):
-                raise FormatError(f"expected a PNG image of 8 bits, got mode {image.mode}")
-            return np.asarray(image.convert("L"), dtype=np.float64) / 255
-    except FormatError:
-        raise
-    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
-        raise FormatError(f"not a PNG image: {error!r:.200}") from error
+def _levels(source: Source, range_: Levels, bounded: bool, notes: list[str]) -> Levels | None:
+    """Black and white of a source whose user says nothing."""
+    if source.is_pixels:
+        return _BYTES
+    if not bounded or 0 in source.shape:
+        return None
+    values = np.asarray(source.read(0, min(_PROBED, source.shape[0])))
+    if values.dtype == np.uint8:
+        return _BYTES
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        return None
+    least, largest = values.min(), values.max()
+    whole = largest > 2 * range_[1] and least >= 0 and largest <= 255
+    if whole and (values == np.rint(values)).all():
+        return _BYTES
+    if range_[0] < 0 <= least and 0.5 < largest <= 1:
+        notes.append(
+            f"values lie in [0, 1], and the network's head makes [{range_[0]:g}, {range_[1]:g}]: "
+            "if these are pictures, pass levels 0,1"
+        )
+    return None

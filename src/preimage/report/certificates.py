@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.batch.source import open_source, rows
 from preimage.certify.certificate import Certificate, Claim
 from preimage.errors import InputError
 from preimage.generator import Generator
+from preimage.io.observations import open_observations
 from preimage.notebook import number
 from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
@@ -121,10 +121,12 @@ def _rows(observations: Any, generator: Generator, certificate: Certificate) -> 
     """The observations, if the claims are about them and this network."""
     from preimage.certify.prove import network_digest
 
-    source, claims = open_source(observations), certificate.claims
-    if source.shape[0] != len(claims):
-        raise InputError(f"observations: expected {len(claims)} samples, got {source.shape[0]}")
-    seen = rows(source, 0, len(claims))
+    claims = certificate.claims
+    size = len(claims[0].question.observation) if claims else None
+    source = open_observations(observations, generator, size=size)
+    if source.count != len(claims):
+        raise InputError(f"observations: expected {len(claims)} samples, got {source.count}")
+    seen = source.read(0, len(claims))
     digest = network_digest(generator)
     for index, (x, claim) in enumerate(zip(seen, claims, strict=True)):
         question = claim.question

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.batch.source import open_source, rows
 from preimage.batch.store import Store
 from preimage.errors import InputError
 from preimage.inversion import outputs_of
+from preimage.io.observations import open_observations
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
@@ -93,7 +93,7 @@ def _worst_samples(
     outputs = outputs_of(network, latent)
     seen = None
     if observations is not None:
-        seen = _rows(observations, store, sample)
+        seen = _rows(observations, store, sample, network)
         error = np.linalg.norm(seen - outputs, axis=1)
         if not np.allclose(error, residual, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise InputError("observations: expected those that were inverted; residuals differ")
@@ -115,16 +115,14 @@ def _code(latent: Array) -> str:
     return ", ".join(f"z{i} = {number(latent[i])}" for i in largest)
 
 
-def _rows(observations: Any, store: Store, sample: NDArray[np.int64]) -> Array:
+def _rows(
+    observations: Any, store: Store, sample: NDArray[np.int64], network: Network
+) -> Array:  # fmt: skip
     """The observations of some samples."""
-    source, job = open_source(observations), store.job
-    shape = (source.shape[0], int(np.prod(source.shape[1:])))
-    if shape != (len(store), job.observation_size):
-        raise InputError(
-            f"observations: expected {len(store)} samples of {job.observation_size} entries, got "
-            f"shape {source.shape}"
-        )
-    return np.concatenate([rows(source, i, i + 1) for i in map(int, sample)])
+    source = open_observations(observations, network, size=store.job.observation_size)
+    if source.count != len(store):
+        raise InputError(f"observations: expected {len(store)} samples, got {source.count}")
+    return np.concatenate([source.read(i, i + 1) for i in map(int, sample)])
 
 
 def _left_out(store: Store) -> str:

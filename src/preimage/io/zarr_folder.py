@@ -1,4 +1,4 @@
-"""Zarr arrays from strangers: what a chunk becomes is known before it is decompressed."""
+"""Zarr arrays in folders: the size of a chunk is checked before it is decompressed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from preimage.io.guard import Limits, parse_json
 # much its output is.
 _COMPRESSORS = {"blosc", "zstd", "gzip", "zlib", "lz4"}
 _CODECS = _COMPRESSORS | {"bytes", "crc32c", "transpose"}
-_METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+METADATA = ("zarr.json", ".zarray")
+_METADATA = {*METADATA, ".zattrs", ".zgroup", ".zmetadata"}
 # No deflated byte stands for more than this many (zlib's technical notes).
 _DEFLATE_RATIO = 1032
 
@@ -65,7 +66,7 @@ def _codec(entry: Any) -> str:
 
 
 def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
-    """A read-only store of the folder that lets no chunk through that asks for more than it may."""
+    """A read-only store of the folder: no links out of it, no chunks of more than they declare."""
     from zarr.storage import LocalStore
 
     class Guarded(LocalStore):
@@ -73,6 +74,8 @@ def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
             self, key: str, prototype: Any, byte_range: Any = None
         ) -> Any:
             file, is_chunk = path / key, key.rpartition("/")[2] not in _METADATA
+            if file.exists() and not file.resolve().is_relative_to(path.resolve()):
+                raise FormatError(f"{key}: it is a link that leads out of the folder {path}")
             if is_chunk and file.is_file():
                 size = file.stat().st_size
                 limits.check("file_bytes", size, f"{key}: bytes of the file")

@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from preimage.batch.source import digests, open_source, rows
-from preimage.batch.zarr_folder import unpacked_size
 from preimage.errors import FormatError, InputError
 from preimage.io.guard import Limits
+from preimage.io.observations import open_observations
+from preimage.io.zarr_folder import unpacked_size
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 4, 5), dtype=np.uint8)
 ROWS = IMAGES.reshape(11, 20) / 255
@@ -53,12 +53,12 @@ FORMS = ["npy", "fortran.npy", "npz", "safetensors", "idx", "png", "zarr2", "zar
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form(tmp_path, form):
     """Claim: rows are the same, whatever they are stored in and in whatever order they are read."""
-    source = open_source(write(tmp_path, form))
+    source = open_observations(write(tmp_path, form))
     assert source.shape[0] == 11
     for start, stop in ((8, 11), (0, 1), (2, 7)):
-        np.testing.assert_array_equal(rows(source, start, stop), ROWS[start:stop])
-    assert digests(source, 4) == digests(open_source(ROWS), 4)
-    assert len(digests(source, 4)) == 3
+        np.testing.assert_array_equal(source.read(start, stop), ROWS[start:stop])
+    assert source.digests(4) == open_observations(ROWS).digests(4)
+    assert len(source.digests(4)) == 3
 
 
 def test_bfloat16(tmp_path):
@@ -68,26 +68,23 @@ def test_bfloat16(tmp_path):
 
     values = torch.randn(5, 3).bfloat16()
     safetensors.torch.save_file({"x": values}, tmp_path / "x.safetensors")
-    read = rows(open_source(tmp_path / "x.safetensors"), 1, 4)
+    read = open_observations(tmp_path / "x.safetensors").read(1, 4)
     np.testing.assert_array_equal(read, values[1:4].double().numpy())
 
 
 def test_bad_rows_are_named(tmp_path):
-    """Claim: NaN is found at the door, with the file and the samples."""
+    """Claim: NaN is found when it is read, with the file and the samples."""
     values = ROWS.copy()
     values[6, 2] = np.nan
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(FormatError, match=r"x\.npy: samples 4 to 7.*nan at index \(2, 2\)"):
-        digests(open_source(tmp_path / "x.npy"), 4)
+        open_observations(tmp_path / "x.npy").digests(4)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: np.savez_compressed(p / "x.npz", ROWS), "compressed"),
         (lambda p: np.savez(p / "x.npz", a=ROWS, b=ROWS), "named 'observations'"),
-        (lambda p: np.save(p / "x.npy", ROWS[0]), "one a row"),
-        (lambda p: np.save(p / "x.npy", ROWS[:0]), "one a row"),
         (lambda p: np.save(p / "x.npy", ROWS.astype(object)), "pickled"),
         (lambda p: (p / "x.npy").write_bytes(b"rubbish"), "not an npy file"),
         (lambda p: (p / "x.bin").write_bytes(b"rubbish"), "expected npy, npz"),
@@ -99,7 +96,7 @@ def test_what_is_no_source(tmp_path, make, message):
     make(tmp_path)
     (path,) = tmp_path.iterdir()
     with pytest.raises(FormatError, match=message) as caught:
-        open_source(path)
+        open_observations(path)
     assert str(path) in str(caught.value)
 
 
@@ -112,7 +109,7 @@ def test_zarr_codecs_that_could_unpickle(tmp_path):
         metadata.read_text().replace('"filters": null', '"filters": [{"id": "pickle"}]')
     )
     with pytest.raises(FormatError, match=r"expected no codecs but .*, got pickle"):
-        open_source(path)
+        open_observations(path)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +129,14 @@ def test_zarr_chunks_cannot_inflate(tmp_path, compressor):
     )
     array[:] = ROWS[:8]
     limits = Limits(file_bytes=2**20)
-    source = open_source(path, limits)
-    np.testing.assert_array_equal(rows(source, 0, 8), ROWS[:8])
+    source = open_observations(path, limits=limits)
+    np.testing.assert_array_equal(source.read(0, 8), ROWS[:8])
     bomb = np.zeros(2**24, dtype=np.uint8)
     (path / "1.0").write_bytes(codec.encode(bomb) if codec else bomb.tobytes())
-    np.testing.assert_array_equal(rows(source, 0, 4), ROWS[:4])
+    np.testing.assert_array_equal(source.read(0, 4), ROWS[:4])
     tracemalloc.start()
     with pytest.raises(FormatError, match="more than the"):
-        rows(source, 4, 8)
+        source.read(4, 8)
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
 
@@ -153,4 +150,30 @@ def test_zstd_that_does_not_say_its_size():
 def test_no_source():
     """Claim: neither a path nor an array."""
     with pytest.raises(InputError, match="expected a path or an array, got int"):
-        open_source(3)
+        open_observations(3)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr_chunks_that_lead_out_of_the_folder(tmp_path, version):
+    """Claim: a chunk that is a symbolic link to a file elsewhere is not read; one within is."""
+    path = write(tmp_path, f"zarr{version}")
+    chunk = path / ("1.0" if version == 2 else "c/1/0")
+    moved = chunk.rename(chunk.with_name("moved"))
+    chunk.symlink_to(moved)
+    np.testing.assert_array_equal(open_observations(path).read(4, 8), ROWS[4:8])
+    outside = moved.rename(tmp_path / "outside")
+    chunk.unlink()
+    chunk.symlink_to(outside)
+    source = open_observations(path)
+    np.testing.assert_array_equal(source.read(0, 4), ROWS[:4])
+    with pytest.raises(FormatError, match="leads out of the folder"):
+        source.read(4, 8)
+
+
+def test_compressed_archives_are_read_whole(tmp_path):
+    """Claim: they are read, and what inflates beyond the limits is refused before it is."""
+    np.savez_compressed(tmp_path / "x.npz", ROWS)
+    np.testing.assert_array_equal(open_observations(tmp_path / "x.npz").read(2, 7), ROWS[2:7])
+    np.savez_compressed(tmp_path / "bomb.npz", np.zeros((2**22, 20)))
+    with pytest.raises(FormatError, match=r"inflation|file_bytes"):
+        open_observations(tmp_path / "bomb.npz")
