@@ -81,7 +81,7 @@ def read_observations(
         raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}") from error
     if pair is not None and len(pair) != 2:
         raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}")
-    found = open_observations(path, network, size=size, levels=pair)  # type: ignore[arg-type]
+    found = open_observations(path, network, size=size, levels=pair)
     for note in found.notes:
         typer.echo(f"preimage: {path}: {note}", err=True)
     return found.read(0, found.count)
