@@ -12,6 +12,7 @@ ROOT = Path(preimage.__file__).parent
 FLOORS = [
     "errors",
     "threads",
+    "clock",
     "engine",
     "scaling",
     "pixels",

@@ -1,5 +1,6 @@
 """The door: shapes, bad input, and verdicts that do not take a method's word."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,3 +223,44 @@ def test_batches_join_and_reconstruct():
     lost = invert(GENERATOR, x, Answer((np.nan,) * 12))
     assert np.isnan(lost.reconstruct(GENERATOR)).all()
     assert lost.squeeze().reconstruct(GENERATOR).shape == (30,)
+
+
+@pytest.mark.parametrize("name", ["auto", "gauss_newton", "gradient", "adam", "projected_gradient"])
+def test_a_time_limit_ends_with_the_best_so_far(name):
+    """Claim (issue 14): the call ends soon after its time, with finite codes and a status."""
+    rng = np.random.default_rng(8)
+    generator = gaussian_generator((20, 100, 300), rng, bias=True)
+    x = np.abs(rng.normal(size=(400, 300)))
+    slow = {
+        "auto": preimage.Auto(restarts=500),
+        "gauss_newton": preimage.GaussNewton(restarts=500),
+        "gradient": preimage.GradientDescent(rate=1e-4, steps=10**6),
+        "adam": preimage.Adam(steps=10**6),
+        "projected_gradient": preimage.ProjectedGradient(steps=10**6),
+    }
+    start = time.perf_counter()
+    inversion = invert(generator, x, slow[name], noise=1e-3, time_limit=0.3, progress=False)
+    assert time.perf_counter() - start < 10
+    assert np.isfinite(inversion.latent).all()
+    assert set(inversion.status) == {"time_limit"}
+    # What is explained in time is solved all the same, however long the limit is.
+    easy = invert(generator, generator(rng.normal(size=(2, 20))), name, time_limit=1e6)
+    assert name in ("gradient", "adam") or list(easy.status) == ["solved"] * 2
+
+
+def test_progress_is_shown_on_request_only_and_after_a_second(monkeypatch, capsys):
+    monkeypatch.setattr("preimage.clock._DELAY", 0.0)
+    x = GENERATOR(np.random.default_rng(9).normal(size=(3, 3)))
+    for method in ("auto", "exact", preimage.Adam(steps=3, restarts=1)):
+        invert(GENERATOR, x, method)
+        assert capsys.readouterr().err == ""
+        invert(GENERATOR, x, method, progress=True)
+        shown = capsys.readouterr()
+        assert "/3 " in shown.err
+        assert shown.out == ""
+
+
+@pytest.mark.parametrize("limit", [0, -1, np.nan, "long"])
+def test_a_time_limit_is_a_positive_number(limit):
+    with pytest.raises(InputError, match="time_limit: expected a number above 0"):
+        invert(GENERATOR, np.zeros(30), time_limit=limit)

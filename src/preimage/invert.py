@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
+from preimage.clock import Clock, Progress
 from preimage.errors import InputError
 from preimage.inversion import Inversion
 from preimage.methods import Method, as_method
 from preimage.methods.assess import assess, standard_error
+from preimage.methods.parameters import check_positive
 from preimage.network import Measured, Network, chain_of
 from preimage.observation import Observation, check_observation
 
@@ -26,6 +30,8 @@ def invert(
     *,
     noise: ArrayLike = 0.0,
     sensing: Any = None,
+    time_limit: float | None = None,
+    progress: bool | None = None,
 ) -> Inversion:
     """Find latent codes z with ``G(z)``, or ``sensing @ G(z)``, near ``observation``.
 
@@ -43,6 +49,10 @@ def invert(
             others is ignored); or a linear map of shape (m, n), one for all samples: an array,
             ``scipy.sparse``, or any operator with ``shape``, ``matmat`` and ``rmatmat``, such as
             those of ``scipy.sparse.linalg`` and ``pylops``.
+        time_limit: Seconds after which the methods end with the best codes so far; samples that
+            these do not explain have the status ``"time_limit"``. A step that has begun is ended.
+        progress: Whether to show a progress bar after a second; None for one where standard error
+            is a terminal.
 
     Returns:
         Codes, residuals (recomputed from the generator), a status per sample, layer reports.
@@ -64,13 +74,21 @@ def invert(
             f"{type(generator).__name__}; see preimage.load, preimage.from_torch and "
             "preimage.from_arrays"
         )
+    start = time.perf_counter()
+    if time_limit is not None:
+        check_positive({"time_limit": time_limit}, {})
     checked, single = check_observation(generator, observation, noise, sensing)
     network = generator
     if checked.sensing is not None:
         network, checked = Measured(generator, checked.sensing), replace(checked, sensing=None)
     solver, size = as_method(method), max(_ENTRIES // _numbers(network), 1)
     parts = [checked.take(slice(i, i + size)) for i in range(0, max(len(checked), 1), size)]
-    inversions = [_invert(network, part, solver) for part in parts]
+    deadline, inversions = start + (math.inf if time_limit is None else time_limit), []
+    with Progress(len(checked), progress) as bar:
+        for part in parts:
+            clock = Clock(deadline, bar.report(len(part)))
+            inversions.append(_invert(network, replace(part, clock=clock), solver))
+            bar.finish(len(part))
     inversion = inversions[0] if len(parts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
 from preimage.generator import (
     Operator,
@@ -59,6 +60,7 @@ class Observation:
         weight: (batch, m) positive, 0 where nothing was observed; None for 1.
         unit: Relative rounding of an entry: that of the data type it came in.
         rounding: (batch, m) or (batch, 1), absolute; None for ``unit`` times the largest entry.
+        clock: How long methods may work on it.
     """
 
     values: Array
@@ -68,6 +70,7 @@ class Observation:
     weight: Array | None = None
     unit: float = ROUNDING
     rounding: Array | None = None
+    clock: Clock = UNLIMITED
 
     @property
     def tolerance(self) -> Array:
@@ -139,7 +142,7 @@ class Observation:
         rounding = None if self.rounding is None else self.rounding[samples]
         return Observation(
             self.values[samples], self.noise[samples], mask, self.sensing, weight, self.unit,
-            rounding,
+            rounding, self.clock,
         )  # fmt: skip
 
     def __len__(self) -> int:

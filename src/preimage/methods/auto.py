@@ -59,8 +59,13 @@ class Auto:
     observation is not in the range. ``inversion.stages`` tells which stage answered each sample,
     and what each stage reached.
 
+    A network that is only run, such as a ``TorchNetwork``, has no layers for programs: it takes
+    ``joint`` and ``few restarts``, each from 0 or the best code so far, and from the best of many
+    draws.
+
     Args:
-        restarts: Starts of the last stage; a quarter of them for what is out of reach.
+        restarts: Starts of the last stage; a quarter of them for what is out of reach, and for a
+            network that is only run.
         backend: Of the linear programs.
         seed: Of all draws.
 
@@ -91,6 +96,8 @@ class Auto:
         near = self._in_reach(network, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
         run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
+        # Where layers are not known each start is dear, and begins at the best of many draws.
+        near &= isinstance(network, Generator)
         for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 2, ~near)):
             start = _Known(run.latent)
             many = GaussNewton(
@@ -137,7 +144,7 @@ class _Run:
         batch = len(observation)
         self.latent = np.full((batch, network.latent_size), np.nan)
         self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
-        self.rank = np.full(batch, -1)
+        self.rank, self.tried = np.full(batch, -1), False
         self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
 
     def open(self) -> NDArray[np.bool_]:
@@ -149,9 +156,12 @@ class _Run:
         nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)
         reached, answered = self.stages.setdefault(name, nothing)
         samples = np.flatnonzero(self.open() & wanted)
-        if not len(samples):
-            # A stage that nobody needs may be one that cannot run at all.
+        clock = self.observation.clock
+        if not len(samples) or (self.tried and clock.is_over):
+            # A stage that no sample needs may be one that cannot run at all.
             return
+        self.tried = True
+        clock.report(name, len(samples))
         part = self.observation.take(samples)
         if isinstance(method, GaussNewton) and isinstance(method.start, _Known):
             method = replace(method, start=_Known(method.start.latent[samples]))
@@ -167,5 +177,7 @@ class _Run:
 
     def estimate(self) -> Estimate:
         """The best of all."""
+        if self.observation.clock.is_over:
+            self.status[self.open()] = Status.TIME_LIMIT
         stages = tuple(Stage(name, *parts) for name, parts in self.stages.items())
         return Estimate(self.latent, self.status, stages=stages, rank=self.rank)

@@ -117,8 +117,10 @@ class GaussNewton:
             best = best._replace(z=self._trimmed(problem, best.z))
         if self.norm != "l2":
             best = self._linear_finish(problem, best.z, given)
-        status = Status.STEP_LIMIT.each(len(observation))
-        status[best.stationary] = Status.SOLVED
+        over = observation.clock.is_over
+        status = (Status.TIME_LIMIT if over else Status.STEP_LIMIT).each(len(observation))
+        if not over:
+            status[best.stationary] = Status.SOLVED
         return Estimate(best.z, status)
 
     def _search(self, problem: LeastSquares) -> Search:

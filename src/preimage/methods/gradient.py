@@ -77,7 +77,11 @@ class GradientDescent:
         open_ = np.arange(batch)
         # Divergence is an outcome here, not a fault.
         with np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(self.steps):
+            for step in range(self.steps):
+                if observation.clock.is_over:
+                    status[open_] = Status.TIME_LIMIT
+                    break
+                observation.clock.report(f"step {step + 1} of {self.steps}", len(open_))
                 part = observation.take(open_)
                 loss, gradient = _loss_and_gradient(network, z[open_], part)
                 best.see(z[open_], loss, open_)
@@ -127,7 +131,8 @@ class Adam:
         with np.errstate(over="ignore", invalid="ignore"):
             for start in random.normal(size=(self.restarts, k)):
                 self._descend(network, observation, np.tile(start, (batch, 1)), best, everyone)
-        return Estimate(best.z, Status.STEP_LIMIT.each(batch))
+        over = observation.clock.is_over
+        return Estimate(best.z, (Status.TIME_LIMIT if over else Status.STEP_LIMIT).each(batch))
 
     def _descend(
         self,
@@ -138,7 +143,11 @@ class Adam:
         everyone: NDArray[np.intp],
     ) -> None:
         mean, square = np.zeros_like(z), np.zeros_like(z)
+        clock = observation.clock
         for step in range(1, self.steps + 1):
+            if clock.is_over:
+                break
+            clock.report(f"step {step} of {self.steps}", len(z))
             loss, gradient = _loss_and_gradient(network, z, observation)
             best.see(z, loss, everyone)
             mean += 0.1 * (gradient - mean)

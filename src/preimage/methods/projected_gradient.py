@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,11 +71,15 @@ class ProjectedGradient:
         # Where nothing is known of x yet, the gradient alone is the first guess.
         x = y.copy() if A is None else eta * multiply_adjoint(A, y)
         open_ = np.arange(batch)
-        for _ in range(self.steps):
+        clock = observation.clock
+        for step in range(self.steps):
+            if step and clock.is_over:
+                status[open_] = Status.TIME_LIMIT
+                break
+            clock.report(f"step {step + 1} of {self.steps}", len(open_))
             part = observation.take(open_)
-            found = self.projection.solve(
-                generator, Observation(x[open_], part.noise, unit=part.unit)
-            )
+            target = replace(part, values=x[open_], mask=None, weight=None, rounding=None)
+            found = self.projection.solve(generator, target)
             known = np.isfinite(found.latent).all(axis=1)
             open_, part = open_[known], part.take(np.flatnonzero(known))
             latent = found.latent[known]

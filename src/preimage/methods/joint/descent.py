@@ -100,6 +100,8 @@ def _descend(
     open_ = moved = np.arange(count)
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
     for _ in range(steps):
+        if problem.observation.clock.is_over:
+            break
         model.update(moved, run.z[moved])
         step, predicted = model.step(open_, run.z[open_], weight[open_])
         flat = ~(predicted > problem.stationary * run.loss[open_])

@@ -16,8 +16,8 @@ from preimage.methods.joint.step import damped_step, decrease, squares
 
 Array = NDArray[np.float64]
 
-# From so many latent coordinates on, the Jacobian of a network that is run is not computed. (That of
-# DCGAN, with 100, takes 0.22 s in float32, as much as 11 products with J^T J.)
+# From so many latent coordinates on, the Jacobian of a network that is run is not computed. (That
+# of DCGAN, with 100, takes 0.22 s in float32, as much as 11 products with J^T J.)
 FEWEST_FOR_PRODUCTS = 256
 # Conjugate gradients end when the residual is this part of the slope, or after so many steps: what
 # a step far from the solution needs is its direction.

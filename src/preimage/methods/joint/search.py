@@ -91,11 +91,15 @@ class Search:
         if given is not None:
             known = np.isfinite(given[open_]).all(axis=1)
             starts[known, 0] = given[open_[known]]
+        self._report("start 1", len(open_))
         self._improve(open_, starts[:, :1], _ALL)
         place = np.full(len(self.best.z), -1)
         place[open_] = np.arange(len(open_))
         for i in range(1, self.restarts, _WAVE):
+            if self.problem.observation.clock.is_over:
+                break
             open_ = self._open()
+            self._report(f"start {i + 1} of {self.restarts}", len(open_))
             wave = starts[place[open_], i : i + _WAVE]
             self._improve(open_, self._relaxed(open_, wave), _DRAWS)
         self._polish()
@@ -103,6 +107,9 @@ class Search:
             self._hop()
             self._polish()
         return self.best
+
+    def _report(self, stage: str, open_: int) -> None:
+        self.problem.observation.clock.report(stage, open_)
 
     def _open(self) -> Indices:
         return np.flatnonzero(self.best.loss > self.enough)
@@ -125,9 +132,12 @@ class Search:
         (count, k), width = self.best.z.shape, self.hops * _WAVE
         known = Neighbours(np.zeros((count, width, k)), np.full((count, width), np.inf))
         tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
-        for _ in range(self.hops):
+        for turn in range(self.hops):
+            if self.problem.observation.clock.is_over:
+                break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
+            self._report(f"neighbours, round {turn + 1} of {self.hops}", len(open_))
             new = open_[fresh[open_]]
             if len(new):
                 found = neighbours(self.problem, self.best.z[new], new, width)
