@@ -20,12 +20,16 @@ Tensor = Any
 _ROUNDING = 1e3
 
 
+class ForwardError(InputError):
+    """A forward does not take latents of this shape, or not a batch of them."""
+
+
 def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The outputs at latents z, (batch, k), if they are those of a function of one latent.
 
     Raises:
-        InputError: The forward fails, is random, mixes the samples of a batch, or does not give
-            one tensor of finite real numbers.
+        ForwardError: The forward fails, or mixes the samples of a batch.
+        InputError: It is random, or does not give one tensor of finite real numbers.
     """
     torch = import_torch()
 
@@ -33,7 +37,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
         try:
             return call(z)
         except Exception as error:  # the code of a forward can raise anything
-            raise InputError(
+            raise ForwardError(
                 f"module: its forward failed at a batch of {len(z)} latents of shape {shape} in "
                 f"{z.dtype}: {type(error).__name__}: {error}"
             ) from error
@@ -46,7 +50,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             "wrap the module in one that returns what is observed"
         )
     if not found.ndim or len(found) != len(z) or not found.numel():
-        raise InputError(
+        raise ForwardError(
             f"module: expected an output of shape ({len(z)}, ...) for a batch of {len(z)} "
             f"latents of shape {shape}, got {tuple(found.shape)}"
         )
@@ -58,7 +62,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             "such as noise, or give the random values by `fixed`"
         )
     if not _close(found[1:], run(z[1:])) or not _close(found[1:2], run(z[1:2])):
-        raise InputError(
+        raise ForwardError(
             "module: the output of a sample depends on the others of its batch, as with a batch "
             "norm without running statistics; each must depend on its own latent alone"
         )

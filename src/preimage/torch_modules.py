@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -129,7 +130,10 @@ def differentiable() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        kernel = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+        with kernel, warnings.catch_warnings():
+            # Of operations that torch evaluates one sample at a time.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

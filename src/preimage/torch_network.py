@@ -102,6 +102,11 @@ class TorchNetwork:
         return tensor.to(getattr(torch, self.precision)) if tensor.is_floating_point() else tensor
 
     @property
+    def device(self) -> Any:
+        """Where the weights are."""
+        return _device(self.module)
+
+    @property
     def latent_size(self) -> int:
         """k, the number of latent coordinates."""
         return math.prod(self.latent_shape)
@@ -146,7 +151,7 @@ class TorchNetwork:
         outputs = np.empty((len(latent), self.observation_size))
         with torch.no_grad(), differentiable():
             for part in _cuts(len(latent), self._rows):
-                outputs[part] = _as_numpy(self._run(self._tensor(latent[part])))
+                outputs[part] = _as_numpy(self.evaluate(self._tensor(latent[part])))
         return outputs[0] if single else outputs
 
     def linearize(self, z: Array) -> tuple[Array, Array]:
@@ -197,7 +202,7 @@ class TorchNetwork:
         with torch.enable_grad(), differentiable():
             for part in _cuts(len(latent), self._rows):
                 start = self._tensor(latent[part]).requires_grad_()
-                outputs, given = self._run(start.clone()), self._tensor(cotangent[part])
+                outputs, given = self.evaluate(start.clone()), self._tensor(cotangent[part])
                 gradient[part] = _as_numpy(torch.autograd.grad(outputs, start, given)[0])
         return gradient[0] if single else gradient
 
@@ -213,7 +218,7 @@ class TorchNetwork:
     def _tensor(self, values: Array) -> Tensor:
         torch = import_torch()
         dtype = getattr(torch, self.precision)
-        return torch.tensor(values, dtype=dtype, device=_device(self.module))
+        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def _call(self, z: Tensor, module: Any = None) -> Tensor:
         """The module's output for latents (batch, k), in its own shape."""
@@ -223,8 +228,14 @@ class TorchNetwork:
         by_name = {key: value for key, value in given.items() if isinstance(key, str)}
         return (module or self.module)(*by_index, **by_name)
 
-    def _run(self, z: Tensor) -> Tensor:
-        return self._call(z).reshape(len(z), -1)
+    def evaluate(self, z: Tensor, module: Any = None) -> Tensor:
+        """Outputs (batch, n) at latents (batch, k), as tensors in the network's precision.
+
+        Args:
+            z: Latents.
+            module: Another module with the same arguments, in place of the network's own.
+        """
+        return self._call(z, module).reshape(len(z), -1)
 
     def _push(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``G(z)``, (batch, n), and ``J(z) t``, (tangents, batch, n).
@@ -241,7 +252,7 @@ class TorchNetwork:
         torch = import_torch()
 
         def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(self._run, (z.clone(),), (tangent.expand_as(z),))
+            return torch.func.jvp(self.evaluate, (z.clone(),), (tangent.expand_as(z),))
 
         with torch.no_grad():
             return torch.func.vmap(along, out_dims=(None, 0))(tangents)
@@ -254,7 +265,7 @@ class TorchNetwork:
         torch = import_torch()
         with torch.enable_grad():
             start = z.clone().requires_grad_()
-            outputs = self._run(start.clone())
+            outputs = self.evaluate(start.clone())
             v = torch.zeros_like(outputs, requires_grad=True)
             (pulled,) = torch.autograd.grad(outputs, start, v, create_graph=True)
             pushed = [
@@ -279,7 +290,7 @@ class TorchNetwork:
         """Samples, or tangents of samples, of one pass."""
         torch = import_torch()
         with torch.no_grad(), differentiable():
-            largest = largest_tensor(lambda: self._run(self._tensor(_probe(self.latent_size))))
+            largest = largest_tensor(lambda: self.evaluate(self._tensor(_probe(self.latent_size))))
         return max(_PASS_BYTES * _PROBES // largest, 1)
 
     def _check(self, original: Any) -> None:

@@ -1,0 +1,291 @@
+"""From a graph of affine operations and activations to a chain of layers.
+
+Activations are sorted into levels: one that needs the result of another stands above it. All that
+is affine between two levels becomes one weight and one bias, which the front end finds by
+evaluating that part of the graph. A value that is used above a level, but stems from below it (a
+residual sum, a concatenation), is carried: its rows pass the level with slope 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
+from preimage.errors import FormatError, InputError
+from preimage.generator import Generator, Layer
+
+Array = NDArray[np.float64]
+
+# A layer whose matrix, dense or CSR, would take more is not built. No program with millions of
+# entries ends in reasonable time, and torch evaluates such a layer faster than a matrix product.
+MAX_MATRIX_BYTES = 32 * 2**20
+# Entries of a matrix that are computed, zeros included, before its number of nonzeros is known.
+_MOST_COMPUTED = 2**31
+_SAMPLED = 8  # columns from which the number of nonzeros is estimated
+# Standard deviations of the latents at which an import is compared with its original.
+SCALES = (0.0, 0.1, 1.0, 3.0, 30.0)
+_DRAWS = 3
+
+
+class NotKnownError(FormatError):
+    """The network cannot be written as a chain of layers; the message says why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on values that depend on the latent.
+
+    Args:
+        name: Of the result.
+        inputs: Names of the values that it takes, those that depend on the latent.
+        activation: None for an affine operation.
+        place: Where it stands in the network, for messages.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    activation: Activation | None
+    place: str
+
+
+class Graph(Protocol):
+    """What a front end gives."""
+
+    @property
+    def latent(self) -> str:
+        """The name of the input."""
+
+    @property
+    def output(self) -> str:
+        """The name of the output."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """In an order of evaluation, and only those that the output needs."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Entries of each value."""
+
+    def affine(self, given: Sequence[str], wanted: Sequence[str]) -> AffineMap:
+        """The wanted values as a function of the given ones, each flattened.
+
+        Raises:
+            NotKnownError: The front end cannot evaluate it.
+        """
+
+
+class AffineMap(NamedTuple):
+    """``W s + b``, evaluated at unit vectors; no matrix is made.
+
+    Args:
+        bias: b, (outputs,).
+        inputs: Size of s.
+        by_columns: Whether ``images`` gives columns of W, or else rows.
+        images: From indices, (some,), to columns (some, outputs) or rows (some, inputs).
+        chunk: How many images to ask for at a time.
+    """
+
+    bias: Array
+    inputs: int
+    by_columns: bool
+    images: Callable[[NDArray[np.intp]], Array]
+    chunk: int
+
+    def check(self, limit: int) -> None:
+        """Estimate the size of W from some of its columns or rows.
+
+        Raises:
+            NotKnownError: It would take more than ``limit`` bytes.
+        """
+        outputs, inputs = len(self.bias), self.inputs
+        if 8 * outputs * inputs <= limit:
+            return
+        count = inputs if self.by_columns else outputs
+        sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
+        nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
+        if outputs * inputs > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
+            raise self._too_large(limit)
+
+    def matrix(self, limit: int) -> Any:
+        """W, dense or CSR, whichever is smaller.
+
+        Raises:
+            NotKnownError: It would take more than ``limit`` bytes.
+        """
+        outputs, inputs = len(self.bias), self.inputs
+        count = inputs if self.by_columns else outputs
+        dense = 8 * outputs * inputs <= limit
+        found, nonzeros = [], 0
+        for start in range(0, count, self.chunk):
+            part = self.images(np.arange(start, min(start + self.chunk, count)))
+            found.append(part if dense else sparse.csr_array(part))
+            nonzeros += int(np.count_nonzero(part))
+            if not dense and _csr_bytes(nonzeros, outputs) > limit:
+                raise self._too_large(limit)
+        if not dense:
+            matrix = sparse.vstack(found, format="csr")
+            return sparse.csr_array(matrix.T) if self.by_columns else matrix
+        whole = np.concatenate(found)
+        whole = np.ascontiguousarray(whole.T if self.by_columns else whole)
+        return sparse.csr_array(whole) if _csr_bytes(nonzeros, outputs) < whole.nbytes else whole
+
+    def _too_large(self, limit: int) -> NotKnownError:
+        return NotKnownError(
+            f"a layer of {self.inputs} inputs and {len(self.bias)} outputs needs a matrix of more "
+            f"than max_matrix_bytes={limit}"
+        )
+
+
+def _csr_bytes(nonzeros: int, rows: int) -> int:
+    """8 of the value and 4 of the index."""
+    return 12 * nonzeros + 4 * (rows + 1)
+
+
+class Chain(NamedTuple):
+    """A generator, and the names of the values that each layer's pre-activations hold."""
+
+    generator: Generator
+    values: tuple[tuple[str, ...], ...]
+
+
+def as_chain(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
+    """Write a graph as a chain of layers.
+
+    Args:
+        graph: Of a front end.
+        max_matrix_bytes: The largest matrix, dense or CSR.
+
+    Raises:
+        NotKnownError: A matrix would take more, or a value would have to pass a smooth activation.
+    """
+    level = {graph.latent: 0}
+    for step in graph.steps:
+        below = max(level[name] for name in step.inputs)
+        level[step.name] = below + (step.activation is not None)
+    state: list[str] = [graph.latent]
+    maps: list[AffineMap] = []
+    activations: list[Activation] = []
+    values: list[tuple[str, ...]] = []
+    for current in range(1, level[graph.output] + 1):
+        closing = [s for s in graph.steps if s.activation and level[s.name] == current]
+        crossing = {
+            name: None
+            for step in graph.steps
+            if level[step.name] >= current and step not in closing
+            for name in step.inputs
+            if level[name] < current
+        }
+        activations.append(_activation(closing, [*crossing], graph.sizes))
+        values.append((*(step.inputs[0] for step in closing), *crossing))
+        maps.append(graph.affine(state, values[-1]))
+        state = [*(step.name for step in closing), *crossing]
+    maps.append(graph.affine(state, [graph.output]))
+    for each in maps:
+        each.check(max_matrix_bytes)
+    weights = [each.matrix(max_matrix_bytes) for each in maps]
+    if not activations or maps[-1].bias.any() or not _is_identity(weights[-1]):
+        activations.append(Identity())
+        values.append((graph.output,))
+    found = zip(weights, maps, activations, strict=False)  # the last may do nothing
+    return Chain(Generator(tuple(Layer(w, m.bias, a) for w, m, a in found)), tuple(values))
+
+
+def _is_identity(weight: Any) -> bool:
+    rows, columns = weight.shape
+    if rows != columns or (weight.nnz if sparse.issparse(weight) else rows) != rows:
+        return False
+    return bool((weight.diagonal() == 1).all()) and (
+        sparse.issparse(weight) or np.count_nonzero(weight) == rows
+    )
+
+
+def _activation(
+    closing: Sequence[Step], carried: Sequence[str], sizes: Mapping[str, int]
+) -> Activation:
+    """The activations of a level as one."""
+    kinds = [step.activation for step in closing if step.activation]
+    if not carried and all(kind == kinds[0] for kind in kinds) and not _is_prelu(kinds[0]):
+        return kinds[0]
+    below = []
+    for step, kind in zip(closing, kinds, strict=True):
+        slopes = kind.slopes(sizes[step.name])
+        if slopes is None:
+            other = carried[0] if carried else next(k.name for k in kinds if k != kind)
+            raise NotKnownError(
+                f"{step.place}: {other} would have to pass beside the smooth {kind.name}, which "
+                "a chain of layers cannot express"
+            )
+        below.append(slopes[0])
+    return slope_activation(np.concatenate([*below, *(np.ones(sizes[name]) for name in carried)]))
+
+
+def _is_prelu(activation: Activation) -> bool:
+    """Whether units differ, so that the slopes belong to one value."""
+    return activation.name.startswith("prelu")
+
+
+def slope_activation(below: Array) -> Activation:
+    """The simplest activation with these slopes of the negative part, one a unit, none below 0."""
+    if (below == below[0]).all():
+        slope = float(below[0])
+        if slope == 0:
+            return ReLU()
+        if slope < 1:
+            return LeakyReLU(slope)
+        return Identity() if slope == 1 else PReLU((slope,), len(below))
+    runs = [len(list(run)) for _, run in groupby(below.tolist())]
+    repeat = reduce(math.gcd, runs)
+    return PReLU(tuple(below[::repeat].tolist()), repeat)
+
+
+def check_budget(max_matrix_bytes: int) -> None:
+    """Refuse a budget that is no whole number.
+
+    Raises:
+        InputError: As said.
+    """
+    if not isinstance(max_matrix_bytes, int) or isinstance(max_matrix_bytes, bool):
+        raise InputError(f"max_matrix_bytes: expected an integer, got {max_matrix_bytes!r}")
+    if max_matrix_bytes < 0:
+        raise InputError(f"max_matrix_bytes: expected 0 or more, got {max_matrix_bytes}")
+
+
+# Comparison with the original -------------------------------------------------------------------
+
+
+def probes(latent_size: int, most: float = math.inf) -> Array:
+    """Latents of several scales, up to ``most``, at which an import is compared."""
+    scales = [scale for scale in SCALES if scale <= most]
+    draws = np.random.default_rng(2026).standard_normal((len(scales), _DRAWS, latent_size))
+    return (draws * np.array(scales)[:, None, None]).reshape(-1, latent_size)
+
+
+def difference(found: Array, expected: Array, size: Array | float, rounding: float) -> Array:
+    """How many times the rounding error each sample differs; NaN where both are not finite.
+
+    Args:
+        found: (batch, n).
+        expected: (batch, n).
+        size: Of the largest number in the computation of a sample, (batch,).
+        rounding: Relative error of rounding that is accepted.
+    """
+    with np.errstate(invalid="ignore"):
+        worst = np.abs(found - expected).max(axis=1, initial=0.0)
+    same = np.isnan(expected).any(axis=1) | np.isinf(expected).any(axis=1)
+    return np.where(same, np.nan, worst / (rounding * np.maximum(size, 1e-30)))
+
+
+def largest_numbers(generator: Generator, z: Array) -> Array:
+    """The largest pre-activation or output of each sample, (batch,)."""
+    stages = generator.preactivations(z)
+    return np.max([np.abs(a).max(axis=1, initial=0.0) for a in stages], axis=0)

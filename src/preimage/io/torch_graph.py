@@ -1,0 +1,267 @@
+"""A torch network as a graph of affine operations and activations.
+
+The network is traced at one latent, so that what torch does is what is read: a graph of ATen
+operations without side effects. Nothing affine is computed here. The matrix between two levels of
+activations is the derivative that torch finds of the operations between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import FormatError
+from preimage.io.chain import AffineMap, NotKnownError, Step
+from preimage.io.torch_operations import (
+    ACTIVATIONS,
+    COMPOSITES,
+    CREATIONS,
+    affine_problem,
+    as_double,
+    name_of,
+)
+from preimage.torch_modules import differentiable, import_torch
+
+Array = NDArray[np.float64]
+Tensor = Any
+
+# Entries of the tensors that one batch of tangents may make.
+_ENTRIES = 2**22
+_MOST_NODES = 20_000
+_MOST_PASSES = 4
+
+
+class TorchGraph:
+    """The operations of a torch function of a latent, (1, k) to (1, ...); a ``chain.Graph``.
+
+    Args:
+        run: The function, of tensors.
+        latent: A tensor of shape (1, k).
+
+    Raises:
+        NotKnownError: It cannot be traced, or an operation is neither affine nor an activation.
+    """
+
+    def __init__(self, run: Any, latent: Tensor) -> None:
+        self._trace(run, latent)
+        nodes = {node.name: node for node in self._graph.nodes}
+        self.latent = next(node.name for node in nodes.values() if node.op == "placeholder")
+        (output,) = next(node for node in nodes.values() if node.op == "output").args
+        if getattr(output, "name", None) not in self._dependent:
+            raise FormatError("module: its output does not depend on the latent")
+        self.output = output.name
+        self._nodes = nodes
+        self.steps: list[Step] = []
+        self._dependent &= _needed(output)
+        for node in self._graph.nodes:
+            if node.name in self._dependent and node.op == "call_function":
+                self.steps.append(self._step(node))
+        self.sizes = {name: _size(self._values[name]) for name in self._dependent}
+
+    # Tracing ------------------------------------------------------------------------------------
+
+    def _trace(self, run: Any, latent: Tensor) -> None:
+        torch = import_torch()
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        try:
+            with torch.no_grad(), differentiable():
+                traced = make_fx(lambda z: run(z))(latent)
+                for _ in range(_MOST_PASSES):  # some operations are taken apart after a pass
+                    traced = make_fx(torch.func.functionalize(traced))(latent)
+                    if not any(map(_mutates, traced.graph.nodes)):
+                        break
+        except Exception as error:  # the code of a forward can raise anything
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            if "trying to get value out of a tracing tensor" in reason:
+                reason = "it branches on values that depend on the latent"
+            raise NotKnownError(f"its forward cannot be traced: {reason}") from error
+        self._graph = traced.graph
+        self._graph.eliminate_dead_code()
+        if len(self._graph.nodes) > _MOST_NODES:
+            raise NotKnownError(f"it has {len(self._graph.nodes)} operations")
+        self._values: dict[str, Any] = {}
+        self._dependent: set[str] = set()
+        with torch.no_grad():
+            for node in list(self._graph.nodes):
+                if node.op == "get_attr":
+                    self._values[node.name] = as_double(_attribute(traced, node.target))
+                elif node.op == "placeholder":
+                    self._values[node.name] = latent.double()
+                    self._dependent.add(node.name)
+                elif node.op == "call_function":
+                    self._add(node)
+            self._graph.eliminate_dead_code()
+
+    def _add(self, node: Any) -> None:
+        """Evaluate a node once; write one that is made of ReLUs with them."""
+        torch = import_torch()
+        inputs = node.all_input_nodes
+        depends = any(i.name in self._dependent for i in inputs)
+        depends = depends and name_of(node) not in CREATIONS
+        if _mutates(node):
+            raise NotKnownError(f"{name_of(node)} changes a value in place")
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if random and not name_of(node).startswith("rrelu_with_noise"):
+            raise NotKnownError(f"{name_of(node)} is random")
+        if not depends:
+            self._values[node.name] = self._call(node, self._values)
+            return
+        if "dtype" in node.kwargs and getattr(node.kwargs["dtype"], "is_floating_point", False):
+            node.update_kwarg("dtype", torch.float64)
+        make = COMPOSITES.get(name_of(node))
+        if make is not None:
+            before = set(self._graph.nodes)
+            with self._graph.inserting_before(node):
+                made = make(self._graph, node, self._values, self._dependent)
+            for new in self._graph.nodes:  # in order of evaluation
+                if new not in before:
+                    self._values[new.name] = self._call(new, self._values)
+                    self._dependent.add(new.name)
+            if made is not None:
+                node.replace_all_uses_with(made)
+        if not node.users:
+            return
+        self._values[node.name] = self._call(node, self._values)
+        self._dependent.add(node.name)
+
+    def _call(self, node: Any, values: Mapping[str, Any]) -> Any:
+        torch = import_torch()
+        given = node.args, node.kwargs
+        args, kwargs = torch.fx.node.map_arg(given, lambda other: values[other.name])
+        return node.target(*args, **kwargs)
+
+    def _step(self, node: Any) -> Step:
+        inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
+        place = f"{name_of(node)} ({node.name})"
+        value = self._values[node.name]
+        make = ACTIVATIONS.get(name_of(node))
+        if make is not None and inputs == (node.args[0].name,):
+            args = [
+                self._values[a.name] if hasattr(a, "name") and hasattr(a, "op") else a
+                for a in node.args[1:]
+            ]
+            activation = make(value, *args)
+            if activation is None:
+                raise NotKnownError(f"{place} is not increasing, or not of a supported kind")
+            return Step(node.name, inputs, activation, place)
+        problem = affine_problem(node, self._dependent, value)
+        if problem:
+            raise NotKnownError(f"{place} {problem}")
+        return Step(node.name, inputs, None, place)
+
+    # Evaluation ---------------------------------------------------------------------------------
+
+    def evaluate(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> list[Tensor]:
+        """Values of nodes, where those of some nodes below them are given."""
+        order, known = [], set(given)
+        waiting = [self._nodes[name] for name in wanted]
+        needed = set()
+        while waiting:
+            node = waiting.pop()
+            if node.name in known or node.name in needed or node.name not in self._dependent:
+                continue
+            needed.add(node.name)
+            waiting.extend(node.all_input_nodes)
+        order = [step.name for step in self.steps if step.name in needed]
+        values = {**self._values, **given}
+        last = {i.name: name for name in order for i in self._nodes[name].all_input_nodes}
+        for name in order:
+            values[name] = self._call(self._nodes[name], values)
+            for other in self._nodes[name].all_input_nodes:
+                if last[other.name] == name and other.name not in wanted:
+                    values.pop(other.name)  # tensors of a batch are large
+        return [values[name] for name in wanted]
+
+    def affine(self, given: Sequence[str], wanted: Sequence[str]) -> AffineMap:
+        """The wanted values as a function of the given ones, each flattened."""
+        torch = import_torch()
+        sizes = [self.sizes[name] for name in given]
+        shapes = [self._values[name].shape for name in given]
+
+        def run(state: Tensor) -> Tensor:
+            parts = [p.reshape(s) for p, s in zip(state.split(sizes), shapes, strict=True)]
+            found = self.evaluate(dict(zip(given, parts, strict=True)), wanted)
+            return torch.cat([value.reshape(-1) for value in found])
+
+        inputs, outputs = sum(sizes), sum(self.sizes[name] for name in wanted)
+        zero = torch.zeros(inputs, dtype=torch.float64, device=self._values[given[0]].device)
+        with torch.no_grad():
+            bias = run(zero).cpu().numpy()
+        chunk = max(_ENTRIES // max(inputs, outputs, *self.sizes.values()), 1)
+        for make in (_pushed if inputs <= outputs else _pulled, _differences):
+            by_columns = make is not _pulled
+            count = inputs if by_columns else outputs
+            try:
+                images = _images(make(run, zero), count, zero)
+                images(np.arange(1))
+            except (NotImplementedError, RuntimeError):  # an operation without such a derivative
+                continue
+            return AffineMap(bias, inputs, by_columns, images, chunk)
+        raise NotKnownError("torch cannot differentiate its affine operations")
+
+
+Linear = Callable[[Tensor], Tensor]
+
+
+def _pushed(run: Linear, zero: Tensor) -> Linear:
+    """Columns of the derivative: they have no rounding error of the bias, as differences have."""
+    return lambda unit: import_torch().func.jvp(run, (zero,), (unit,))[1]
+
+
+def _pulled(run: Linear, zero: Tensor) -> Linear:
+    """Rows of the derivative."""
+    pull = import_torch().func.vjp(run, zero)[1]
+    return lambda unit: pull(unit)[0]
+
+
+def _differences(run: Linear, zero: Tensor) -> Linear:
+    bias = run(zero)
+    return lambda unit: run(unit) - bias
+
+
+def _images(linear: Linear, count: int, zero: Tensor) -> Callable[[NDArray[np.intp]], Array]:
+    """A function that gives the images of some unit vectors, (some, size of an image)."""
+    torch = import_torch()
+
+    def images(indices: NDArray[np.intp]) -> Array:
+        units = torch.zeros((len(indices), count), dtype=zero.dtype, device=zero.device)
+        units[torch.arange(len(indices)), torch.as_tensor(indices)] = 1.0
+        with torch.no_grad(), differentiable():
+            try:
+                found = torch.func.vmap(linear)(units)
+            except (NotImplementedError, RuntimeError):  # an operation that takes no batches
+                found = torch.stack([linear(unit) for unit in units])
+        return found.detach().cpu().numpy()
+
+    return images
+
+
+def _needed(output: Any) -> set[str]:
+    """Names of the nodes that a node depends on, with its own."""
+    found: set[str] = set()
+    waiting = [output]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in found:
+            found.add(node.name)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+def _mutates(node: Any) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _attribute(module: Any, target: str) -> Any:
+    for part in target.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _size(value: Any) -> int:
+    return int(value.numel()) if hasattr(value, "numel") else 0
