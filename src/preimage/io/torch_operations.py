@@ -82,7 +82,7 @@ def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
     name = name_of(node)
 
     def depends(place: int) -> bool:
-        found = []
+        found: list[Node] = []
         import_torch().fx.node.map_arg(
             node.args[place] if place < len(node.args) else None, found.append
         )
@@ -249,7 +249,7 @@ def _minimum(graph: Any, node: Node, values: Values, dependent: set[str]) -> Nod
 def _log_sigmoid(graph: Any, node: Node, values: Values, dependent: set[str]) -> None:
     build = _Builder(graph)
     made = build.call("neg", build.call("softplus", build.call("neg", node.args[0])))
-    return _first_of(node, made)
+    _first_of(node, made)
 
 
 def _rrelu(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
@@ -258,9 +258,10 @@ def _rrelu(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node 
     if _argument(node, 4, "training", False):
         return None
     made = _Builder(graph).call("leaky_relu", node.args[0], (lower + upper) / 2)
-    if name_of(node).endswith("functional"):
-        return _first_of(node, made)
-    return made
+    if not name_of(node).endswith("functional"):
+        return made
+    _first_of(node, made)
+    return None
 
 
 def _first_of(node: Node, made: Node) -> None:
@@ -335,7 +336,8 @@ def _max_pool(graph: Any, node: Node, values: Values, dependent: set[str]) -> No
         pairs = [build.largest(a, b) for a, b in zip(rows[::2], rows[1::2], strict=False)]
         rows = pairs + ([rows[-1]] if len(rows) % 2 else [])
     pooled = build.call("reshape", rows[0], list(shape))
-    return _first_of(node, pooled)
+    _first_of(node, pooled)
+    return None
 
 
 def _called(node: Node, values: Values) -> Any:
