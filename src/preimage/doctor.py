@@ -22,6 +22,7 @@ from preimage.invert import invert
 from preimage.io import from_torch
 from preimage.methods import GaussNewton
 from preimage.network import Network, chain_of
+from preimage.observation import output_range
 from preimage.pixels import image_shape
 
 Array = NDArray[np.float64]
@@ -163,11 +164,10 @@ def _of_outputs(network: Network, codes: Array, outputs: Array) -> Iterator[Find
 
 def _head_range(network: Network, outputs: Array) -> tuple[float, float] | None:
     """The range of the last activation, if it is bounded; of a run network, as it looks."""
-    chain = chain_of(network)
-    if chain is None:
+    if chain_of(network) is None:
         low, high = outputs.min(), outputs.max()
         return None if low < -1 or high > 1 else (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
-    low, high = chain.layers[-1].activation.range
+    low, high = output_range(network)
     return (low, high) if np.isfinite([low, high]).all() else None
 
 

@@ -117,7 +117,11 @@ def _draw(
 
 
 def draw_intervals(
-    axes: Axes, lower: ArrayLike, upper: ArrayLike, codes: Mapping[str, ArrayLike]
+    axes: Axes,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    codes: Mapping[str, ArrayLike],
+    name: str = "every code",
 ) -> None:
     """Draw the interval of every coordinate, and codes as dots.
 
@@ -126,6 +130,7 @@ def draw_intervals(
         lower: (k,) ends; an infinite interval ends at the edge of the drawing.
         upper: (k,).
         codes: Label to (k,) code, drawn over the intervals.
+        name: What the intervals are.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -137,7 +142,7 @@ def draw_intervals(
     span = (most - least) or 2.0
     edges = least - 0.05 * span, most + 0.3 * span  # the legend stands above
     shown = np.clip([np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=0.0)], *edges)
-    axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label="every code",
+    axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label=name,
                 capstyle="round")  # fmt: skip
     for (label, _), code, fill in zip(
         codes.items(), points, ("black", "none", "none"), strict=False
@@ -151,13 +156,17 @@ def draw_intervals(
 
 
 def intervals_svg(
-    lower: ArrayLike, upper: ArrayLike, codes: Mapping[str, ArrayLike], label: str
+    lower: ArrayLike,
+    upper: ArrayLike,
+    codes: Mapping[str, ArrayLike],
+    label: str,
+    name: str = "every code",
 ) -> str:
     """``draw_intervals`` as an inline SVG for a web page, with ``label`` as its description."""
     figure = _figure(figsize=(4.4, 1.9), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    draw_intervals(axes, lower, upper, codes)
+    draw_intervals(axes, lower, upper, codes, name)
     return svg(figure, label)
 
 

@@ -33,6 +33,7 @@ def test_a_hidden_half_is_filled_in(planted):
     np.testing.assert_allclose(found.latent, code, atol=0.05)
     assert found.status == preimage.Status.SOLVED
     assert found.misfit <= 0.002
+    assert (np.abs(found.latent - code) <= 5 * found.standard_error).all()
     np.testing.assert_allclose(found.reconstruction[:32], network(code)[:32], atol=0.05)
     proven = answer.certify(network, posed)
     assert proven.name in ("unique", "ambiguous")
@@ -47,7 +48,7 @@ def test_a_picture_that_no_code_makes(planted):
     proven = answer.certify(network, wrong)
     assert proven.name == "infeasible"
     assert "cannot make this picture" in proven.sentence
-    sliders = drawing.sliders(wrong, code, proven)
+    sliders = drawing.sliders(wrong, answer.invert(network, wrong, "gauss_newton"), proven)
     assert sliders["lower"] == sliders["upper"] == [None] * 4
 
 
@@ -91,7 +92,9 @@ def test_results_as_html(planted):
     assert "Proving" in drawing.verdict(None)
     assert drawing.notice("") == ""
     assert "&lt;b&gt;" in drawing.notice("<b>")
-    sliders = drawing.sliders(posed, code, answer.Verdict("unique", "", code - 9, code + 9, 1.0))
+    proven = answer.Verdict("unique", "", code - 9, code + 9, 1.0)
+    sliders = drawing.sliders(posed, answers[0], proven)
+    assert sliders["error"] == answers[0].standard_error.tolist()
     assert sliders["reach"] >= np.abs(code).max() + 9
     assert "within the noise" in drawing.moved(
         network, posed, answer.move(network, posed, {"code": code})

@@ -144,6 +144,15 @@ def test_measurements_are_compared_with_measurements(tmp_path):
     assert f"residual {inversion.residual[0]:.3g}" in page
 
 
+def test_standard_errors_are_shown(tmp_path):
+    values = GENERATOR([[3.0, 4.0]]) + 0.01
+    inversion = preimage.invert(GENERATOR, values, noise=0.05)
+    write_run(tmp_path, GENERATOR, values, inversion, settings={})
+    page = report_html(tmp_path)
+    assert f"standard error {np.median(inversion.standard_error):.3g}" in page
+    assert page.count("<details>") == 1
+
+
 def test_summary_is_json_that_every_reader_takes(tmp_path):
     summary = write(tmp_path, residuals=(np.nan, 1.0))
     read = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 import preimage
 from preimage.app.question import Question, numbers
 from preimage.errors import InputError
-from preimage.generator import Generator
 from preimage.network import Network, chain_of
 from preimage.report.network import RUN
 
@@ -31,6 +29,7 @@ class Answer(NamedTuple):
     Attributes:
         method: Its name.
         latent: (k,); NaN where there is none.
+        standard_error: (k,) of it; NaN where unknown.
         reconstruction: (n,) likewise.
         status: How it ended.
         misfit: Largest error on what is seen, to be held against the noise.
@@ -39,6 +38,7 @@ class Answer(NamedTuple):
 
     method: str
     latent: Array
+    standard_error: Array
     reconstruction: Array
     status: preimage.Status
     misfit: float
@@ -99,26 +99,22 @@ def invert(network: Network, question: Question, method: str) -> Answer:
     seconds = time.perf_counter() - start
     reconstruction = found.reconstruct(network)
     return Answer(
-        method, found.latent, reconstruction, found.status, _misfit(question, reconstruction),
-        seconds,
+        method, found.latent, found.standard_error, reconstruction, found.status,
+        _misfit(question, reconstruction), seconds,
     )  # fmt: skip
 
 
 def certify(network: Network, question: Question) -> Verdict:
-    """Prove what can be proven of the codes that explain what is seen.
-
-    Hidden pixels are left out: the network without these outputs is certified.
-    """
+    """Prove what can be proven of the codes that explain what is seen."""
     start = time.perf_counter()
     nothing = np.full(network.latent_size, np.nan)
     generator = chain_of(network)
     if generator is None:
         return Verdict("none", RUN, nothing, nothing, 0.0)
     try:
-        visible = _restricted(generator, question.seen)
         found = preimage.certify(
-            visible, question.observation[question.seen], noise=question.noise, box=BOX,
-            time_limit=PATIENCE,
+            generator, question.observation, noise=question.noise, box=BOX, time_limit=PATIENCE,
+            sensing=None if question.seen.all() else question.seen,
         )  # fmt: skip
     except InputError as error:
         return Verdict("none", f"Nothing is proven: {error}", nothing, nothing, 0.0)
@@ -132,16 +128,6 @@ def certify(network: Network, question: Question) -> Verdict:
     return Verdict(
         str(found.verdict), sentence, found.lower, found.upper, time.perf_counter() - start
     )
-
-
-def _restricted(generator: Generator, seen: NDArray[np.bool_]) -> Generator:
-    """Without the outputs that are not seen."""
-    if seen.all():
-        return generator
-    *hidden, last = generator.layers
-    if last.storage == "operator":
-        raise InputError("the last layer is an operator, without rows that can be left out")
-    return Generator((*hidden, replace(last, weight=last.weight[seen], bias=last.bias[seen])))
 
 
 def move(network: Network, question: Question, parts: Any) -> Move:

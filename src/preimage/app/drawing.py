@@ -36,6 +36,8 @@ def pictures(network: Network, question: Question, answers: Sequence[Answer]) ->
     for answer in answers:
         label = _chip(str(answer.status))
         words = f"largest error {number(answer.misfit)} · {_seconds(answer.seconds)}"
+        if np.isfinite(answer.standard_error).all():
+            words += f" · standard error of z {number(float(np.median(answer.standard_error)))}"
         shown = to_gray(network, answer.reconstruction)
         cells.append(
             _figure(shown, f"reconstruction by {answer.method}", answer.method, words, label)
@@ -57,8 +59,9 @@ def verdict(found: Verdict | None) -> str:
     return f'<p class="verdict" role="status">{chip}{escape(found.sentence)}{time}</p>'
 
 
-def sliders(question: Question, code: Array, found: Verdict | None) -> dict[str, Any]:
-    """What the sliders take: the code, the box around all codes, and the question itself."""
+def sliders(question: Question, answer: Answer, found: Verdict | None) -> dict[str, Any]:
+    """What the sliders take: the code, its errors, the box around all codes, the question."""
+    code = answer.latent
     ends = (np.full((2, code.size), np.nan) if found is None
             else np.array([found.lower, found.upper]))  # fmt: skip
     known = np.concatenate([code[None], ends])
@@ -66,6 +69,7 @@ def sliders(question: Question, code: Array, found: Verdict | None) -> dict[str,
     reach = np.ceil(1.15 * known.max(initial=2.0))
     return {
         "latent": _plain(code),
+        "error": _plain(answer.standard_error),
         "lower": _plain(ends[0]),
         "upper": _plain(ends[1]),
         "reach": float(reach),

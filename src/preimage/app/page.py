@@ -48,7 +48,7 @@ _SLIDERS = """
 <button type="button" data-back>Back to the code found</button></div>
 <div class="split"><div class="moved"></div><div class="rows"></div></div></div>
 """
-_NO_SLIDERS: dict[str, Any] = {"latent": [], "lower": [], "upper": [], "reach": 1.0}
+_NO_SLIDERS: dict[str, Any] = {"latent": [], "error": [], "lower": [], "upper": [], "reach": 1.0}
 
 
 def build(network: Network, name: str) -> Any:
@@ -145,10 +145,10 @@ def _inverted(
     for method in wanted or ["auto"]:
         answers.append(answer.invert(network, asked, method))
         shown = drawing.pictures(network, asked, answers)
-        sliders = drawing.sliders(asked, answers[0].latent, None)
+        sliders = drawing.sliders(asked, answers[0], None)
         yield shown, drawing.verdict(None), sliders, ""
     proven = answer.certify(network, asked)
-    sliders = drawing.sliders(asked, answers[0].latent, proven)
+    sliders = drawing.sliders(asked, answers[0], proven)
     yield shown, drawing.verdict(proven), sliders, ""
 
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import Tanh
 from preimage.errors import FormatError, InputError, MissingExtraError
 from preimage.io.guard import Limits, check_entries, check_file, in_force
 from preimage.io.observations import load_observations
 from preimage.network import Network, chain_of
+from preimage.observation import output_range
 from preimage.pixels import image_shape
 
 Array = NDArray[np.float64]
@@ -45,10 +45,8 @@ def gray_range(network: Network) -> tuple[float, float]:
 
     The head of a network that is only run is judged by its outputs at a few codes.
     """
-    chain = chain_of(network)
-    if chain is not None:
-        tanh = isinstance(chain.layers[-1].activation, Tanh)
-    else:
+    tanh = output_range(network) == (-1.0, 1.0)
+    if chain_of(network) is None:
         codes = np.random.default_rng(0).standard_normal((8, network.latent_size))
         outputs = network(codes)
         tanh = -1.0 <= outputs.min() < -0.1 and outputs.max() <= 1.0

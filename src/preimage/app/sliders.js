@@ -5,13 +5,14 @@ let asked = 0;
 const entry = (value) => (value === null ? "–" : value.toFixed(3));
 
 function build() {
-  const { latent, lower, upper, reach } = props.value;
+  const { latent, error, lower, upper, reach } = props.value;
   const rows = latent.map((value, i) => {
     const known = lower[i] !== null;
     const low = known ? 50 + 50 * Math.max(lower[i], -reach) / reach : 0;
     const high = known ? 50 + 50 * Math.min(upper[i], reach) / reach : 0;
     const band = known ? `<i style="left:${low}%;width:${Math.max(high - low, 0.5)}%"></i>` : "";
-    const words = known ? `[${entry(lower[i])}, ${entry(upper[i])}]` : "no interval";
+    const spread = error[i] === null ? "" : `± ${error[i].toPrecision(2)} `;
+    const words = spread + (known ? `[${entry(lower[i])}, ${entry(upper[i])}]` : "no interval");
     return `<label data-row="${i}"><span class="name">z<sub>${i + 1}</sub></span>` +
       `<span class="track"><span class="bands">${band}</span><input type="range" aria-label="z ${i + 1}" min="${-reach}" ` +
       `max="${reach}" step="any" value="${value ?? 0}"></span>` +

@@ -9,6 +9,7 @@ import numpy as np
 
 from preimage.network import Network
 from preimage.notebook import number, worst_first
+from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import (
     SHOWN,
@@ -60,7 +61,8 @@ def _samples(run: Run) -> str:
     for i in order:
         images = compared(run.observation[i], run.reconstruction[i], run.measured[i], i, name)
         status = run.summary["sample_status"][i]
-        figures.append(drawn(images, f"sample {i}: {status}, residual {number(residual[i])}"))
+        caption = f"sample {i}: {status}, residual {number(residual[i])}"
+        figures.append(drawn(images, caption, _codes(run, i)))
     text = (
         f"{len(order)} of {len(residual)}. Each: {name}, reconstruction, and "
         f"difference{' of the measurements' if sensed else ''} (gray is none; white is an "
@@ -68,7 +70,19 @@ def _samples(run: Run) -> str:
     )
     if np.isnan(run.observation).any():
         text += " Hatched: not observed."
+    if np.isfinite(run.standard_error).any():
+        text += " Standard errors take the noise as the standard deviation of independent errors."
     return note(text) + samples(figures)
+
+
+def _codes(run: Run, i: int) -> str:
+    """The code with twice its standard errors, folded away; nothing where they are unknown."""
+    code, error = run.latent[i], run.standard_error[i]
+    if not np.isfinite(code).all() or not np.isfinite(error).all():
+        return ""
+    text = f"Code, standard error {number(float(np.median(error)))} (median)"
+    shown = intervals_svg(code - 2 * error, code + 2 * error, {"code": code}, text, "± 2 errors")
+    return f'<details><summary class="soft">{text}</summary>{shown}</details>'
 
 
 def _settings(summary: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
     summary.json        settings, versions, statuses, quantiles, what ``inspect`` says
     observation.npy     (batch, m) as given
     latent.npy          (batch, k)
+    standard_error.npy  (batch, k) of the codes; NaN where unknown
     reconstruction.npy  (batch, n) G(latent)
     mask.npy            (batch, n), True where observed, if there was a mask
     measured.npy        (batch, m) A G(latent), if there was another linear map
@@ -45,12 +46,16 @@ class Run:
         observation: (batch, m); NaN where nothing was observed.
         reconstruction: (batch, n); NaN where there is no code.
         measured: (batch, m) what the reconstruction would have been observed as.
+        latent: (batch, k) codes.
+        standard_error: (batch, k) of the codes; NaN where unknown.
     """
 
     summary: Mapping[str, Any]
     observation: Array
     reconstruction: Array
     measured: Array
+    latent: Array
+    standard_error: Array
 
     @property
     def residual(self) -> Array:
@@ -104,6 +109,7 @@ def write_run(
     arrays: dict[str, NDArray[Any]] = {
         "observation": np.atleast_2d(np.asarray(observation, dtype=np.float64)),
         "latent": latent,
+        "standard_error": np.broadcast_to(inversion.standard_error, latent.shape),
         "reconstruction": outputs_of(generator, latent),
     }
     if checked.mask is not None:
@@ -186,9 +192,13 @@ def read_run(folder: Path) -> Run:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         seen, found = array("observation"), array("reconstruction")
         measured = array("measured") if (folder / "measured.npy").exists() else found
+        latent = array("latent")
+        error = array("standard_error")
         mask = array("mask") if (folder / "mask.npy").exists() else np.ones(seen.shape, bool)
         count = len(summary["sample_status"])
         shapes = (seen.shape, measured.shape, mask.shape, (len(found), count))
+        if latent.shape != error.shape or len(latent) != len(seen):
+            raise ValueError(f"codes {latent.shape} with standard errors {error.shape}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{folder}: expected the output folder of `preimage invert` (summary.json, "
@@ -200,4 +210,4 @@ def read_run(folder: Path) -> Run:
             "status a sample (or, with a linear map, observation.npy and measured.npy), got "
             f"{seen.shape}, {measured.shape} and {count} statuses"
         )
-    return Run(summary, np.where(mask, seen, np.nan), found, measured)
+    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, error)
