@@ -334,6 +334,17 @@ class Generator:
         """SHA-256 of the content of all layers."""
         return hashlib.sha256("".join(layer.digest for layer in self.layers).encode()).hexdigest()
 
+    def then(self, *layers: Layer) -> Generator:
+        """The chain that goes on with these layers, such as those of ``preimage.measurements``.
+
+        Raises:
+            InputError: Layers that do not chain.
+
+        >>> from_arrays([[[1.0], [-1.0]]]).then(Layer([[1.0, 1.0]]))([-2.0])
+        array([2.])
+        """
+        return Generator((*self.layers, *layers))
+
     def domain(self, index: int) -> tuple[float, float]:
         """Interval that holds every input of ``layers[index]``: the range of the layer below."""
         return self.layers[index - 1].activation.range if index else (-np.inf, np.inf)
