@@ -35,6 +35,9 @@ lint: .venv/installed-test
 types: .venv/installed-test
 	$(BIN)/mypy
 
+size:
+	$(PYTHON) docs/hooks/size.py
+
 claims: .venv/installed-test
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/joint.py

@@ -189,9 +189,12 @@ def draw(pictures: Sequence[Mapping[str, Array]], titles: Sequence[str], proven:
         axes.set_position((x * old / wide, y, w * old / wide, h))
     figure.set_size_inches(wide, tall)
     for i in range(len(proven)):
-        place = ((old + 0.5) / wide, 0.56 - 0.48 * i, 4.1 / wide, 0.34)
+        place = ((old + 0.75) / wide, 0.58 - 0.48 * i, 3.9 / wide, 0.34)
         axes = figure.add_axes(place)
-        draw_intervals(axes, proven.lower[i], proven.upper[i], {"true code": truth[i]})
+        centre = proven.witness[i]  # a code that explains the output, checked exactly
+        ends = proven.lower[i] - centre, proven.upper[i] - centre
+        draw_intervals(axes, *ends, {"true code": truth[i] - centre})
+        axes.set_ylabel("distance from the witness", fontsize=9)
         axes.set_title(f"output {i}, noise {PROVEN_NOISE:g}: {_sentence(proven, i)}", fontsize=9)
     return figure
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from preimage import Generator, InputError, from_torch, save
 from preimage.io.observations import read_idx
+from preimage.network import known_chain
 from training.quality import batches, measure
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ def train_recipe(
         fit = _fit_gan if recipe.objective == "gan" else _fit_vae
         decoder = fit(recipe, torch.from_numpy(images), epochs, progress)
         seconds = time.perf_counter() - start
-        # A convolution stays one, for its matrix would be 50 times as large.
-        generator = from_torch(decoder.eval(), max_matrix_bytes=0)
+        generator = known_chain(from_torch(decoder.eval()), "the zoo")
         quality = measure(generator, images, labels, test_images, seed=seed)
     convolves = any(not isinstance(size, int) for size in recipe.sizes)
     command = f"python -m training {recipe.name} --data DIR --seed {seed}"

@@ -141,7 +141,7 @@ class PReLU(_Kinked):
     channel of slope 0 is a ReLU, one of slope 1 is passed on unchanged.
 
     Args:
-        slopes: Of the negative part, at least 0; one a channel.
+        negative_slopes: Of the negative part, at least 0; one a channel.
         repeat: Entries of each channel.
     """
 

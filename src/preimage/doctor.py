@@ -6,6 +6,7 @@ Every check compares what is given with what the network makes of codes from N(0
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,8 @@ def examine(
     found: list[Finding] = []
     if not isinstance(network, Network):
         found += _of_module(network, seed)
-        network = from_torch(_in_eval_mode(network))
+        with warnings.catch_warnings(action="ignore"):  # it is found already
+            network = from_torch(_in_eval_mode(network))
     rng = np.random.default_rng(seed)
     codes = rng.standard_normal((_DRAWS, network.latent_size))
     outputs = network(codes)

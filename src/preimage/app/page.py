@@ -52,15 +52,7 @@ _NO_SLIDERS: dict[str, Any] = {"latent": [], "error": [], "lower": [], "upper": 
 
 
 def build(network: Network, name: str) -> Any:
-    """The page for a network, as ``gradio.Blocks``.
-
-    Args:
-        network: Known or run.
-        name: Its name in the heading.
-
-    Raises:
-        MissingExtraError: gradio is not installed.
-    """
+    """The page for a network, as ``gradio.Blocks``; arguments as in ``served``."""
     gradio = import_gradio()
     folder = files("preimage.app")
     scripts = {n: (folder / f"{n}.js").read_text(encoding="utf-8") for n in ("canvas", "sliders")}

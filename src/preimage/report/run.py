@@ -193,12 +193,12 @@ def read_run(folder: Path) -> Run:
         seen, found = array("observation"), array("reconstruction")
         measured = array("measured") if (folder / "measured.npy").exists() else found
         latent = array("latent")
-        error = array("standard_error")
+        spread = array("standard_error")
         mask = array("mask") if (folder / "mask.npy").exists() else np.ones(seen.shape, bool)
         count = len(summary["sample_status"])
         shapes = (seen.shape, measured.shape, mask.shape, (len(found), count))
-        if latent.shape != error.shape or len(latent) != len(seen):
-            raise ValueError(f"codes {latent.shape} with standard errors {error.shape}")
+        if latent.shape != spread.shape or len(latent) != len(seen):
+            raise ValueError(f"codes {latent.shape} with standard errors {spread.shape}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{folder}: expected the output folder of `preimage invert` (summary.json, "
@@ -210,4 +210,4 @@ def read_run(folder: Path) -> Run:
             "status a sample (or, with a linear map, observation.npy and measured.npy), got "
             f"{seen.shape}, {measured.shape} and {count} statuses"
         )
-    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, error)
+    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, spread)
