@@ -127,7 +127,7 @@ def train(
     images: NDArray[np.float32],
     labels: NDArray[np.int64],
     *,
-    epochs: int = 5,
+    epochs: int = 4,
     seed: int = 0,
 ) -> Decoder:
     """Fit an autoencoder and keep its decoder.
@@ -172,8 +172,8 @@ def train(
 def main(
     data: Annotated[Path, typer.Option(help="Folder with the four MNIST files in IDX form.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.pt.")] = Path("decoders"),
-    images: Annotated[int, typer.Option(help="How many digits to train on.")] = 20_000,
-    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 5,
+    images: Annotated[int, typer.Option(help="How many digits to train on.")] = 10_000,
+    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 4,
     seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
 ) -> None:
     """Train one decoder of each kind."""

@@ -154,6 +154,18 @@ class TorchNetwork:
                 outputs[part] = _as_numpy(self.evaluate(self._tensor(latent[part])))
         return outputs[0] if single else outputs
 
+    def evaluate(self, z: Tensor, module: Any = None) -> Tensor:
+        """``G(z)`` by torch, for losses of one's own: gradients flow to ``z``.
+
+        Args:
+            z: A tensor (batch, latent_size) in the network's precision, on its device.
+            module: Another module with the same arguments, in place of the network's own.
+
+        Returns:
+            (batch, observation_size).
+        """
+        return self._call(z, module).reshape(len(z), -1)
+
     def linearize(self, z: Array) -> tuple[Array, Array]:
         """``G(z)``, (batch, n), and the Jacobians, (batch, n, k), of ``z``, (batch, k).
 
@@ -227,15 +239,6 @@ class TorchNetwork:
         by_index = [given[key] for key in sorted(key for key in given if isinstance(key, int))]
         by_name = {key: value for key, value in given.items() if isinstance(key, str)}
         return (module or self.module)(*by_index, **by_name)
-
-    def evaluate(self, z: Tensor, module: Any = None) -> Tensor:
-        """Outputs (batch, n) at latents (batch, k), as tensors in the network's precision.
-
-        Args:
-            z: Latents.
-            module: Another module with the same arguments, in place of the network's own.
-        """
-        return self._call(z, module).reshape(len(z), -1)
 
     def _push(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``G(z)``, (batch, n), and ``J(z) t``, (tangents, batch, n).
