@@ -32,6 +32,8 @@ _SURE_RANK = 1e-10
 # what noise leaves uncertain, some k / n.
 _STATIONARY = 1e-14
 _STATIONARY_RUN = 1e-7
+# Relative to the observation: an error above this is known well enough in single precision.
+_DRAFT_ERROR = 1e-2
 # Slope of the negative side of hidden units while a search starts.
 _LEAK = 0.1
 
@@ -125,15 +127,16 @@ class LeastSquares:
         """``J^T J + prior I``, (runs, k, k), and ``J^T error - prior z``, (runs, k).
 
         The curvature and the negative gradient of the loss. Where the network has a draft, the
-        Jacobian is the draft's, and the error is its own.
+        Jacobian is the draft's, and the error, too, where it is large beside its rounding.
         """
         runs, k = z.shape
         if self.compiled is not None:
             gram, slope = self.compiled.linearize(z, samples)
         else:
             gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
-            for part, jacobian in self._jacobians(self.network.draft or self.network, z, samples):
-                error = self.error(z[part], samples[part])
+            network = self.network.draft or self.network
+            for part, value, jacobian in self._jacobians(network, z, samples):
+                error = self._error_of(value, z[part], samples[part])
                 np.matmul(np.swapaxes(jacobian, 1, 2), jacobian, out=gram[part])
                 slope[part] = np.matmul(error[:, None], jacobian)[:, 0]
         if self.prior:
@@ -141,9 +144,21 @@ class LeastSquares:
             slope -= self.prior * z
         return gram, slope
 
+    def _error_of(self, value: Array | None, z: Array, samples: Indices) -> Array:
+        """``error`` where outputs of the draft are known already; None for none."""
+        if value is None:
+            return self.error(z, samples)
+        observation = self.observation.take(samples)
+        error = observation.error(value)
+        size = squares(observation.restrict(observation.values))
+        small = np.flatnonzero(squares(error) < _DRAFT_ERROR**2 * size)
+        if len(small):
+            error[small] = self.error(z[small], samples[small])
+        return error
+
     def jacobian(self, z: Array, samples: Indices) -> Array:
         """(runs, m, k), with 0 where nothing was observed."""
-        parts = [jacobian for _, jacobian in self._jacobians(self.network, z, samples)]
+        parts = [jacobian for _, _, jacobian in self._jacobians(self.network, z, samples)]
         none = np.zeros((0, self.network.observation_size, z.shape[1]))
         return np.concatenate([none, *parts])
 
@@ -161,7 +176,7 @@ class LeastSquares:
         sure = np.zeros(runs, dtype=bool)
         sure[seen] = values[:, 0] > _SURE_RANK * values[:, -1]
         unsure = np.flatnonzero(~sure)
-        for part, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
+        for part, _, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
             norm = np.linalg.norm(jacobian, axis=1, keepdims=True)
             rank[unsure[part]] = np.linalg.matrix_rank(
                 jacobian / np.where(norm > 0, norm, 1.0), rtol=_RANK
@@ -180,18 +195,19 @@ class LeastSquares:
 
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
-    ) -> Iterator[tuple[slice, Array]]:
-        """The Jacobians of some runs at a time, and which runs."""
+    ) -> Iterator[tuple[slice, Array | None, Array]]:
+        """Which runs, their outputs if they come with it, and Jacobians; some runs at a time."""
         widest = max(self.chain.sizes) if self.chain else network.observation_size
         for part in self._parts(len(z), widest * z.shape[1]):
             observation = self.observation.take(samples[part])
             if self.chain is None or self.linear is None:
-                jacobian = network.linearize(z[part])[1]
+                value, jacobian = network.linearize(z[part])
             else:
+                value = None
                 derivatives = self.chain.derivatives(self.chain.preactivations(z[part]))
                 derivatives[-1] = np.where(self.linear[samples[part]], 1.0, derivatives[-1])
                 jacobian = self.chain.push_forward(derivatives)
-            yield part, observation.restrict(jacobian)
+            yield part, value, observation.restrict(jacobian)
 
 
 def _leaky(layer: Layer) -> Activation:

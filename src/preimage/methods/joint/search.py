@@ -18,8 +18,13 @@ Array = NDArray[np.float64]
 _RELAXED_STEPS = 12
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
-# Codes whose outputs are compared with the observation, a start; where the layers are not known.
-_DRAWS_A_START = 16
+# Codes that are drawn where the layers are not known: so many a latent coordinate, but no fewer
+# than that, and of no more output entries.
+_DRAWS_A_LATENT = 10
+_FEWEST_DRAWS = 64
+_DRAWN_ENTRIES = 2**21
+# Of the regression on them, relative to the mean square of an output's distance from their mean.
+_RIDGE = 0.1
 # Steps of the PLUGIn iteration.
 _PLUG_IN_STEPS = 30
 
@@ -118,7 +123,7 @@ class Search:
         """(samples, count, k), the most promising first."""
         random, k = np.random.default_rng(self.seed), self.problem.network.latent_size
         if self.problem.chain is None:
-            return best_draws(self.problem, samples, count, random)
+            return drawn_starts(self.problem, samples, count, random)
         starts = np.empty((len(samples), count, k))
         starts[:, 0] = plug_in(self.problem, self.problem.chain, samples, _PLUG_IN_STEPS)
         starts[:, 1:] = random.normal(size=(count - 1, k))
@@ -206,24 +211,39 @@ def _best(samples: Indices, loss: Array, count: int) -> Indices:
     return order[np.arange(len(own)) - first < count]
 
 
-def best_draws(
+def drawn_starts(
     problem: LeastSquares, samples: Indices, count: int, random: np.random.Generator
 ) -> Array:
-    """(samples, count, k) starts: 0, then of many codes from N(0, I) those of the best outputs.
+    """(samples, count, k) starts from many codes from N(0, I), which are run once for all samples.
 
-    The codes are the same for all samples, so that each is run once.
+    The first is what a ridge regression of these codes on their outputs makes of the observation.
+    It lies nearer than the best of the draws, which are the others.
     """
-    network = problem.network.draft or problem.network
-    starts = np.zeros((len(samples), count, network.latent_size))
-    if count == 1:
-        return starts
-    codes = random.normal(size=((count - 1) * _DRAWS_A_START, network.latent_size))
-    codes = problem.region.project(codes)
-    observation = problem.observation.take(samples)
-    distance = np.empty((len(samples), len(codes)))
-    for place, output in enumerate(network(codes)):
+    network, observation = problem.network, problem.observation.take(samples)
+    k, m = network.latent_size, network.observation_size
+    most = max(_DRAWN_ENTRIES // max(m, 1), count)
+    draws = max(min(_DRAWS_A_LATENT * k, most), min(_FEWEST_DRAWS, most), count)
+    codes = random.normal(size=(draws, k))
+    outputs = (network.draft or network)(codes)
+    starts = np.empty((len(samples), count, k))
+    distance = np.empty((len(samples), draws))
+    for place, output in enumerate(outputs):
         distance[:, place] = np.linalg.norm(observation.error(output), axis=1)
     starts[:, 1:] = codes[np.argsort(distance, axis=1, kind="stable")[:, : count - 1]]
+    # Samples with the same weights share a regression.
+    weights = observation.restrict(np.ones_like(observation.values))
+    rows, group = np.unique(weights, axis=0, return_inverse=True)
+    center = outputs.mean(axis=0)
+    for own, weight in enumerate(rows):
+        members = np.flatnonzero(group.reshape(-1) == own)
+        features = weight * (outputs - center)
+        products = features @ features.T
+        ridge = _RIDGE * max(np.trace(products) / draws, np.finfo(float).tiny)
+        combined = np.linalg.solve(products + ridge * np.eye(draws), codes)
+        starts[members, 0] = (weight * (observation.values[members] - center)) @ (
+            features.T @ combined
+        )
+    starts[:] = problem.region.project(starts.reshape(-1, k)).reshape(starts.shape)
     return starts
 
 
