@@ -28,6 +28,7 @@ from preimage.methods import (
     ProjectedGradient,
 )
 from preimage.notebook import show_versions
+from preimage.provenance import Provenance, provenance
 from preimage.torch_network import TorchNetwork
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ __all__ = [
     "MissingExtraError",
     "PreimageError",
     "ProjectedGradient",
+    "Provenance",
     "ReLU",
     "Sigmoid",
     "Stage",
@@ -71,6 +73,7 @@ __all__ = [
     "invert_dataset",
     "load",
     "open_store",
+    "provenance",
     "reconstruction_band",
     "save",
     "show_versions",

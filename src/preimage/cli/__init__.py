@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli import inverting, networks, proving, showing
+from preimage.cli import inverting, networks, origin, proving, showing
 from preimage.errors import InputError, PreimageError
 
 # In the order in which --help lists them.
@@ -24,6 +24,7 @@ _COMMANDS = (
     inverting.batch,
     proving.certify,
     proving.check,
+    origin.provenance,
     networks.zoo,
 )
 
