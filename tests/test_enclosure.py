@@ -137,7 +137,7 @@ def test_without_a_box_unseen_directions_stay_unbounded():
     """Claim: where nothing bounds the code, no radius is made up."""
     network, bounds, _ = _planted((4, 3), "identity", None, 0, 1e-2, np.inf)
     deduction = Deduction.start(bounds)
-    assert not add_radius(network, deduction, relax(network, bounds))
+    assert not add_radius(network, deduction, relax(network, bounds), _budget())
     assert np.isinf(bounds.upper[0]).all()
 
 

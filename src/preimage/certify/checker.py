@@ -28,6 +28,7 @@ import operator
 import re
 import struct
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -216,8 +217,9 @@ def least(below, above, low, high):
 class State:
     """Intervals of the latent (layer 0) and of the pre-activations of every layer."""
 
-    def __init__(self, layers, intervals):
-        self.layers, self.intervals = layers, [[list(ends) for ends in row] for row in intervals]
+    def __init__(self, layers, intervals, deadline=INF):
+        self.layers, self.deadline = layers, deadline
+        self.intervals = [[list(ends) for ends in row] for row in intervals]
 
     def empty(self):
         pairs = [ends for row in self.intervals for ends in row]
@@ -254,6 +256,7 @@ class State:
         """Prove that no latent lies beyond some ends, or on them, and keep the rest."""
         rest = []
         for layer, unit, upper, value, start, multipliers in claims:
+            require(time.perf_counter() < self.deadline, "the time is up")
             low, high = self.intervals[layer][unit]
             clip = {(layer, unit): (max(low, value), high) if upper else (low, min(high, value))}
             total, g, _ = self.backward(start, multipliers, clip)
@@ -388,7 +391,7 @@ def leaves(state, node):
     for kind, claims in steps:
         state.cuts(claims) if kind == "cuts" else state.radius(*claims)
     for side, child in enumerate(children):
-        (layer, unit, value), part = end, State(state.layers, state.intervals)
+        (layer, unit, value), part = end, State(state.layers, state.intervals, state.deadline)
         pair = part.intervals[layer][unit]
         pair[1 - side] = max(pair[0], value) if side else min(pair[1], value)
         yield from leaves(part, child)
@@ -433,10 +436,11 @@ def read_sample(record, layers):
     return question, (verdict, distance, claimed, witnesses), (wide, head, tree, tokens)
 
 
-def prove(layers, sample, boxes=None):
+def prove(layers, sample, boxes=None, deadline=INF):
     """Prove one sample's claims, as ``read_sample`` gives them.
 
     ``boxes`` verifies subdivisions, in outward-rounded floats; see ``preimage.certify.boxes``.
+    ``deadline`` is when to give up, a time of ``time.perf_counter``.
     """
     (x, noise, box, resolution), (verdict, distance, ends, witnesses), proof = sample
     wide, head, tree, tokens = proof
@@ -445,7 +449,7 @@ def prove(layers, sample, boxes=None):
     observed = layers[-1].observed(x, wide, head)
     if tokens is None:
         free = [[(-INF, INF)] * layer.count for layer in layers[1:-1]]
-        parts = list(leaves(State(layers, [box, *free, observed]), tree))
+        parts = list(leaves(State(layers, [box, *free, observed], deadline), tree))
     else:
         require(boxes, "a subdivision: only `preimage check` can prove it")
         parts = boxes([layer.given for layer in layers[1:]], observed, box, tokens)

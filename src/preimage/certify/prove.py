@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,8 @@ from preimage.errors import InputError
 from preimage.generator import Generator, Layer, is_matrix
 from preimage.observation import Observation
 
+# Outputs that a cut may use.
+_ROWS = 100
 # Networks with more hidden units are split by their latents, if these are few.
 _WIDE = 150
 # The share of a sample's time that is left for the checker.
@@ -67,10 +70,12 @@ def prove(
                                strict=True):  # fmt: skip
         wide = enclosed_noise(level, rounding_error(network, x, start))
         problem = Problem(network, layers, digests, activation, x, level, wide, *box, resolution)
-        budget = Budget(time.perf_counter() + time_limit, nodes)
+        deadline = time.perf_counter() + time_limit
+        fixed, each = checking_times(layers)
+        budget = Budget(deadline - fixed, nodes, each)
         # Programs without a box may meet infinities on the way; what they end with is checked.
         with np.errstate(all="ignore"):
-            claims.append(checked(_claim(problem, start, budget, rounds), problem))
+            claims.append(checked(_claim(problem, start, budget, rounds), problem, deadline))
     return claims
 
 
@@ -97,12 +102,20 @@ def enclosed_noise(noise: float, rounding: float) -> float:
 
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim:
     """What is proven of one sample."""
-    known = bool(np.isfinite(start).all())
+    known, begin, head = bool(np.isfinite(start).all()), time.perf_counter(), None
+    if problem.layers[-1].smooth:
+        head = observed_interval(problem.activation, problem.x, problem.enclosed_noise)
+        ends = [[checker.exact(v) for v in end.tolist()] for end in head]
+        wide = checker.exact(problem.enclosed_noise)
+        with suppress(ValueError):  # refused ends are the checker's affair
+            problem.layers[-1].observed(problem.exact_x, wide, ends)
     witness = problem.find_witness(start) if known else None
     # Whether the noise is of the size of rounding errors, where only exact equations find codes.
     exact = problem.enclosed_noise >= 2 * problem.noise
     if witness is None and exact and known and not problem.bounds(problem.noise).empty:
         witness = problem.first(exact_solutions(problem, problem.middle(start)))
+    # The checker will do the same again.
+    budget.deadline -= time.perf_counter() - begin
     apart = witness is not None and problem.find_pair(witness)
     if witness is not None and not apart and (exact or not problem.has_box):
         apart = find_free_pair(problem, witness)
@@ -111,9 +124,6 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim
     else:
         proof, low, high, stopped = _enclosed(problem, budget, rounds, apart)
     verdict, distance, reason = _verdict(problem, low, high, stopped)
-    head = None
-    if problem.layers[-1].smooth:
-        head = observed_interval(problem.activation, problem.x, problem.enclosed_noise)
     if verdict == "infeasible":
         low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
     box = (problem.low, problem.high) if np.isfinite([problem.low, problem.high]).any() else None
@@ -154,17 +164,36 @@ def _split(
     return _WHOLE, problem.low, problem.high, ""
 
 
-def checked(claim: Claim, problem: Problem) -> Claim:
-    """The claim if the checker proves it; else an undecided one that claims nothing."""
-    try:
-        sample = checker.read_sample(claim.record(), problem.layers)
-        checker.prove(problem.layers, sample, boxes.remaining)
-    except Exception as error:  # whatever goes wrong, nothing is proven
-        reason = f"the checker does not accept the proof ({error}): please report this"
-        return replace(claim, verdict="undecided", reason=reason, lower=problem.low,
-                       upper=problem.high, witnesses=[], distance=np.nan,
-                       proof={"steps": [], "end": "box"})  # fmt: skip
-    return claim
+def checking_times(layers: list[checker.Layer]) -> tuple[float, float]:
+    """Seconds that the checker takes before its first cut and for each, as a trial shows."""
+    rho = [[3**40 + j for j in range(layer.count)] for layer in layers[1:]]
+    rho[-1] = [v if j < _ROWS else 0 for j, v in enumerate(rho[-1])]
+    seconds = []
+    for _ in range(2):  # the second time, the rows are packed
+        start = time.perf_counter()
+        for layer, values in zip(layers[1:], rho, strict=True):
+            layer.adjoint(values)
+        seconds.append(time.perf_counter() - start)
+    return 2 * seconds[0], 2 * seconds[1]
+
+
+def checked(claim: Claim, problem: Problem, deadline: float) -> Claim:
+    """The claim if the checker proves it in time; else an undecided one that claims nothing."""
+    nothing = {"steps": [], "end": "box"}
+    alone = replace(claim, lower=problem.low, upper=problem.high, proof=nothing)
+    tries = [claim, alone] if claim.verdict == "ambiguous" else [claim]  # needs no intervals
+    reason = ""
+    for found in tries:
+        try:
+            sample = checker.read_sample(found.record(), problem.layers)
+            checker.prove(problem.layers, sample, boxes.remaining, deadline)
+        except Exception as error:  # whatever goes wrong, nothing is proven
+            reason = f"the checker does not accept the proof ({error}): please report this"
+            if time.perf_counter() > deadline:
+                reason = "the time limit was reached before the proof was checked"
+        else:
+            return found
+    return replace(alone, verdict="undecided", reason=reason, witnesses=[], distance=np.nan)
 
 
 def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[str, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
     Deduction,
     Radius,
+    Target,
     bound_outputs,
     end_targets,
     output_targets,
@@ -24,8 +26,12 @@ from preimage.enclosure.tighten import (
 
 # Another round of tightening must have cut off this part of some interval.
 _PAYS = 0.1
-# Linear programs that are solved between two looks at the clock.
+# Most linear programs in one call of the solver.
 _CHUNK = 128
+# Their first number: as many as have so many matrix entries in all, but at least four.
+_FIRST_ENTRIES = 2_000_000
+# Part of the remaining time that a call may take, as the last one predicts.
+_PART = 0.2
 
 
 @dataclass
@@ -35,15 +41,35 @@ class Budget:
     Attributes:
         deadline: Of ``time.perf_counter``.
         nodes: Branches that may still be opened.
+        checking: Seconds that checking one cut takes; the deadline is as much earlier.
+        cuts: How many have been made.
     """
 
     deadline: float
     nodes: int
+    checking: float = 0.0
+    cuts: int = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.perf_counter() - self.checking * self.cuts
 
     @property
     def spent(self) -> bool:
         """Whether to stop."""
-        return self.nodes <= 0 or time.perf_counter() >= self.deadline
+        return self.nodes <= 0 or self.left <= 0
+
+    def chunks(self, count: int, entries: int) -> Iterator[slice]:
+        """Slices of ``count`` programs with a matrix of so many entries, while there is time."""
+        first, size = 0, max(4, _FIRST_ENTRIES // max(entries, 1))
+        while first < count and not self.spent:
+            size = min(size, _CHUNK)
+            start = time.perf_counter()
+            yield slice(first, first + size)
+            first += size
+            seconds = (time.perf_counter() - start) / size
+            size = max(int(min(_PART * self.left / max(seconds, 1e-9), 4 * size)), 1)
 
 
 def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> Deduction:
@@ -63,7 +89,7 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
             return root
         relaxation = relax(network, root.bounds, start)
         if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
-            if not add_radius(network, root, relaxation):
+            if not add_radius(network, root, relaxation, budget):
                 continue
             relaxation = relax(network, root.bounds, start)
             _pull(network, root, relaxation, start, budget)
@@ -78,15 +104,30 @@ def _pull(
     network: Network, deduction: Deduction, relaxation: Relaxation, start: int, budget: Budget
 ) -> float:
     """Cut the outputs of a layer; the largest part cut off."""
-    best, units = 0.0, np.arange(len(relaxation.column[start]))
-    for first in range(0, len(units), _CHUNK // 2):
-        if not budget.spent:
-            wanted = output_targets(relaxation, units[first : first + _CHUNK // 2].tolist())
-            best = max(best, pull(network, deduction, relaxation, wanted))
+    units = range(len(relaxation.column[start]))
+    wanted = output_targets(relaxation, units)
+    return _cut(network, deduction, relaxation, wanted, budget)
+
+
+def _cut(
+    network: Network,
+    deduction: Deduction,
+    relaxation: Relaxation,
+    wanted: list[Target],
+    budget: Budget,
+) -> float:
+    """Cut all wanted ends, while there is time; the largest part cut off."""
+    best, steps = 0.0, len(deduction.steps)
+    for part in budget.chunks(len(wanted), relaxation.weight.size):
+        best = max(best, pull(network, deduction, relaxation, wanted[part]))
+        budget.cuts += sum(len(step) for step in deduction.steps[steps:] if isinstance(step, list))
+        steps = len(deduction.steps)
     return best
 
 
-def add_radius(network: Network, deduction: Deduction, relaxation: Relaxation) -> bool:
+def add_radius(
+    network: Network, deduction: Deduction, relaxation: Relaxation, budget: Budget
+) -> bool:
     """Bound the outputs of the starting layer where they are infinite; whether they are finite."""
     start, bounds = relaxation.start, deduction.bounds
     low, high = bounds.outputs(network, start)
@@ -97,9 +138,15 @@ def add_radius(network: Network, deduction: Deduction, relaxation: Relaxation) -
     units, uppers = (np.array(part) for part in zip(*ends, strict=True))
     objective = np.zeros((len(ends), relaxation.weight.shape[1]))
     objective[np.arange(len(ends)), relaxation.column[start][units]] = np.where(uppers, -1.0, 1.0)
-    dual, optimal, _ = solve(relaxation.loosened(), objective)
-    if not optimal.all():
-        return False
+    loosened, parts = relaxation.loosened(), []
+    for part in budget.chunks(len(ends), relaxation.weight.size):
+        dual, optimal, _ = solve(loosened, objective[part])
+        if not optimal.all():
+            return False
+        parts.append(dual)
+    dual = np.concatenate([np.zeros((0, len(relaxation.lower))), *parts])
+    if len(dual) < len(ends):
+        return False  # the time is up
     mu = relaxation.multipliers(network, dual)
     targets = Targets(np.full(len(ends), start), units, uppers)
     value = find_radius(network, bounds, relaxation.slopes, start, mu, targets)
@@ -120,10 +167,7 @@ def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int)
         for targets in (end_targets, sign_targets):
             relaxation = relax(network, deduction.bounds, outputs=deduction.binding)
             wanted = targets(network, relaxation)
-            for first in range(0, len(wanted), _CHUNK):
-                if not budget.spent:
-                    part = wanted[first : first + _CHUNK]
-                    best = max(best, pull(network, deduction, relaxation, part))
+            best = max(best, _cut(network, deduction, relaxation, wanted, budget))
             if deduction.empty:
                 return
         relaxation = relax(network, deduction.bounds)
