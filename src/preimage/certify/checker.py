@@ -130,7 +130,7 @@ class Layer:
         """``rho W``, whose sums over rows are formed for all columns in one integer."""
         used = [(j, y) for j, y in enumerate(rho) if y]
         need = self.size + max((abs(y).bit_length() for _, y in used), default=0)
-        width = -(-(need + len(used).bit_length() + 1) // 256) * 32  # bytes
+        width = -(-(need + len(used).bit_length() + 1) // 128) * 16  # bytes
         half = 1 << (8 * width - 1)
         if width not in self.packed:
             shift = int.from_bytes(half.to_bytes(width, "little") * self.columns, "little")

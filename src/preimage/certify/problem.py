@@ -180,9 +180,15 @@ class Problem:
 
     def are_apart(self, one: Array, other: Array) -> bool:
         """Whether two codes are farther apart than the resolution, and both in S; remembered."""
-        if np.abs(one - other).max() <= self.resolution:
+        if separation(one, other) <= self.resolution:
             return False
         if not (self.explains(one) and self.explains(other)):
             return False
         self.witnesses[:] = [one, other]
         return True
+
+
+def separation(one: Array, other: Array) -> float:
+    """The largest difference of two codes, rounded down."""
+    apart = float(np.abs(one - other).max(initial=0.0))
+    return float(np.nextafter(apart * (1 - 2.0**-50), 0.0))

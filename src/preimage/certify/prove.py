@@ -15,7 +15,7 @@ from preimage.activation import Identity, activation_name
 from preimage.certify import boxes, checker
 from preimage.certify.certificate import Claim, Question
 from preimage.certify.equations import exact_solutions, find_free_pair
-from preimage.certify.problem import Problem
+from preimage.certify.problem import Problem, separation
 from preimage.certify.proof import Node
 from preimage.certify.search import settle, spread
 from preimage.certify.subdivision import Subdivision, is_small
@@ -198,16 +198,15 @@ def checked(claim: Claim, problem: Problem, deadline: float) -> Claim:
 
 def _verdict(problem: Problem, low: Array, high: Array, stopped: str) -> tuple[str, float, str]:
     if len(problem.witnesses) > 1:
-        apart = float(np.abs(problem.witnesses[0] - problem.witnesses[1]).max())
-        return "ambiguous", float(np.nextafter(apart * (1 - 2.0**-50), 0.0)), ""
+        return "ambiguous", separation(*problem.witnesses[:2]), ""
     if (low > high).any():
         if problem.witnesses:  # cannot be; if it is, neither is to be trusted
             return "undecided", np.nan, "a witness contradicts the bounds: please report this"
         return "infeasible", np.nan, ""
     if problem.witnesses and not stopped:
-        distance = spread(problem.witnesses[0], low, high)
-        if distance <= problem.resolution:
-            return "unique", distance, ""
+        far = spread(problem.witnesses[0], low, high)
+        if far <= problem.resolution:
+            return "unique", far, ""
     rounding = problem.enclosed_noise - problem.noise
     if problem.noise < rounding:
         return "undecided", np.nan, (

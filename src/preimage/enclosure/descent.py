@@ -19,6 +19,7 @@ from preimage.enclosure.tighten import (
     end_targets,
     output_targets,
     pull,
+    shortened,
     sign_targets,
     solve,
     sparse_rows,
@@ -30,6 +31,8 @@ _PAYS = 0.1
 _CHUNK = 128
 # Their first number: as many as have so many matrix entries in all, but at least four.
 _FIRST_ENTRIES = 2_000_000
+# Matrix entries, over all programs, up to which a pass over one hidden layer is cheap.
+_CHEAP = 20_000_000
 # Part of the remaining time that a call may take, as the last one predicts.
 _PART = 0.2
 
@@ -82,11 +85,17 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
         rounds: Most rounds of tightening.
     """
     root = Deduction.start(bounds)
-    if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
+    finite = all(np.isfinite(end).all() for end in (root.bounds.lower[0], root.bounds.upper[0]))
+    if finite:
         root.propagate(network)
     for start in range(network.depth - 1, -1, -1):
         if root.empty or budget.spent:
             return root
+        invert_layer(network, root, start)
+        if finite:
+            if start > 0:
+                _pull_open(network, root, start, budget)
+            continue
         relaxation = relax(network, root.bounds, start)
         if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
             if not add_radius(network, root, relaxation, budget):
@@ -95,18 +104,34 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
             _pull(network, root, relaxation, start, budget)
     if not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         return root
+    if finite:
+        # Ends of the latent cost least, and decide most of the signs.
+        _pull(network, root, relax(network, root.bounds), 0, budget)
     root.propagate(network)
     tighten(network, root, budget, rounds)
     return root
 
 
 def _pull(
-    network: Network, deduction: Deduction, relaxation: Relaxation, start: int, budget: Budget
+    network: Network,
+    deduction: Deduction,
+    relaxation: Relaxation,
+    start: int,
+    budget: Budget,
 ) -> float:
     """Cut the outputs of a layer; the largest part cut off."""
     units = range(len(relaxation.column[start]))
     wanted = output_targets(relaxation, units)
     return _cut(network, deduction, relaxation, wanted, budget)
+
+
+def _pull_open(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:
+    """Cut the outputs of a layer whose sign is open, by the layers above it, if that is cheap."""
+    units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
+    if 2 * len(units) * network.weights[start + 1].size <= _CHEAP:
+        relaxation = relax(network, deduction.bounds, start)
+        wanted = output_targets(relaxation, units.tolist())
+        _cut(network, deduction, relaxation, wanted, budget)
 
 
 def _cut(
@@ -123,6 +148,33 @@ def _cut(
         budget.cuts += sum(len(step) for step in deduction.steps[steps:] if isinstance(step, list))
         steps = len(deduction.steps)
     return best
+
+
+def invert_layer(network: Network, deduction: Deduction, start: int) -> None:
+    """Bound the outputs of a layer by least squares on the layer above, without any program.
+
+    With R the pseudo-inverse of the rows whose interval is finite, each divided by its half-width,
+    row j of R is a multiplier that proves both ends of output j.
+    """
+    low, high = (end[start + 1] for end in (deduction.bounds.lower, deduction.bounds.upper))
+    rows = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
+    weight, count = network.weights[start + 1][rows], network.sizes[start]
+    half = (high - low)[rows] / 2
+    if len(rows) < count or not count:
+        return
+    half = np.maximum(half, 1e-9 * half.max(initial=0.0) + 1e-300)
+    scaled = weight / half[:, None]
+    try:
+        inverse = np.linalg.solve(scaled.T @ scaled, scaled.T) / half
+    except np.linalg.LinAlgError:
+        return
+    if not np.isfinite(inverse).all():
+        return
+    inverse, mu = shortened(inverse), np.zeros((2 * count, network.sizes[start + 1]))
+    mu[:count, rows], mu[count:, rows] = inverse, -inverse
+    unit, upper = np.tile(np.arange(count), 2), np.repeat([True, False], count)
+    targets = Targets(np.full(2 * count, start), unit, upper)
+    deduction.cut(network, {}, start, targets, {start + 1: mu}, signs=True)
 
 
 def add_radius(

@@ -18,6 +18,8 @@ from preimage.lp import Outcome
 _WORTH = 0.01
 # Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
 _SMALL = 5000
+# Bits of a multiplier, counted from the largest of a proof.
+_BITS = 36
 # Multipliers below this part of the largest are left out; cuts hold for any multipliers.
 _TINY = 1e-12
 
@@ -86,15 +88,28 @@ class Deduction:
         start: int,
         targets: Targets,
         mu: dict[int, Array],
+        *,
+        signs: bool = False,
     ) -> float:
-        """Make the cuts that multipliers prove and that are worth it; the largest part cut off."""
+        """Make the cuts that multipliers prove and that are worth it; the largest part cut off.
+
+        With ``signs``, units whose sign becomes known get the one cut that tells it and no other.
+        """
         bounds, best, made = self.bounds, 0.0, []
         ends = find_cuts(network, bounds, slopes, start, mu, targets)
+        known = _signs_known(bounds, targets, ends) if signs else {}
         for row, (layer, unit, upper) in enumerate(
             zip(*(part.tolist() for part in targets), strict=True)
         ):
             low, high, end = bounds.lower[layer][unit], bounds.upper[layer][unit], ends[row]
             part = _part(low, high, end, upper)
+            if (
+                signs
+                and layer in known
+                and known[layer][unit]
+                and not (end <= 0 < high if upper else low < 0 <= end)
+            ):
+                continue
             decides = layer > 0 and (end <= 0 < high if upper else low < 0 <= end)
             if part > _WORTH or decides:
                 made.append(Cut(layer, unit, upper, float(end), start, sparse_rows(mu, row)))
@@ -116,6 +131,26 @@ def bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -
     lower, upper = bounds.lower[start], bounds.upper[start]
     lower[loose] = np.maximum(lower, least)[loose]
     upper[loose] = np.minimum(upper, radius)[loose]
+
+
+def _signs_known(bounds: Bounds, targets: Targets, ends: Array) -> dict[int, NDArray[np.bool_]]:
+    """For each layer but the latent, the units whose sign is known after cuts at these ends."""
+    after = bounds.copy()
+    for upper, side, pick in ((False, after.lower, np.maximum), (True, after.upper, np.minimum)):
+        for layer in np.unique(targets.layer):
+            rows = (targets.layer == layer) & (targets.upper == upper)
+            pick.at(side[layer], targets.unit[rows], ends[rows])
+    return {
+        int(layer): (after.lower[layer] >= 0) | (after.upper[layer] <= 0)
+        for layer in np.unique(targets.layer[targets.layer > 0])
+    }
+
+
+def shortened(multipliers: Array) -> Array:
+    """Multipliers of ``_BITS`` bits below the largest of each row; exact sums are faster then."""
+    largest = np.abs(multipliers).max(axis=1, keepdims=True, initial=0.0)
+    grid = np.ldexp(1.0, np.frexp(largest)[1] - _BITS)
+    return np.round(multipliers / grid) * grid
 
 
 def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], Array]]:
@@ -219,7 +254,7 @@ def pull(
         return 0.0
     dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
     wanted = [wanted[index] for index in good]
-    mu = relaxation.multipliers(network, dual[good])
+    mu = relaxation.multipliers(network, shortened(dual[good]))
     deduction.binding |= (mu[network.depth] != 0).any(axis=0)
     for row, target in enumerate(wanted):
         if target.layer > relaxation.start and optimal[good[row]]:
