@@ -244,8 +244,9 @@ def test_a_time_limit_ends_with_the_best_so_far(name):
     assert np.isfinite(inversion.latent).all()
     assert set(inversion.status) == {"time_limit"}
     # What is explained in time is solved all the same, however long the limit is.
-    easy = invert(generator, generator(rng.normal(size=(2, 20))), name, time_limit=1e6)
-    assert name in ("gradient", "adam") or list(easy.status) == ["solved"] * 2
+    if name not in ("gradient", "adam"):
+        easy = invert(generator, generator(rng.normal(size=(2, 20))), name, time_limit=1e6)
+        assert list(easy.status) == ["solved"] * 2
 
 
 def test_progress_is_shown_on_request_only_and_after_a_second(monkeypatch, capsys):

@@ -6,7 +6,6 @@ import math
 from fractions import Fraction
 
 import numpy as np
-from scipy.linalg import qr
 
 from preimage.certify import checker
 from preimage.certify.problem import Problem
@@ -21,6 +20,8 @@ _STEPS = range(20, -40, -1)
 
 def independent_rows(problem: Problem, z: Array) -> list[int]:
     """Outputs at z that are equations (two-sided, at the noise of the problem), and independent."""
+    from scipy.linalg import qr  # a tenth of a second, which `import preimage` need not pay
+
     low, high = (end[-1] for end in (problem.bounds(0.0).lower, problem.bounds(0.0).upper))
     rows = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
     piece = np.eye(len(z))
