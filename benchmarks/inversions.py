@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-# One BLAS thread: compiled code has threads of its own. Set before NumPy is imported.
+# One BLAS thread: the kernel has threads of its own. Set before NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numba
 import numpy as np
 from joint import errors, peak_gigabytes
 from rows import Row, finish, row
@@ -116,13 +115,12 @@ def layerwise(name: str, generator: preimage.Generator, repeats: int) -> Row:
     )
 
 
-@numba.njit(nogil=True)
 def _floor(rows: np.ndarray, counts: np.ndarray) -> float:
     """One Gram GEMM and one Cholesky factorisation a sample, and nothing else."""
     total = 0.0
     for sample in range(len(counts)):
         part = rows[sample, : counts[sample]]
-        total += np.linalg.cholesky(np.dot(part.T, part))[0, 0]
+        total += float(np.linalg.cholesky(np.dot(part.T, part))[0, 0])
     return total
 
 
