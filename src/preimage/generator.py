@@ -19,9 +19,9 @@ from preimage.scaling import Scaled, scale
 Array = NDArray[np.float64]
 Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
 
-# Rows of a batch that one matrix product handles. The size is fixed, so that a sample's numbers do
-# not depend on its company, not even in the last bit: BLAS rounds by the shape of the product.
-_BLOCK = 16
+# Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use
+# them for a small weight. On a busy machine each such product would wait 20 ms for its threads.
+_ROWS = 16
 
 
 @runtime_checkable
@@ -128,21 +128,20 @@ def weight_bytes(weight: Weight) -> Iterator[bytes]:
 
 
 def multiply(weight: Weight, z: Array) -> Array:
-    """``z @ weight.T``, (batch, inputs) to (batch, outputs); each row is rounded as if alone."""
+    """``z @ weight.T``, (batch, inputs) to (batch, outputs)."""
     if sparse.issparse(weight):
         return np.ascontiguousarray((weight @ z.T).T)
     if not isinstance(weight, np.ndarray):
         return _columns(weight.matmat, z, weight.shape[0])
-    (batch, inputs), outputs = z.shape, weight.shape[0]
-    blocks = -(-batch // _BLOCK)
-    padded = np.zeros((blocks * _BLOCK, inputs))
-    padded[:batch] = z
-    product = np.matmul(padded.reshape(blocks, _BLOCK, inputs), weight.T)
-    return product.reshape(blocks * _BLOCK, outputs)[:batch]
+    product = np.empty((len(z), weight.shape[0]))
+    for first in range(0, len(z), _ROWS):
+        part = slice(first, first + _ROWS)
+        np.matmul(z[part], weight.T, out=product[part])
+    return product
 
 
 def multiply_adjoint(weight: Weight, v: Array) -> Array:
-    """``v @ weight``, (batch, outputs) to (batch, inputs); each row is rounded as if alone."""
+    """``v @ weight``, (batch, outputs) to (batch, inputs)."""
     if is_matrix(weight):
         return multiply(weight.T, v)
     return _columns(weight.rmatmat, v, weight.shape[1])

@@ -206,7 +206,7 @@ class _Step:
             solution = self.minimise(eps, open_)
             error = self.error(solution.z, open_).sum(axis=1)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
-            better = optimal & (error < best[open_])
+            better = optimal & (error < best[open_] * (1 - ROUNDING))
             improved = open_[better]
             z[improved], best[improved] = solution.z[better], error[better]
             reached[improved], status[improved] = eps[improved], Status.SOLVED

@@ -27,6 +27,8 @@ _DRAWN_ENTRIES = 2**21
 _RIDGE = 0.1
 # Steps of the PLUGIn iteration.
 _PLUG_IN_STEPS = 30
+# Neighbours are tried whose pieces promise at most so many times the loss: descents go on there.
+_MARGIN = 1.02
 
 
 class Racing(NamedTuple):
@@ -130,7 +132,7 @@ class Search:
         return starts
 
     def _hop(self) -> None:
-        """From neighbours that promise less, until two waves bring an explained one nothing.
+        """From promising neighbours, until two waves bring an explained sample nothing.
 
         A sample's neighbours are worked out again when it has a better answer.
         """
@@ -148,7 +150,7 @@ class Search:
                 found = neighbours(self.problem, self.best.z[new], new, width)
                 known.z[new], known.loss[new] = found
             rank = np.arange(width) - tried[open_, None]
-            promising = known.loss[open_] < self.best.loss[open_, None]
+            promising = known.loss[open_] < _MARGIN * self.best.loss[open_, None]
             own, place = np.nonzero(promising & (rank >= 0) & (rank < _WAVE))
             if not len(own):
                 break
