@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WITH_CODE = [name for name, text in PAGES.items() if BLOCK.search(text)]
 # Their arguments are checked, and they are not run: they take minutes, a cluster or a browser.
 LONG = {"app"}
-# What a page takes as given, on its first line.
+# What a page assumes, on its first line.
 GIVEN = {
     "README.md": "import numpy as np; from torch import nn; "
     "decoder = nn.Sequential(nn.Linear(5, 90), nn.Sigmoid()); image = np.full(90, 0.5)"
