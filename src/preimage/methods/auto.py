@@ -17,6 +17,7 @@ from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import check_positive
+from preimage.methods.perturbed import Perturbed
 from preimage.network import Network, chain_of
 from preimage.observation import ROUNDING, Observation
 
@@ -48,10 +49,13 @@ class Auto:
                           layerwise ----- explained? ---yes--> done
                                               | no  | |
                           restarts <----------+-----+ |
-                          few restarts <--------------+        then the best of all
+                          few restarts <--------------+
+                              | not explained, in reach, some layer contracts
+                          perturbed                            then the best of all
 
     ``joint`` is ``GaussNewton`` from few starts, ``layerwise`` the same from the code of
-    ``LayerwiseLP``, ``restarts`` the same from the best code so far and many others. *Explained*
+    ``LayerwiseLP``, ``restarts`` the same from the best code so far and many others, ``perturbed``
+    the same from codes near the best ones, over and over. *Explained*
     means that the residual's root mean square is at most the noise (or rounding error), which the
     true code's always is where ``noise`` bounds every entry, and nearly always where it is a
     Gaussian's standard deviation. *In reach* means that the last layer alone, by Algorithm 1's
@@ -104,6 +108,8 @@ class Auto:
                 restarts=max(restarts, 1), hops=hops, start=start, seed=self.seed + 1
             )
             run.stage("restarts", many, wanted)
+        if not expands:
+            run.stage("perturbed", Perturbed(run.latent, seed=self.seed + 2), near)
         return run.estimate()
 
     def _in_reach(
@@ -163,6 +169,8 @@ class _Run:
         self.tried = True
         clock.report(name, len(samples))
         part = self.observation.take(samples)
+        if isinstance(method, Perturbed):
+            method = replace(method, latent=method.latent[samples])
         if isinstance(method, GaussNewton) and isinstance(method.start, _Known):
             method = replace(method, start=_Known(method.start.latent[samples]))
         found = assess(self.network, part, method.solve(self.network, part))
