@@ -2,8 +2,8 @@
 
 Rows: ``certify`` (random and trained 4-256-256-256-256-128, two or four latents free, noise 1e-3
 and 1e-2 of the output range), ``nearest`` (l2, two free latents), ``convolution`` (5 latents, 32 x
-32), ``interval`` (1-128-128-128-1). Each prints what was measured and what was aimed at; times are
-wall times, and processor times beside them.
+32), ``interval`` (1-128-128-128-1), ``phase`` (magnitudes of 20-60-784, noiseless). Each prints
+what was measured and what was aimed at; times are wall times, with processor times beside them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scipy import sparse
 from torch import nn
 
 import preimage
+from preimage.measurements import magnitudes
 
 SIZES = (4, 256, 256, 256, 256, 128)
 
@@ -181,10 +182,26 @@ def interval(count: int) -> None:
     report("1-128-128-128-1", "all, 11 s", decided, walls, cpus)
 
 
+def phase(count: int) -> None:
+    generator = preimage.zoo.load("mnist-20-60-784")
+    for m, target in ((60, "95 %"), (100, "99 %")):
+        decided, walls, cpus = [], [], []
+        for number in range(count):
+            rng = np.random.default_rng(1000 * m + number)
+            measured = generator.then(*magnitudes(rng.normal(size=(m, 784)) / 28))
+            z = rng.normal(size=20)
+            x = measured(z)
+            found, wall, cpu = timed(lambda n=measured, x=x: preimage.invert(n, x))
+            decided.append(bool(np.linalg.norm(found.latent - z) < 1e-4 * np.linalg.norm(z)))
+            walls.append(wall)
+            cpus.append(cpu)
+        report(f"phase retrieval, m = {m} (recovered)", target, decided, walls, cpus)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "rows", nargs="*", default=["certify", "nearest", "convolution", "interval"]
+        "rows", nargs="*", default=["certify", "nearest", "convolution", "interval", "phase"]
     )
     parser.add_argument("--draws", type=int, default=0, help="0 for those of the targets")
     parser.add_argument("--time-limit", type=float, default=60.0)
@@ -194,6 +211,8 @@ def main() -> None:
             certify(asked.draws or 50, asked.time_limit)
         elif row == "nearest":
             nearest(asked.draws or 50)
+        elif row == "phase":
+            phase(asked.draws or 100)
         elif row == "convolution":
             convolution(asked.draws or 20, asked.time_limit)
         else:
