@@ -35,8 +35,8 @@ Array = np.ndarray
 # Of the time that Adam takes.
 SHARE = 0.2
 RATES = (0.03, 0.1, 0.3)
-# A residual that Adam has reached to so much is reached.
-NEAR = 1.0001
+# What Adam has reached but for the rounding of float32, it has reached.
+NEAR = 1 + 1e-6
 # Memory of a process, in a process of its own: what it grows by while one thing is done.
 MEMORY = """
 import resource, sys

@@ -47,6 +47,23 @@ def test_half_of_an_image_gives_the_rest(planted, monkeypatch, entries):
     torch.testing.assert_close(found, images, rtol=0, atol=1e-5)
 
 
+def test_a_decoder_that_torch_runs():
+    """Claim: a convolutional decoder's images come back from half of their pixels, blurred."""
+    torch.manual_seed(0)
+    nn = torch.nn
+    decoder = nn.Sequential(
+        nn.Linear(4, 32), nn.Unflatten(1, (8, 2, 2)), nn.GELU(), nn.ConvTranspose2d(8, 4, 4, 2, 1),
+        nn.GroupNorm(2, 4), nn.SiLU(), nn.ConvTranspose2d(4, 1, 4, 2, 1),
+    )  # fmt: skip
+    network = preimage.TorchNetwork(decoder, 4)
+    images = torch.as_tensor(network(np.random.default_rng(1).standard_normal((3, 4))))
+    images = images.reshape(3, 1, 8, 8)
+    blur = deepinv.physics.Blur(filter=torch.ones(1, 1, 3, 3).double() / 9, padding="circular")
+    for physics in (half(images), blur):
+        found = PreimageReconstructor(network, (1, 8, 8))(physics(images), physics)
+        torch.testing.assert_close(found, images, rtol=0, atol=1e-5)
+
+
 def test_blurred_images_in_single_precision(planted):
     generator, images = planted
     blur = deepinv.physics.Blur(filter=torch.ones(1, 1, 3, 3) / 9, padding="circular")

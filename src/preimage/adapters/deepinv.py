@@ -1,6 +1,6 @@
 """Inversion as a reconstructor of DeepInverse (extra ``deepinv``).
 
-DeepInverse takes any module with ``forward(y, physics)``, so that this room needs torch alone.
+DeepInverse takes any module with ``forward(y, physics)``, so that torch is all that is needed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError, MissingExtraError
-from preimage.generator import Generator
 from preimage.invert import invert
 from preimage.methods import Method
+from preimage.network import Network
 
 try:
     import torch
@@ -33,7 +33,8 @@ class PreimageReconstructor(torch.nn.Module):
     ``forward(y, physics)`` inverts ``A G``, where A is the physics' linear map. No gradient flows.
 
     Args:
-        generator: The network; its outputs are images, flattened.
+        generator: The network, such as a ``Generator`` or a ``TorchNetwork``; its outputs are
+            images, flattened.
         image_shape: Of one image, such as (1, 28, 28).
         method: As in ``preimage.invert``.
         noise: As in ``preimage.invert``.
@@ -44,7 +45,7 @@ class PreimageReconstructor(torch.nn.Module):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Network,
         image_shape: tuple[int, ...],
         method: Method | str = "auto",
         noise: float = 0.0,
