@@ -12,6 +12,7 @@ import typer
 
 import preimage
 from preimage.cli import inverting, networks, origin, proving, showing
+from preimage.cli.options import with_groups
 from preimage.errors import InputError, PreimageError
 
 # In the order in which --help lists them.
@@ -86,4 +87,4 @@ def _options(
 
 
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command()(with_groups(_command))

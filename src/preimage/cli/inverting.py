@@ -12,20 +12,12 @@ import typer
 
 import preimage
 from preimage.cli.options import (
-    ActivationName,
-    Head,
     Json,
-    Layers,
-    Levels,
-    Mask,
     Method,
     Network,
     Noise,
-    Observations,
-    Sensing,
-    load_network,
-    load_sensing,
-    read_observations,
+    Observed,
+    StateDict,
 )
 from preimage.cli.terminal import (
     folder_at,
@@ -47,16 +39,11 @@ SHOWN = 16  # samples in a picture
 
 def invert(
     network: Network,
-    observations: Observations,
+    observed: Observed,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     method: Method = "auto",
     noise: Noise = 0.0,
-    mask: Mask = None,
-    sensing: Sensing = None,
-    levels: Levels = None,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
@@ -65,13 +52,12 @@ def invert(
     from preimage.inversion import outputs_of
     from preimage.report import write_run
 
-    generator = load_network(network, layers, activation, head)
-    seen = load_sensing(mask, sensing, generator.observation_size)
-    values = read_observations(observations, generator, seen, levels)
+    generator = weights.load(network)
+    values, seen = observed.read(generator)
     start = time.perf_counter()
     inversion = invert_in_chunks(generator, values, method, noise, seen)
     seconds = time.perf_counter() - start
-    settings = {"network": network, "observations": str(observations), "method": method,
+    settings = {"network": network, "observations": str(observed.observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     folder = folder_at(out)
     rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
@@ -131,15 +117,13 @@ def report(
     observations: Annotated[
         Path | None, typer.Option(help="Of a store or a certificate, for their pictures.")
     ] = None,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Write one HTML file that shows a result: it holds its pictures and asks no network."""
     from preimage.report import report_html
 
-    generator = None if network is None else load_network(network, layers, activation, head)
+    generator = None if network is None else weights.load(network)
     target = out or (path if path.is_dir() else path.parent) / "report.html"
     page = report_html(path, generator=generator, observations=observations)
     target.write_text(page, encoding="utf-8")
@@ -162,13 +146,11 @@ def batch(
     ] = None,
     retries: Annotated[int, typer.Option(help="Tries more of what failed.")] = 2,
     stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
-    generator = load_network(network, layers, activation, head)
+    generator = weights.load(network)
     try:
         found = preimage.invert_dataset(
             generator, source, store, method, noise=noise, shard_size=shard_size, workers=workers,

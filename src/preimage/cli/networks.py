@@ -9,21 +9,19 @@ from typing import Any
 import typer
 
 import preimage
-from preimage.cli.options import ActivationName, Head, Json, Layers, Network, load_network
+from preimage.cli.options import Json, Network, StateDict
 from preimage.cli.terminal import print_json, print_table
 
 
 def inspect(
     network: Network,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Show a network's layers, and which methods can invert it."""
     from preimage.inspection import inspect_generator
 
-    generator = load_network(network, layers, activation, head)
+    generator = weights.load(network)
     found = inspect_generator(generator)
     if as_json:
         print_json({"network": network, **asdict(found)})

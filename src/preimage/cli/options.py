@@ -1,9 +1,13 @@
-"""Arguments and options that several commands take, each declared here and nowhere else."""
+"""Arguments and options that several commands share, and groups of them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
 Layers = Annotated[
-    str | None, typer.Option(help="For a bare state dict: layer names, first first: fc3,fc4")
+    str | None, typer.Option(help="For a bare state dict: layer names in forward order, fc3,fc4")
 ]
 ActivationName = Annotated[
     str | None, typer.Option("--activation", help="For a bare state dict: relu, leaky_relu(0.1) …")
@@ -43,23 +47,85 @@ Sensing = Annotated[
 ]
 
 
-def load_network(
-    network: str, layers: str | None, activation: str | None, head: str | None
-) -> preimage.Generator:
-    """The network that these options name.
+@dataclass(frozen=True)
+class StateDict:
+    """Options that complete a file with weights only."""
 
-    Raises:
-        InputError: No such network, or options that it has no use for.
-    """
-    bare = {"layers": layers.split(",") if layers else None, "activation": activation, "head": head}
-    names = preimage.zoo.names()
-    if network in names:
-        if any(value is not None for value in bare.values()):
-            raise InputError(f"--layers, --activation, --head: {network} of the zoo has its own")
-        return preimage.zoo.load(network)
-    if not Path(network).exists():
-        raise InputError(f"NET: {network!r} is no file, and the zoo has only {', '.join(names)}")
-    return preimage.load(network, **bare)  # type: ignore[arg-type]  # three named arguments
+    layers: Layers = None
+    activation: ActivationName = None
+    head: Head = None
+
+    def load(self, network: str) -> preimage.Generator:
+        """The network of that name or file.
+
+        Raises:
+            InputError: No such network, or options that it has no use for.
+        """
+        names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
+        if network in names:
+            if any(value is not None for value in (listed, self.activation, self.head)):
+                raise InputError(
+                    f"--layers, --activation, --head: {network} of the zoo has its own"
+                )
+            return preimage.zoo.load(network)
+        if not Path(network).exists():
+            raise InputError(
+                f"NET: {network!r} is not a file, and the zoo has only {', '.join(names)}"
+            )
+        return preimage.load(network, layers=listed, activation=self.activation, head=self.head)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Observations, and what was observed of each output."""
+
+    observations: Observations
+    mask: Mask = None
+    sensing: Sensing = None
+    levels: Levels = None
+
+    def read(self, network: preimage.Generator) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """The observations, and the mask or matrix to pass as ``sensing``.
+
+        Raises:
+            InputError: Options that contradict each other or do not fit the network.
+            FormatError: Another format, or samples of another size.
+        """
+        sensing = load_sensing(self.mask, self.sensing, network.observation_size)
+        return read_observations(self.observations, network, sensing, self.levels), sensing
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters of a group's type are replaced by the group's options."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters, groups = [], {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            groups[name] = [field.name for field in fields(kind)]
+            types = get_type_hints(kind, include_extras=True)
+            parameters += [
+                _option(f.name, types[f.name], inspect.Parameter.empty if f.default is MISSING
+                        else f.default) for f in fields(kind)
+            ]  # fmt: skip
+        else:
+            parameters.append(_option(name, kind, parameter.default))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            group: hints[group](**{name: given.pop(name) for name in names})
+            for group, names in groups.items()
+        }
+        command(**given, **made)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def read_observations(

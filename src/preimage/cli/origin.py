@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli.options import Json, load_network
+from preimage.cli.options import Json, StateDict
 from preimage.cli.terminal import folder_at, number, print_json, print_table
 from preimage.errors import InputError
 
@@ -33,7 +33,7 @@ def provenance(
     if len(values) != 1:
         raise InputError(f"FILE: expected one picture, got {len(values)}")
     image: Any = values[0] if values.max(initial=0.0) <= 1.0 else values[0].astype(int)
-    named = {name: load_network(name, None, None, None) for name in networks}
+    named = {name: StateDict().load(name) for name in networks}
     found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)
     if out is not None:
         folder_at(out)

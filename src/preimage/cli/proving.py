@@ -9,19 +9,11 @@ import typer
 
 import preimage
 from preimage.cli.options import (
-    ActivationName,
-    Head,
     Json,
-    Layers,
-    Levels,
-    Mask,
     Network,
     Noise,
-    Observations,
-    Sensing,
-    load_network,
-    load_sensing,
-    read_observations,
+    Observed,
+    StateDict,
 )
 from preimage.cli.terminal import folder_at, number, print_json, print_table
 from preimage.errors import InputError, MissingExtraError
@@ -29,25 +21,19 @@ from preimage.errors import InputError, MissingExtraError
 
 def certify(
     network: Network,
-    observations: Observations,
+    observed: Observed,
     noise: Noise,
     out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
     box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
-    mask: Mask = None,
-    sensing: Sensing = None,
-    levels: Levels = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
     import numpy as np
 
-    generator = load_network(network, layers, activation, head)
-    seen = load_sensing(mask, sensing, generator.observation_size)
-    values = read_observations(observations, generator, seen, levels)
+    generator = weights.load(network)
+    values, seen = observed.read(generator)
     found = preimage.certify(generator, values, noise=noise, sensing=seen, box=box)
     folder_at(out.parent)
     found.save(out)
@@ -93,10 +79,7 @@ def _picture_of(
 def check(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
     network: Network,
-    observations: Observations,
-    mask: Mask = None,
-    sensing: Sensing = None,
-    levels: Levels = None,
+    observed: Observed,
     noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
     box: Annotated[
         float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
@@ -104,9 +87,7 @@ def check(
     resolution: Annotated[
         float | None, typer.Option(help="The resolution it has to be about.")
     ] = None,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it.
@@ -121,13 +102,12 @@ def check(
     from preimage.certify import boxes, checker
     from preimage.io.guard import check_file
 
-    generator = load_network(network, layers, activation, head)
+    generator = weights.load(network)
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
-    seen = load_sensing(mask, sensing, generator.observation_size)
+    values, seen = observed.read(generator)
     with tempfile.TemporaryDirectory() as folder:
         plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy", "sensing.npy")]
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
-        values = read_observations(observations, generator, seen, levels)
         np.save(plain[1], values.astype(np.float64))
         if seen is not None:
             np.save(plain[2], seen)

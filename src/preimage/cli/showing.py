@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli.options import ActivationName, Head, Json, Layers, Network, Noise, load_network
+from preimage.cli.options import Json, Network, Noise, StateDict
 from preimage.cli.terminal import print_json
 
 
@@ -20,14 +20,12 @@ def app(
         int | None, typer.Option(help="By default the first free one from 7860.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
 ) -> None:
     """Invert pictures on a page that only this machine can reach (needs the web extra)."""
     from preimage.app import page
 
-    generator = load_network(network, layers, activation, head)
+    generator = weights.load(network)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted then, too
     try:
         with page.served(generator, Path(network).name, port=port, browser=browser) as address:
@@ -43,16 +41,14 @@ def doctor(
         Path | None, typer.Argument(help="As for invert; the first few are examined.")
     ] = None,
     noise: Noise = 0.0,
-    layers: Layers = None,
-    activation: ActivationName = None,
-    head: Head = None,
+    weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Look for common mistakes: scale, layout, head, wrong network; say which method to use."""
     from preimage.doctor import examine
     from preimage.io.observations import load_observations
 
-    generator = load_network(network, layers, activation, head)
+    generator = weights.load(network)
     values = None if observations is None else load_observations(observations)
     found = examine(generator, values, noise=noise)
     if as_json:
