@@ -58,7 +58,7 @@ def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: flo
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
     relaxation = relax(first, bounds)
-    pull(first, Deduction.start(bounds), relaxation, output_targets(relaxation, range(k)))
+    pull(first, Deduction.start(bounds), relaxation, [output_targets(relaxation, range(k))])
     return (bounds.upper[0] - bounds.lower[0]) / 2
 
 

@@ -55,8 +55,8 @@ def reconstruction_band(
             for j in range(network.sizes[-1])
             for upper in (False, True)
         ]
-        for first in range(0, len(wanted), _CHUNK):
-            pull(network, found, relaxation, wanted[first : first + _CHUNK])
+        starts = range(0, len(wanted), _CHUNK)
+        pull(network, found, relaxation, (wanted[i : i + _CHUNK] for i in starts))
     activation = generator.layers[-1].activation
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):

@@ -45,7 +45,7 @@ class Budget:
         deadline: Of ``time.perf_counter``.
         nodes: Branches that may still be opened.
         checking: Seconds that checking one cut takes; the deadline is as much earlier.
-        cuts: How many have been made.
+        cuts: How many may have been made.
     """
 
     deadline: float
@@ -71,6 +71,7 @@ class Budget:
             start = time.perf_counter()
             yield slice(first, first + size)
             first += size
+            self.cuts += size
             seconds = (time.perf_counter() - start) / size
             size = max(int(min(_PART * self.left / max(seconds, 1e-9), 4 * size)), 1)
 
@@ -142,12 +143,9 @@ def _cut(
     budget: Budget,
 ) -> float:
     """Cut all wanted ends, while there is time; the largest part cut off."""
-    best, steps = 0.0, len(deduction.steps)
-    for part in budget.chunks(len(wanted), relaxation.weight.size):
-        best = max(best, pull(network, deduction, relaxation, wanted[part]))
-        budget.cuts += sum(len(step) for step in deduction.steps[steps:] if isinstance(step, list))
-        steps = len(deduction.steps)
-    return best
+    size = relaxation.weight.size
+    parts = (wanted[part] for part in budget.chunks(len(wanted), size))
+    return pull(network, deduction, relaxation, parts)
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int) -> None:

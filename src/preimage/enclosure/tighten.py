@@ -240,22 +240,37 @@ def solve(
     )  # fmt: skip
 
 
-def pull(
-    network: Network, deduction: Deduction, relaxation: Relaxation, wanted: list[Target]
-) -> float:
-    """Solve one linear program for each wanted end and cut there; the largest part cut off."""
-    if not wanted or deduction.empty or not len(relaxation.weight):
-        return 0.0
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """Multipliers that may prove ends, and whether one proves that there is no code at all."""
+
+    targets: Targets
+    mu: dict[int, Array]
+    empty: bool
+
+    @staticmethod
+    def join(parts: list[Proposal]) -> Proposal:
+        """All of them."""
+        targets = Targets(
+            *(np.concatenate(ends) for ends in zip(*(p.targets for p in parts), strict=True))
+        )
+        mu = {layer: np.concatenate([p.mu[layer] for p in parts]) for layer in parts[0].mu}
+        return Proposal(targets, mu, any(part.empty for part in parts))
+
+
+def propose(network: Network, relaxation: Relaxation, wanted: list[Target]) -> Proposal | None:
+    """Solve one linear program for each wanted end; None where none has an answer."""
+    if not wanted or not len(relaxation.weight):
+        return None
     dual, optimal, empty = solve(relaxation, np.stack([target.objective for target in wanted]))
     good = np.flatnonzero(optimal | empty)
     if empty.any():
         good = np.flatnonzero(empty)[:1]  # one proof that there is no code is enough
     if not len(good):
-        return 0.0
+        return None
     dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
     wanted = [wanted[index] for index in good]
     mu = relaxation.multipliers(network, shortened(dual[good]))
-    deduction.binding |= (mu[network.depth] != 0).any(axis=0)
     for row, target in enumerate(wanted):
         if target.layer > relaxation.start and optimal[good[row]]:
             mu[target.layer][row, target.unit] += target.share
@@ -264,4 +279,27 @@ def pull(
         np.array([target.unit for target in wanted]),
         np.array([target.upper for target in wanted]),
     )
-    return deduction.cut(network, relaxation.slopes, relaxation.start, targets, mu)
+    return Proposal(targets, mu, bool(empty.any()))
+
+
+def pull(
+    network: Network, deduction: Deduction, relaxation: Relaxation, parts: Iterable[list[Target]]
+) -> float:
+    """Cut the ends that linear programs propose, all in one step; the largest part cut off.
+
+    The relaxation and its multipliers are about the bounds before the step, in which the same
+    units have a known sign.
+    """
+    found: list[Proposal] = []
+    for wanted in parts:
+        proposal = None if deduction.empty else propose(network, relaxation, wanted)
+        if proposal is not None:
+            found = [proposal] if proposal.empty else [*found, proposal]
+        if proposal is not None and proposal.empty:
+            break
+    if not found:
+        return 0.0
+    joined = Proposal.join(found)
+    deduction.binding |= (joined.mu[network.depth] != 0).any(axis=0)
+    start = relaxation.start
+    return deduction.cut(network, relaxation.slopes, start, joined.targets, joined.mu)
