@@ -26,7 +26,7 @@ from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction, output_targets, pull
+from preimage.enclosure.tighten import Deduction, output_targets, tighten_bounds
 from preimage.methods import milp
 from preimage.methods.branch_and_bound import Model, Search
 
@@ -58,7 +58,9 @@ def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: flo
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
     relaxation = relax(first, bounds)
-    pull(first, Deduction.start(bounds), relaxation, [output_targets(relaxation, range(k))])
+    tighten_bounds(
+        first, Deduction.start(bounds), relaxation, [output_targets(relaxation, range(k))]
+    )
     return (bounds.upper[0] - bounds.lower[0]) / 2
 
 

@@ -24,7 +24,7 @@ METHODS = {
     "gradient": GradientDescent(rate=1e-3, steps=2000),
     "adam": Adam(restarts=2, steps=300),
     # Auto would try many starts, since nothing explains a real digit.
-    "joint l2": GaussNewton(restarts=1, hops=0, steps=50),
+    "joint l2": GaussNewton(restarts=1, flip_rounds=0, steps=50),
 }
 SUCCESS = 0.5  # largest relative error of the image
 NOISE = 0.05

@@ -21,8 +21,8 @@ METHODS = {
     "linf": LayerwiseLP("linf"),
     "l1": LayerwiseLP("l1"),
     "joint l2": GaussNewton(),
-    "joint l1": GaussNewton(norm="l1", restarts=4, hops=1),
-    "joint linf": GaussNewton(norm="linf", restarts=2, hops=0),
+    "joint l1": GaussNewton(norm="l1", restarts=4, flip_rounds=1),
+    "joint linf": GaussNewton(norm="linf", restarts=2, flip_rounds=0),
 }
 SUCCESS = 1e-2
 

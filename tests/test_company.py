@@ -33,22 +33,26 @@ CASES = {
     "linf": LayerwiseLP(norm="linf"),
     "l1": LayerwiseLP(norm="l1"),
     "relaxed": LayerwiseLP(norm="relaxed", growth=4.0),
-    "gauss_newton": GaussNewton(restarts=4, hops=1, steps=20),
-    "projected_gradient": ProjectedGradient(GaussNewton(restarts=2, hops=0, steps=20), steps=3),
+    "gauss_newton": GaussNewton(restarts=4, flip_rounds=1, steps=20),
+    "projected_gradient": ProjectedGradient(
+        GaussNewton(restarts=2, flip_rounds=0, steps=20), steps=3
+    ),
     "gradient": GradientDescent(rate=0.5, steps=60),
     "adam": Adam(steps=40, restarts=2),
 }
 VARIANTS = {
-    "one start": GaussNewton(restarts=1, hops=1, steps=30),
-    "odd starts": GaussNewton(restarts=4, hops=0, steps=30),
-    "many starts": GaussNewton(restarts=18, hops=0, steps=20),
-    "start": GaussNewton(restarts=2, start=LayerwiseLP(), hops=0, steps=30),
-    "box": GaussNewton(restarts=2, box=1.0, hops=1, steps=30),
-    "ball": GaussNewton(restarts=2, ball=1.0, hops=1),
-    "prior": GaussNewton(restarts=2, prior=0.1, hops=1, steps=30),
-    "joint l1": GaussNewton(norm="l1", restarts=2, hops=0, steps=8),
-    "joint linf": GaussNewton(norm="linf", restarts=2, hops=0, steps=8),
-    "joint l1, kernel": GaussNewton(norm="l1", restarts=2, hops=0, steps=8, backend="kernel"),
+    "one start": GaussNewton(restarts=1, flip_rounds=1, steps=30),
+    "odd starts": GaussNewton(restarts=4, flip_rounds=0, steps=30),
+    "many starts": GaussNewton(restarts=18, flip_rounds=0, steps=20),
+    "start": GaussNewton(restarts=2, start=LayerwiseLP(), flip_rounds=0, steps=30),
+    "box": GaussNewton(restarts=2, box=1.0, flip_rounds=1, steps=30),
+    "ball": GaussNewton(restarts=2, ball=1.0, flip_rounds=1),
+    "prior": GaussNewton(restarts=2, prior=0.1, flip_rounds=1, steps=30),
+    "joint l1": GaussNewton(norm="l1", restarts=2, flip_rounds=0, steps=8),
+    "joint linf": GaussNewton(norm="linf", restarts=2, flip_rounds=0, steps=8),
+    "joint l1, kernel": GaussNewton(
+        norm="l1", restarts=2, flip_rounds=0, steps=8, backend="kernel"
+    ),
     "linf, kernel": LayerwiseLP(backend="kernel"),
     "l1, kernel": LayerwiseLP(norm="l1", backend="kernel"),
     "relaxed, kernel": LayerwiseLP(norm="relaxed", growth=4.0, backend="kernel"),
@@ -171,7 +175,7 @@ def test_the_trained_decoder_in_any_company():
     rng = np.random.default_rng(6)
     x = generator(rng.normal(size=(20, 20))) + rng.uniform(-NOISE, NOISE, size=(20, 784))
     x[1], x[2] = 0.0, 1e12
-    method = GaussNewton(restarts=3, hops=1, steps=20)
+    method = GaussNewton(restarts=3, flip_rounds=1, steps=20)
     together = invert(generator, x, method, noise=NOISE)
     again = invert(generator, x[::-1], method, noise=NOISE)
     for sample in range(20):
@@ -202,7 +206,7 @@ def test_batches_in_any_number_of_threads():
     """Claim: callers may have threads of their own, and compiled code any number of its own."""
     generator = network("relu", "dense")
     x = np.tile(good_and_bad(generator)[:3], (4, 1))
-    for method in (GaussNewton(hops=0, steps=20), LayerwiseLP(backend="kernel")):
+    for method in (GaussNewton(flip_rounds=0, steps=20), LayerwiseLP(backend="kernel")):
         expected = invert(generator, x, method, noise=NOISE)
         with ThreadPoolExecutor(4) as pool:
             found = list(
@@ -223,7 +227,7 @@ SCRIPT = textwrap.dedent(
     rng = np.random.default_rng(0)
     generator = preimage.from_arrays([rng.normal(size=(9, 3)), rng.normal(size=(20, 9))])
     x = generator(rng.normal(size=(40, 3)))
-    methods = [preimage.GaussNewton(hops=0), preimage.LayerwiseLP(backend="kernel")]
+    methods = [preimage.GaussNewton(flip_rounds=0), preimage.LayerwiseLP(backend="kernel")]
     def run(i):
         return np.concatenate([preimage.invert(generator, x, m).latent for m in methods])
     def same(a, b):

@@ -10,7 +10,7 @@ from planted import gaussian_generator
 from scipy.optimize import linprog
 
 from preimage import InputError, from_arrays
-from preimage.enclosure.cuts import Targets, find_cuts, find_radius
+from preimage.enclosure.bound_proofs import Targets, find_cuts, find_radius
 from preimage.enclosure.descent import Budget, add_radius, enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error, starting_bounds

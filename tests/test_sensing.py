@@ -31,7 +31,7 @@ GAUSSIAN = np.random.default_rng(4).normal(size=(15, 60)) / 4
 QUICK = {
     **METHODS,
     "auto": Auto(restarts=2),
-    "projected_gradient": ProjectedGradient(GaussNewton(restarts=2, hops=0), steps=4),
+    "projected_gradient": ProjectedGradient(GaussNewton(restarts=2, flip_rounds=0), steps=4),
     "gradient": GradientDescent(rate=0.5, steps=60),
     "adam": Adam(steps=40, restarts=2),
 }
@@ -78,9 +78,9 @@ EVERY_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_linear_map_means_the_same_in_every_form(kind, generator):
     """Claim: dense, sparse and matrix-free forms of one map give one answer, to rounding."""
     y = generator(CODES) @ GAUSSIAN.T
-    dense = invert(generator, y, GaussNewton(hops=0), sensing=GAUSSIAN)
+    dense = invert(generator, y, GaussNewton(flip_rounds=0), sensing=GAUSSIAN)
     assert relative_error(dense.latent, CODES).max() < 1e-9
-    other = invert(generator, y, GaussNewton(hops=0), sensing=kind(GAUSSIAN))
+    other = invert(generator, y, GaussNewton(flip_rounds=0), sensing=kind(GAUSSIAN))
     np.testing.assert_allclose(other.latent, dense.latent, rtol=1e-9, atol=1e-12)
     assert list(other.status) == list(dense.status) == ["solved"] * 4
     np.testing.assert_array_equal(other.rank, dense.rank)
@@ -91,7 +91,7 @@ def test_a_linear_map_means_the_same_in_every_form(kind, generator):
     [
         GradientDescent(rate=0.1, steps=60),
         Adam(steps=40, restarts=1),
-        ProjectedGradient(GaussNewton(restarts=2, hops=0), steps=3),
+        ProjectedGradient(GaussNewton(restarts=2, flip_rounds=0), steps=3),
     ],
     ids=["gradient", "adam", "projected_gradient"],
 )
@@ -111,7 +111,7 @@ def test_auto_takes_every_form(kind):
 @pytest.mark.parametrize("norm", ["l1", "linf"])
 def test_joint_programs_take_every_form(kind, norm):
     """Claim: programs about Jacobians need no matrix of the map."""
-    agree(kind, GaussNewton(norm=norm, restarts=2, hops=0))
+    agree(kind, GaussNewton(norm=norm, restarts=2, flip_rounds=0))
 
 
 def agree(kind, method):
@@ -315,7 +315,7 @@ def test_gauss_newton_and_auto_tell_a_wrong_code_from_a_right_one(seed, kept):
     mask = np.zeros(60, dtype=bool)
     mask[rng.choice(60, kept, replace=False)] = True
     x = RELU(z)
-    inversion = invert(RELU, x, GaussNewton(restarts=4, hops=0), sensing=mask)
+    inversion = invert(RELU, x, GaussNewton(restarts=4, flip_rounds=0), sensing=mask)
     assert inversion.rank == np.linalg.matrix_rank(RELU.jacobian(inversion.latent)[mask])
     if inversion.status == "solved":
         assert inversion.rank == 3

@@ -66,7 +66,7 @@ def test_the_convolutional_network_contracts_and_can_be_inverted():
     assert [layer.storage for layer in generator.layers] == ["dense", "operator", "operator"]
     assert generator.layers[-1].output_size < generator.layers[-1].input_size
     latent = np.random.default_rng(0).standard_normal((10, 20))
-    found = invert(generator, generator(latent), GaussNewton(restarts=8, hops=0)).latent
+    found = invert(generator, generator(latent), GaussNewton(restarts=8, flip_rounds=0)).latent
     error = np.linalg.norm(found - latent, axis=1) / np.linalg.norm(latent, axis=1)
     assert error.max() < 1e-6
 

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 _CHANGING = ("BatchNorm", "Dropout", "InstanceNorm")
 _DRAWS = 200  # random codes
 _SAMPLES = 2  # observations that are inverted
-_FIT = GaussNewton(restarts=2, hops=0, steps=25)
+_FIT = GaussNewton(restarts=2, flip_rounds=0, steps=25)
 _BOX = 5.0  # codes with |z_i| <= 5 are certified
 _PATIENCE = 5.0  # seconds for the certificate
 _EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it

@@ -40,7 +40,7 @@ def test_a_box_on_an_affine_network_is_bounded_least_squares(seed):
     k = weight.shape[1]
     low = -rng.random(k) * rng.choice([0.1, 1, 10])
     high = low + 1e-3 + rng.random(k) * rng.choice([0.1, 1, 10])
-    found = invert(generator, x, GaussNewton(box=(low, high), restarts=2, hops=1))
+    found = invert(generator, x, GaussNewton(box=(low, high), restarts=2, flip_rounds=1))
     best = lsq_linear(weight, x - bias, (low, high), method="bvls", tol=1e-14, max_iter=1000)
     assert excess(found.residual, np.linalg.norm(weight @ best.x + bias - x), x) < 1e-8
     assert (low <= found.latent).all()
@@ -57,7 +57,9 @@ def test_a_box_on_an_ill_conditioned_network(decades):
         weight = left * 10.0 ** (-decades * np.linspace(0, 1, 20)) @ right
         x = weight @ (3 * rng.normal(size=20)) + 0.1 * rng.normal(size=30)
         found = invert(
-            from_arrays([weight], None, "identity"), x, GaussNewton(box=1.0, restarts=2, hops=0)
+            from_arrays([weight], None, "identity"),
+            x,
+            GaussNewton(box=1.0, restarts=2, flip_rounds=0),
         )
         best = lsq_linear(weight, x, (-1, 1), method="bvls", tol=1e-14, max_iter=1000)
         assert excess(found.residual, np.linalg.norm(weight @ best.x - x), x) < 1e-8
@@ -70,7 +72,7 @@ def test_a_prior_on_an_affine_network_is_ridge_regression(seed):
     """Claim: ``(W^T W + prior I)^-1 W^T (x - b)``, also where W has fewer rows than columns."""
     rng, weight, bias, x, generator = affine_problem(seed)
     prior = 10 ** rng.uniform(-4, 2)
-    found = invert(generator, x, GaussNewton(prior=prior, restarts=2, hops=0))
+    found = invert(generator, x, GaussNewton(prior=prior, restarts=2, flip_rounds=0))
     gram = weight.T @ weight + prior * np.eye(weight.shape[1])
     exact = np.linalg.solve(gram, weight.T @ (x - bias))
     np.testing.assert_allclose(found.latent, exact, atol=1e-5 * np.abs(exact).max())
@@ -102,7 +104,7 @@ def test_a_ball_on_an_affine_network_solves_the_secular_equation(seed):
     """Claim: the optimum over the ball, and never outside it by more than rounding."""
     rng, weight, bias, x, generator = affine_problem(seed)
     radius = 10 ** rng.uniform(-2, 1)
-    found = invert(generator, x, GaussNewton(ball=radius, restarts=2, hops=0))
+    found = invert(generator, x, GaussNewton(ball=radius, restarts=2, flip_rounds=0))
     best = in_ball(weight, x - bias, radius)
     assert excess(found.residual, np.linalg.norm(weight @ best + bias - x), x) < 1e-8
     assert np.linalg.norm(found.latent) <= radius * (1 + 1e-14)
@@ -182,7 +184,12 @@ def test_inside_the_region_and_never_worse_than_the_projected_start(arguments, a
 
         for steps in (1, 3, 40):
             method = GaussNewton(
-                start=From(start), restarts=1, hops=1, steps=steps, backend="kernel", **arguments
+                start=From(start),
+                restarts=1,
+                flip_rounds=1,
+                steps=steps,
+                backend="kernel",
+                **arguments,
             )
             z = invert(generator, x, method).latent
             assert loss(z) <= loss(inside) * (1 + 1e-12)

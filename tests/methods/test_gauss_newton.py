@@ -100,7 +100,7 @@ def test_running_out_of_steps_is_said():
     ("arguments", "message"),
     [
         (dict(restarts=0), "restarts: expected a whole number"),
-        (dict(hops=-1), "hops: expected a whole number"),
+        (dict(flip_rounds=-1), "flip_rounds: expected a whole number"),
         (dict(damping=0.0), "damping: expected a number above 0"),
         (dict(start="linf"), "start: expected a method"),
     ],
@@ -116,6 +116,12 @@ def test_hops_never_hurt_and_often_help():
     generator = gaussian_generator((6, 20, 60), rng)
     z = rng.normal(size=(30, 6))
     x = generator(z) + rng.uniform(-0.3, 0.3, size=(30, 60))
-    without, with_hops = (invert(generator, x, GaussNewton(hops=h)).residual for h in (0, 3))
+    without, with_hops = (invert(generator, x, GaussNewton(flip_rounds=h)).residual for h in (0, 3))
     assert (with_hops <= without * (1 + 1e-12)).all()
     assert (with_hops < without * (1 - 1e-6)).any()
+
+
+def test_the_old_name_of_flip_rounds_warns():
+    with pytest.warns(DeprecationWarning, match="flip_rounds"):
+        method = GaussNewton(hops=2)
+    assert method == GaussNewton(flip_rounds=2)

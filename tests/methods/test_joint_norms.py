@@ -43,7 +43,7 @@ def test_on_an_affine_network_the_fit_is_linprogs_optimum(norm, backend, seed, b
     weight, bias = rng.normal(size=(n, k)), rng.normal(size=n)
     x = rng.normal(size=n) * 10 ** rng.uniform(-3, 3)
     box = 0.3 if boxed else None
-    method = GaussNewton(norm=norm, backend=backend, restarts=1, hops=0, box=box)
+    method = GaussNewton(norm=norm, backend=backend, restarts=1, flip_rounds=0, box=box)
     found = invert(from_arrays([weight], [bias], "identity"), x, method)
     best = best_fit(weight, x - bias, norm, box)
     value = value_of(weight @ found.latent + bias - x, norm)
@@ -58,7 +58,7 @@ def test_the_end_is_a_local_minimum(norm):
         rng = np.random.default_rng(seed)
         generator = gaussian_generator((3, 10, 25), rng, bias=True)
         x = generator(rng.normal(size=3)) + 0.1 * rng.normal(size=25)
-        method = GaussNewton(norm=norm, restarts=2, hops=0, backend="kernel")
+        method = GaussNewton(norm=norm, restarts=2, flip_rounds=0, backend="kernel")
         z = invert(generator, x, method).latent
         first = value = value_of(x - generator(z), norm)
         for size in np.repeat([1e-5, 1e-4, 1e-3, 1e-2], 100):
@@ -86,7 +86,7 @@ def test_never_above_the_start(norm, start):
         rough = invert(generator, x, first, noise=0.2, sensing=sensing)
         for steps in (1, 12):
             method = GaussNewton(
-                norm=norm, start=first, restarts=1, hops=0, steps=steps, backend="kernel"
+                norm=norm, start=first, restarts=1, flip_rounds=0, steps=steps, backend="kernel"
             )
             fine = invert(generator, x, method, noise=0.2, sensing=sensing)
             seen = 1.0 if sensing is None else mask
@@ -129,7 +129,7 @@ def test_l1_recovers_codes_under_gross_errors_on_a_gaussian_network(backend):
     generator = gaussian_generator((5, 30, 100), rng)
     z = rng.normal(size=(4, 5))
     wrong = grossly_wrong(rng, generator(z))
-    found = invert(generator, wrong, GaussNewton(norm="l1", hops=1, backend=backend))
+    found = invert(generator, wrong, GaussNewton(norm="l1", flip_rounds=1, backend=backend))
     assert relative_error(found.latent, z).max() < 1e-9
     assert (found.rank == 5).all()
     # The observation is not explained, and it is not said that it were.
@@ -155,7 +155,9 @@ def test_backends_agree():
     for norm in NORMS:
         values = [
             value_of(x - generator(invert(generator, x, method).latent), norm)
-            for method in (GaussNewton(norm=norm, backend=b, restarts=2, hops=0) for b in BACKENDS)
+            for method in (
+                GaussNewton(norm=norm, backend=b, restarts=2, flip_rounds=0) for b in BACKENDS
+            )
         ]
         np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
         np.testing.assert_allclose(values[2], values[0], rtol=1e-6)
@@ -177,7 +179,7 @@ def few_of_many():
 def test_l1_finds_codes_from_few_rows_some_of_them_wrong():
     generator, x, mask, z = few_of_many()
     for sample in range(3):
-        method = GaussNewton(norm="l1", hops=0, backend="kernel")
+        method = GaussNewton(norm="l1", flip_rounds=0, backend="kernel")
         rows = np.eye(400)[mask[sample]]
         found = invert(generator, x[sample, mask[sample]], method, sensing=rows)
         assert relative_error(found.latent, z[sample]) < 1e-9
@@ -186,7 +188,7 @@ def test_l1_finds_codes_from_few_rows_some_of_them_wrong():
 def test_l1_finds_the_same_codes_from_a_mask_of_these_rows():
     """Claim: how what is seen is written does not matter."""
     generator, x, mask, z = few_of_many()
-    method = GaussNewton(norm="l1", hops=0, backend="kernel")
+    method = GaussNewton(norm="l1", flip_rounds=0, backend="kernel")
     found = invert(generator, x, method, sensing=mask)
     assert relative_error(found.latent, z).max() < 1e-9
 

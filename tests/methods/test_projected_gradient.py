@@ -12,7 +12,7 @@ from preimage.methods.projected_gradient import _norm
 
 GENERATOR = gaussian_generator((3, 15, 60), np.random.default_rng(0), bias=True)
 CODES = np.random.default_rng(1).normal(size=(4, 3))
-QUICK = GaussNewton(restarts=2, hops=0)
+QUICK = GaussNewton(restarts=2, flip_rounds=0)
 
 
 class Recorded:
@@ -52,7 +52,7 @@ def test_planted_codes_come_back_from_a_gaussian_matrix(form):
     generator = gaussian_generator(
         (3, 15, 60), np.random.default_rng(0), "leaky_relu(0.3)", bias=True
     )
-    method = ProjectedGradient(GaussNewton(restarts=1, hops=0), rate=1.9, steps=100)
+    method = ProjectedGradient(GaussNewton(restarts=1, flip_rounds=0), rate=1.9, steps=100)
     inversion = invert(generator, generator(CODES) @ A.T, method, sensing=form(A))
     assert relative_error(inversion.latent, CODES).max() < 1e-7
     assert (inversion.status == "solved").all()

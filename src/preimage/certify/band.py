@@ -9,7 +9,7 @@ from preimage.certify.proof import replay
 from preimage.enclosure.network import Array, Bounds, Network, as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction, Target, pull
+from preimage.enclosure.tighten import Deduction, Target, tighten_bounds
 from preimage.errors import InputError
 from preimage.generator import Generator
 
@@ -56,7 +56,7 @@ def reconstruction_band(
             for upper in (False, True)
         ]
         starts = range(0, len(wanted), _CHUNK)
-        pull(network, found, relaxation, (wanted[i : i + _CHUNK] for i in starts))
+        tighten_bounds(network, found, relaxation, (wanted[i : i + _CHUNK] for i in starts))
     activation = generator.layers[-1].activation
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from preimage.enclosure.cuts import Cut
+from preimage.enclosure.bound_proofs import BoundProof
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.tighten import Deduction, Radius, Step, bound_outputs
 
@@ -90,7 +90,7 @@ def _step_record(step: Step) -> list[Any]:
     return ["cuts", *(_cut_record(cut) for cut in step)]
 
 
-def _cut_record(cut: Cut) -> list[Any]:
+def _cut_record(cut: BoundProof) -> list[Any]:
     multipliers = _multiplier_record(cut.multipliers)
     return [cut.layer, cut.unit, int(cut.upper), hexed(cut.value), cut.start, multipliers]
 

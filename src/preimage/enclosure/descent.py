@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preimage.enclosure.cuts import Targets, find_radius
+from preimage.enclosure.bound_proofs import Targets, find_radius
 from preimage.enclosure.network import Bounds, Network
 from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
@@ -18,11 +18,11 @@ from preimage.enclosure.tighten import (
     bound_outputs,
     end_targets,
     output_targets,
-    pull,
     shortened,
     sign_targets,
     solve,
     sparse_rows,
+    tighten_bounds,
 )
 
 # Another round of tightening must have cut off this part of some interval.
@@ -145,7 +145,7 @@ def _cut(
     """Cut all wanted ends, while there is time; the largest part cut off."""
     size = relaxation.weight.size
     parts = (wanted[part] for part in budget.chunks(len(wanted), size))
-    return pull(network, deduction, relaxation, parts)
+    return tighten_bounds(network, deduction, relaxation, parts)
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
-from preimage.enclosure.cuts import Cut, Targets, find_cuts
+from preimage.enclosure.bound_proofs import BoundProof, Targets, find_cuts
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.relaxation import Relaxation
 from preimage.lp import Outcome
@@ -31,7 +31,7 @@ class Radius:
     Attributes:
         start: The layer.
         value: The radius.
-        proofs: For each infinite end: unit, whether upper, multipliers as in ``Cut``.
+        proofs: For each infinite end: unit, whether upper, multipliers as in ``BoundProof``.
     """
 
     start: int
@@ -40,7 +40,7 @@ class Radius:
 
 
 # Cuts of one step are all proven from the bounds before the step.
-Step = list[Cut] | Radius
+Step = list[BoundProof] | Radius
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Deduction:
                 continue
             decides = layer > 0 and (end <= 0 < high if upper else low < 0 <= end)
             if part > _WORTH or decides:
-                made.append(Cut(layer, unit, upper, float(end), start, sparse_rows(mu, row)))
+                made.append(BoundProof(layer, unit, upper, float(end), start, sparse_rows(mu, row)))
                 best = max(best, part)
         for cut in made:
             side = bounds.upper if cut.upper else bounds.lower
@@ -282,7 +282,7 @@ def propose(network: Network, relaxation: Relaxation, wanted: list[Target]) -> P
     return Proposal(targets, mu, bool(empty.any()))
 
 
-def pull(
+def tighten_bounds(
     network: Network, deduction: Deduction, relaxation: Relaxation, parts: Iterable[list[Target]]
 ) -> float:
     """Cut the ends that linear programs propose, all in one step; the largest part cut off.

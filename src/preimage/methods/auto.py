@@ -96,16 +96,19 @@ class Auto:
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", Exact(self.backend), noiseless & expands)
-        run.stage("joint", GaussNewton(restarts=4, hops=5, seed=self.seed), everyone)
+        run.stage("joint", GaussNewton(restarts=4, flip_rounds=5, seed=self.seed), everyone)
         near = self._in_reach(network, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
-        run.stage("layerwise", GaussNewton(restarts=1, hops=0, start=start), near & expands)
+        run.stage("layerwise", GaussNewton(restarts=1, flip_rounds=0, start=start), near & expands)
         # Where layers are not known each start is dear, and begins at the best of many draws.
         near &= isinstance(network, Generator)
-        for restarts, hops, wanted in ((self.restarts, 8, near), (self.restarts // 4, 2, ~near)):
+        for restarts, flip_rounds, wanted in (
+            (self.restarts, 8, near),
+            (self.restarts // 4, 2, ~near),
+        ):
             start = _Known(run.latent)
             many = GaussNewton(
-                restarts=max(restarts, 1), hops=hops, start=start, seed=self.seed + 1
+                restarts=max(restarts, 1), flip_rounds=flip_rounds, start=start, seed=self.seed + 1
             )
             run.stage("restarts", many, wanted)
         if not expands:

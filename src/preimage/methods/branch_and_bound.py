@@ -114,7 +114,7 @@ class BranchAndBound:
         enclosed, splits = as_network(generator), self._splits(generator)
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
         if splits:
-            joint = replace(joint, restarts=1, hops=0)
+            joint = replace(joint, restarts=1, flip_rounds=0)
         starts = joint.solve(generator, observation).latent
         contractor = Contractor.of(enclosed) if splits else None
         batch = len(observation)
@@ -222,7 +222,7 @@ class Search:
         """The best code near z, by linear programs on its pieces."""
         observation = Observation(self.x[None], np.array([self.noise]))
         start = _Fixed(z)
-        joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, hops=0,
+        joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, flip_rounds=0,
                             start=start)  # fmt: skip
         return np.asarray(joint.solve(self.generator, observation).latent[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
-from preimage.methods.cells import cell_descend, takes
 from preimage.methods.joint.descent import Ends
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import Search
+from preimage.methods.linear_regions import descend_by_regions, takes
 from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.methods.sequential_lp import linear_descend
@@ -53,15 +54,15 @@ class GaussNewton:
     The first start is the code of ``start``, or where there is none, that of a short PLUGIn run
     (``z <- z + mu W_1^T ... W_d^T (y - G(z))``, which goes through inactive units, too); the others
     are Gaussian draws, the same for every sample. A sample needs no more starts once it is
-    explained up to rounding. The best answer often has a better neighbour, a linear piece in which
-    one hidden unit has the other sign; ``hops`` go through these, most promising first, until two
-    rounds bring an explained sample nothing.
+    explained up to rounding. The best answer often has a better neighbour, a linear region in which
+    one hidden unit has the other sign; ``flip_rounds`` rounds try these, most promising first,
+    until two rounds do not improve an explained sample.
 
     Args:
         norm: ``"l2"``; ``"linf"`` for noise with a sharp bound; ``"l1"`` for gross errors in a
             few entries.
         restarts: Number of starts.
-        hops: Rounds of eight such neighbours of the best answer; 0 for none.
+        flip_rounds: Rounds of eight such neighbours of the best answer; 0 for none.
         steps: Most steps from each start.
         damping: Initial damping, positive.
         start: A method whose codes are the first start, such as ``LayerwiseLP()``.
@@ -71,6 +72,7 @@ class GaussNewton:
             variance v and codes from N(0, I), ``prior=v`` is the posterior mode (l2 only).
         backend: Of the linear programs.
         seed: Of the draws.
+        hops: Deprecated name of ``flip_rounds``.
 
     Raises:
         InputError: A parameter is out of its range.
@@ -78,7 +80,7 @@ class GaussNewton:
 
     norm: JointNorm = "l2"
     restarts: int = 8
-    hops: int = 3
+    flip_rounds: int = 3
     steps: int = 200
     damping: float = 1e-2
     start: Method | None = None
@@ -87,14 +89,20 @@ class GaussNewton:
     prior: float = 0.0
     backend: lp.Backend = "kernel"
     seed: int = 0
+    hops: int | None = None
 
     def __post_init__(self) -> None:
+        if self.hops is not None:
+            warnings.warn("hops is flip_rounds now", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "flip_rounds", self.hops)
+            object.__setattr__(self, "hops", None)
         if self.norm not in ("l2", "l1", "linf"):
             raise InputError(f"norm: expected l2, l1 or linf, got {self.norm!r}")
         positive, counts = {"damping": self.damping}, {"restarts": self.restarts}
         positive |= {"prior": self.prior} if self.prior else {}
         positive |= {"ball": self.ball} if self.ball is not None else {}
-        counts |= {"steps": self.steps} | ({"hops": self.hops} if self.hops else {})
+        counts |= {"steps": self.steps}
+        counts |= {"flip_rounds": self.flip_rounds} if self.flip_rounds else {}
         check_positive(positive, counts)
         check_box(self.box)
         if self.ball is not None and self.box is not None:
@@ -124,7 +132,7 @@ class GaussNewton:
         return Estimate(best.z, status)
 
     def _search(self, problem: LeastSquares) -> Search:
-        return Search(problem, self.restarts, self.hops, self.steps, self.damping, self.seed)
+        return Search(problem, self.restarts, self.flip_rounds, self.steps, self.damping, self.seed)
 
     def _trimmed(self, problem: LeastSquares, z: Array) -> Array:
         """Least squares without the entries that fit worst, from ``z``, a few times over.
@@ -159,4 +167,6 @@ class GaussNewton:
         rough = linear_descend(
             problem, z, samples, norm=norm, steps=min(_ROUGH_STEPS, self.steps), backend=backend
         )
-        return cell_descend(problem, rough.z, samples, norm=norm, steps=self.steps, backend=backend)
+        return descend_by_regions(
+            problem, rough.z, samples, norm=norm, steps=self.steps, backend=backend
+        )

@@ -60,7 +60,7 @@ class Perturbed:
             codes[0] = known
         best, loss = np.empty((0, codes.shape[1])), np.empty(0)
         for _ in range(1 + self.rounds):
-            joint = GaussNewton(restarts=1, hops=0, steps=_STEPS, start=_Given(codes))
+            joint = GaussNewton(restarts=1, flip_rounds=0, steps=_STEPS, start=_Given(codes))
             found = joint.solve(network, many).latent
             error = np.linalg.norm(many.error(network(found)), axis=1)
             error = np.where(np.isfinite(error), error, np.inf)

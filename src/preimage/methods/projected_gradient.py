@@ -47,7 +47,7 @@ class ProjectedGradient:
         InputError: A parameter is out of its range.
     """
 
-    projection: Method = field(default_factory=lambda: GaussNewton(restarts=4, hops=0))
+    projection: Method = field(default_factory=lambda: GaussNewton(restarts=4, flip_rounds=0))
     rate: float = 1.0
     steps: int = 20
 

@@ -57,7 +57,7 @@ class Search:
     Args:
         problem: What is minimised.
         restarts: Number of starts.
-        hops: Rounds of eight neighbours of the best answer.
+        flip_rounds: Rounds of eight neighbours of the best answer.
         steps: Most steps from each start.
         damping: Initial.
         seed: Of the draws.
@@ -67,12 +67,12 @@ class Search:
         self,
         problem: LeastSquares,
         restarts: int,
-        hops: int,
+        flip_rounds: int,
         steps: int,
         damping: float,
         seed: int,
     ) -> None:
-        self.problem, self.restarts, self.hops = problem, restarts, hops
+        self.problem, self.restarts, self.flip_rounds = problem, restarts, flip_rounds
         self.steps, self.damping, self.seed = steps, damping, seed
         samples, k = len(problem.observation), problem.network.latent_size
         nothing = np.full(samples, np.inf)
@@ -136,15 +136,15 @@ class Search:
 
         A sample's neighbours are worked out again when it has a better answer.
         """
-        (count, k), width = self.best.z.shape, self.hops * _WAVE
+        (count, k), width = self.best.z.shape, self.flip_rounds * _WAVE
         known = Neighbours(np.zeros((count, width, k)), np.full((count, width), np.inf))
         tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
-        for turn in range(self.hops):
+        for turn in range(self.flip_rounds):
             if self.problem.observation.clock.is_over:
                 break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
-            self._report(f"neighbours, round {turn + 1} of {self.hops}", len(open_))
+            self._report(f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_))
             new = open_[fresh[open_]]
             if len(new):
                 found = neighbours(self.problem, self.best.z[new], new, width)

@@ -47,7 +47,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class BoundProof:
     """``a < value`` is impossible for this unit, or ``a > value`` where ``upper``.
 
     Attributes:
@@ -98,7 +98,7 @@ def find_cuts(
         network: The network.
         bounds: What holds.
         slopes: ``pass`` of each hidden layer above start; NaN where undecided.
-        start: See ``Cut``.
+        start: See ``BoundProof``.
         mu: For each layer above start, up to some layer, (targets, n_i).
         targets: In layers from start on.
 

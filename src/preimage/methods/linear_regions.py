@@ -1,11 +1,11 @@
 """Joint fits in the l1 and l-infinity norms, piece by piece: each linear program is exact.
 
-Let s say of every hidden unit whether it is active. Where all signs are as s says, the cell of s,
-the last layer's pre-activations are affine in z, and the best fit there is one linear program over
-z, whose constraints are the fit's rows and the signs. Nothing has to be trusted: what the program
-promises is what is found. At its optimum some units stand at their kink; their multipliers say how
-much the program would gain beyond. These units are switched over, one at a time, most gain first,
-and when no cell next door holds a better point, the fit is a local minimum.
+Let s say of every hidden unit whether it is active. Where all signs are as s says, the region of
+s, the last layer's pre-activations are affine in z, and the best fit there is one linear program
+over z, whose constraints are the fit's rows and the signs. The program's value is the value that
+is found. At its optimum some units stand at their kink; their multipliers say how much the program
+would gain beyond. These units are switched over, one at a time, most gain first, and when no
+neighbouring region holds a better point, the fit is a local minimum.
 
 The outputs' own kinks need no signs. A program bounds the error of a ReLU output from above,
 
@@ -37,12 +37,12 @@ Flags = NDArray[np.bool_]
 
 # Programs whose matrices are held at a time, in entries.
 _MATRIX_ENTRIES = 2**24
-# No step is longer than so many times the code: a cell may be unbounded.
+# No step is longer than so many times the code: a region may be unbounded.
 _FARTHEST = 10.0
 # What counts as a gain, relatively.
 _GAIN = 1e-11
-# Cells next door that are tried before a point is taken for a local minimum.
-_MOST_DOORS = 24
+# Neighbouring regions that are tried before a point is taken for a local minimum.
+_MOST_CANDIDATES = 24
 
 
 def takes(generator: Generator) -> bool:
@@ -67,7 +67,7 @@ class _Runs:
         z: (runs, k).
         loss: (runs,).
         active: (runs, hidden units) s.
-        doors: (runs, hidden units + 1) units, those to be switched over first; then -1.
+        candidates: (runs, hidden units + 1) units, those to be switched over first; then -1.
         tried: (runs,) how many of them have been; -1 before a run's own cell was seen.
         done: (runs,).
     """
@@ -75,12 +75,12 @@ class _Runs:
     z: Array
     loss: Array
     active: Flags
-    doors: NDArray[np.int64]
+    candidates: NDArray[np.int64]
     tried: NDArray[np.int64]
     done: Flags
 
 
-def cell_descend(
+def descend_by_regions(
     problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
 ) -> Ends:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
@@ -126,10 +126,10 @@ def _step(
     norm: str,
     backend: lp.Backend,
 ) -> None:
-    """One program for each open run: in its own cell, or in the next one next door."""
+    """One program for each open run: in its own region, or in the next neighbouring one."""
     active, tried = runs.active[open_].copy(), runs.tried[open_]
     going = np.flatnonzero(tried >= 0)
-    active[going, runs.doors[open_[going], tried[going]]] ^= True
+    active[going, runs.candidates[open_[going], tried[going]]] ^= True
     program = _program(problem, runs.z[open_], samples[open_], active, norm)
     solution = lp.solve(program, backend)
     trial = problem.region.project(runs.z[open_] + np.nan_to_num(solution.z))
@@ -138,15 +138,15 @@ def _step(
     moved = open_[better]
     runs.z[moved], runs.loss[moved] = trial[better], loss[better]
     runs.active[moved] = active[better]
-    # New doors where a run has moved, or where it has seen its own cell for the first time.
+    # New candidates where a run has moved, or where it has seen its own region for the first time.
     fresh = better | (tried < 0)
     price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
     price = price[:, problem.network.observation_size :]
     order = np.argsort(-price, axis=1, kind="stable")
     ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
-    runs.doors[open_[fresh], :-1] = ranked[fresh]
+    runs.candidates[open_[fresh], :-1] = ranked[fresh]
     runs.tried[open_] = tried = np.where(fresh, 0, tried + 1)
-    runs.done[open_] = (runs.doors[open_, tried] < 0) | (tried >= _MOST_DOORS)
+    runs.done[open_] = (runs.candidates[open_, tried] < 0) | (tried >= _MOST_CANDIDATES)
 
 
 def _program(
