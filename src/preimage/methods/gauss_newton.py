@@ -14,11 +14,11 @@ from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
 from preimage.methods.joint.descent import Ends
 from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.linear_fit import descend_in_trust_region
+from preimage.methods.joint.linear_regions import descend_by_regions, takes
 from preimage.methods.joint.search import Search
-from preimage.methods.linear_regions import descend_by_regions, takes
 from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
-from preimage.methods.sequential_lp import linear_descend
 from preimage.network import Network
 from preimage.observation import Observation
 
@@ -31,7 +31,7 @@ JointNorm = Literal["l2", "l1", "linf"]
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
 _TRIMMINGS = 4
 _TRIMMED = 0.9
-# Steps of an l1 or l-infinity fit that may cross many kinks at once, before it goes cell by cell.
+# Steps of an l1 or l-infinity fit that may cross many kinks, before it goes region by region.
 _ROUGH_STEPS = 6
 
 
@@ -161,12 +161,14 @@ class GaussNewton:
         return Ends(*(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True)))
 
     def _linear_descend(self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]) -> Ends:
-        norm, backend = self.norm, self.backend
-        if problem.chain is None or not takes(problem.chain):
-            return linear_descend(problem, z, samples, norm=norm, steps=self.steps, backend=backend)
-        rough = linear_descend(
-            problem, z, samples, norm=norm, steps=min(_ROUGH_STEPS, self.steps), backend=backend
-        )
+        norm, steps, backend = self.norm, self.steps, self.backend
+        exact = problem.chain is not None and takes(problem.chain)
+        rough = descend_in_trust_region(
+            problem, z, samples, norm=norm, backend=backend,
+            steps=min(_ROUGH_STEPS, steps) if exact else steps,
+        )  # fmt: skip
+        if not exact:
+            return rough
         return descend_by_regions(
-            problem, rough.z, samples, norm=norm, steps=self.steps, backend=backend
+            problem, rough.z, samples, norm=norm, steps=steps, backend=backend
         )

@@ -21,7 +21,7 @@ _SMALLEST_RADIUS = 1e-10
 _MATRIX_ENTRIES = 2**24
 
 
-def linear_descend(
+def descend_in_trust_region(
     problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
 ) -> Ends:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
@@ -49,6 +49,8 @@ def linear_descend(
     radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
     open_ = np.arange(len(z))
     for _ in range(steps):
+        if problem.observation.clock.is_over:
+            break
         step, promised = _steps(problem, run.z[open_], samples[open_], error[open_],
                                 radius[open_], norm, backend)  # fmt: skip
         predicted = run.loss[open_] - promised
