@@ -22,8 +22,8 @@
 #include "program.h"
 
 static const int MOST_STEPS = 60;
-/* Where no vertex is found, an interior point this good is taken. */
-static const double GAP = 1e-10, INFEASIBILITY = 1e-10;
+/* Where no vertex is found, an interior point this good is taken, or a better one. */
+static const double GAP = 1e-10, LEAST_GAP = 1e-13, INFEASIBILITY = 5e-11;
 /* How much of the way to the boundary a step goes. */
 static const double FRACTION = 0.995;
 /* Programs of fewer variables do without centrality correctors, since a factor costs ever more
@@ -33,6 +33,8 @@ static const long FEW = 100;
 static const double LONG = 0.95, FURTHER = 0.3, GAIN = 0.03;
 /* While the relative gap is above this, the Gram matrix is computed in single precision. */
 static const double ROUGH = 1e-3, DOUBTFUL = 1e-4;
+/* Below this gap, what was lost in solving for a step is made good. */
+static const double LATE = 1e-7;
 static const double NO_PIVOT = 1e-14;
 
 /* D and the inverses in it. */
@@ -70,6 +72,17 @@ static void newton(const Rows *rows, Workspace *work, double *dv, double *restri
     times(rows, dv, work->image, work->step_product);
     for (long i = 0; i < n; i++)
         dy[i] = weight[i] * (product[i] + rho[i]);
+    for (int round = 0; round < work->refinements; round++) { /* what c + G' (y + dy) misses */
+        transposed_times(rows, dy, work->image, work->pull);
+        for (long a = 0; a < rows->k + rows->shared; a++)
+            work->pull[a] = -(work->gradient[a] + work->pull[a]);
+        solve_factored(work->matrix, work->inverse_pivot, work->pull);
+        for (long a = 0; a < rows->k + rows->shared; a++)
+            dv[a] += work->pull[a];
+        times(rows, dv, work->image, work->step_product);
+        for (long i = 0; i < n; i++)
+            dy[i] = weight[i] * (product[i] + rho[i]);
+    }
 }
 
 /* The affine direction, towards mu = 0: there rho = G v - h. Only its ratios dy/y and dt/t are
@@ -234,7 +247,7 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point
 {
     long n = rows->sides, size = rows->k + rows->shared;
     double pairs = 0;
-    int rough = 1;
+    int rough = 1, central = 0;
     for (long i = 0; i < n; i++)
         pairs += sides->present[i] + sides->elastic[i];
     times(rows, at->v, work->image, work->product);
@@ -253,9 +266,20 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point
         transposed_times(rows, at->y, work->image, work->gradient);
         for (long a = 0; a < size; a++)
             work->gradient[a] += sides->cost[a];
-        if (gap <= GAP * fabs(value) + 1e-14 && is_feasible(rows, sides, at, work))
-            return CENTRAL;
+        if (gap <= GAP * fabs(value) + 1e-14) {
+            int feasible = is_feasible(rows, sides, at, work);
+            if (!feasible && central)
+                break;
+            if (feasible) { /* good enough; the last such point is kept */
+                central = 1;
+                memcpy(work->best_v, at->v, sizeof(double) * (size_t)rows->stride);
+                memcpy(work->best_y, at->y, sizeof(double) * (size_t)n);
+            }
+            if (feasible && gap <= LEAST_GAP * fabs(value) + 1e-14)
+                break;
+        }
         set_weights(rows, sides, at, work);
+        work->refinements = gap < LATE * fabs(value) ? 2 : 0;
         double least = cutoff(work->weight, n, size);
         rough = rough && gap > ROUGH * fabs(value);
         normal_matrix(rows, work->weight, least, rough, work, work->matrix);
@@ -287,5 +311,9 @@ int minimise(const Rows *rows, const Sides *sides, Point *at, Point *step, Point
         advance(rows, sides, at, step, work, length);
         idle = larger(length[0], length[1]) < 1e-3 ? idle + 1 : 0;
     }
-    return STUCK;
+    if (!central)
+        return STUCK;
+    memcpy(at->v, work->best_v, sizeof(double) * (size_t)rows->stride);
+    memcpy(at->y, work->best_y, sizeof(double) * (size_t)n);
+    return CENTRAL;
 }

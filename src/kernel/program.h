@@ -54,6 +54,8 @@ typedef struct {
     double *gradient, *affine, *constant, *pull; /* (stride,) */
     double *inverse_pivot;
     double *panel; /* (PANEL, stride) */
+    double *best_v, *best_y;
+    int refinements; /* of each Newton step */
     Square matrix, gram;
     int32_t *kept;                                                  /* (m,) */
     int32_t *face_index;                                            /* (m,), see termination.c */

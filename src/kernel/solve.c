@@ -80,11 +80,11 @@ static size_t lay_out(Solver *solver, const Batch *batch, char *memory)
     double **of_sides[] = {&work->product, &work->step_product, &work->weight,  &work->inverse_s,
                            &work->inverse_y, &work->inverse_t,  &work->ratio_y, &work->ratio_t,
                            &work->push_s,  &work->push_p,       &work->kind,    &work->rho,
-                           &work->x};
+                           &work->x,      &work->best_y};
     for (size_t i = 0; i < sizeof of_sides / sizeof *of_sides; i++)
         *of_sides[i] = take_doubles(&arena, sides);
     double **of_columns[] = {&work->gradient, &work->affine, &work->constant, &work->pull,
-                             &work->inverse_pivot};
+                             &work->inverse_pivot, &work->best_v};
     for (size_t i = 0; i < sizeof of_columns / sizeof *of_columns; i++)
         *of_columns[i] = take_doubles(&arena, stride);
     double **of_face[] = {&work->face_sign, &work->face_rate, &work->face_y, &work->face_weight,
