@@ -24,6 +24,8 @@ _MOST_ROUNDS = 100
 # In powers of two: when the factors have settled, and how large they may be.
 _SETTLED = 0.1
 _FARTHEST = 400.0
+# Smaller entries, where the largest are near 1, are beyond all solvers, and so are their squares.
+_SMALLEST = 1e-100
 # What a pair of listed entries costs beside one of a dense Gram matrix.
 _PAIR = 150.0
 # Entries of the scaled matrix's rows that are padding: see ``row_stride`` of the kernel.
@@ -87,13 +89,14 @@ class Scaled:
             return self.weight[sample], self.row[sample], self.column[sample]
         return self.weight, self.row, self.column
 
-    @property
+    @cached_property
     def usable(self) -> bool:
-        """Whether every entry keeps its digits: none overflows or vanishes in the new units."""
+        """Whether the numbers compare in the new units: none overflows, vanishes or nearly does."""
         weight = self.weight.data if sparse.issparse(self.weight) else self.weight
-        scaled = self.matrix().data if sparse.issparse(self.weight) else self.table
+        scaled = np.abs(self.matrix().data if sparse.issparse(self.weight) else self.table)
+        comparable = (scaled > _SMALLEST) & (scaled < 1 / _SMALLEST)
         return bool(
-            np.isfinite(scaled).all() and np.count_nonzero(scaled) == np.count_nonzero(weight)
+            np.isfinite(weight).all() and np.count_nonzero(comparable) == np.count_nonzero(weight)
         )
 
 

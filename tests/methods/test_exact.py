@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import gaussian_generator, relative_error
 
-from preimage import Exact, from_arrays, invert
+from preimage import Exact, Generator, Layer, LayerwiseLP, Status, from_arrays, invert
 from preimage.methods.equations import least_squares, rank_of_rows
 from preimage.scaling import scale as units_of
 
@@ -116,3 +116,39 @@ def test_least_squares_is_numpys(seed, decades):
         error = np.abs(rows @ (found[i] - expected)).max()
         assert error <= 1e-12 * np.abs(rows).max() * max(1, np.abs(expected).max())
     assert full[(scale > 0).sum(axis=1) >= k].all()
+
+
+@pytest.mark.parametrize("units", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("latents", [(1.0, 1.0), (1.0, 1e4), (1e-4, 1.0)])
+def test_a_free_code_is_ambiguous_in_any_units(units, latents):
+    """Claim: what the rows leave free is said to be free, whatever the units of x and of z.
+
+    z_0 is given by one equation; z_1 lies between 0 and 1, where both of its rows are inactive.
+    """
+    weight = units * np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) / np.array(latents)
+    generator = Generator((Layer(weight, units * np.array([0.0, -1.0, -1.0])),))
+    x = generator(np.array([1.0, 0.5]) * latents)
+    assert invert(generator, x, "exact").status == Status.AMBIGUOUS
+    found = invert(generator, generator(np.array([1.0, 2.0]) * latents), "exact")
+    assert found.status == Status.SOLVED
+    np.testing.assert_allclose(found.latent, np.array([1.0, 2.0]) * latents, rtol=1e-9)
+
+
+def mixed(exponent, of, rng):
+    size = {"entries": (30, 5), "rows": (30, 1), "columns": (1, 5), "all": (1, 1)}[of]
+    return 10.0 ** (exponent * rng.choice([-1, 1], size=size))
+
+
+@pytest.mark.parametrize("of", ["entries", "rows", "columns", "all"])
+@pytest.mark.parametrize("exponent", [20, 65, 117, 140])
+@pytest.mark.parametrize("method", [Exact(), Exact("highs"), LayerwiseLP(), LayerwiseLP("l1")])
+def test_weights_of_any_magnitude_are_a_status(of, exponent, method):
+    """Claim: no exception, no crash, no hang; numbers that cannot be solved are said to fail."""
+    rng = np.random.default_rng(exponent)
+    weight = rng.normal(size=(30, 5)) * mixed(exponent, of, rng)
+    generator = Generator((Layer(weight),))
+    z = np.abs(rng.normal(size=(2, 5)))
+    found = invert(generator, generator(z), method)
+    if of in ("rows", "all"):  # one unit for each latent: nothing is lost in rounding
+        assert found.status.tolist() == ["solved"] * 2
+        np.testing.assert_allclose(found.latent, z, rtol=1e-6)

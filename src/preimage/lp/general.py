@@ -43,6 +43,8 @@ def solve(program: LayerProgram, sample: int, solver: str) -> tuple[Outcome, Arr
         outcome, point, dual = SOLVERS[solver](scaled)
     except (ArithmeticError, RuntimeError, ValueError):
         return Outcome.FAILED, z, lower, upper
+    if outcome is Outcome.UNBOUNDED and not program.objective[sample].any():
+        outcome = Outcome.FAILED  # a slack alone is at least 0
     if outcome is Outcome.OPTIMAL:
         excess = scaled.matrix @ point - scaled.bound
         if not excess.max(initial=0.0) <= _FEASIBLE:

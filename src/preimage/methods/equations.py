@@ -45,6 +45,8 @@ def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, ND
         Minimisers (batch, k), NaN where the rows do not have full column rank; and where they do.
     """
     z = np.zeros((len(scale), units.weight.shape[1]))
+    if not units.usable:
+        return np.full_like(z, np.nan), np.zeros(len(z), dtype=np.bool_)
     full = _solve(units, scale, target, z)
     for sample in np.flatnonzero(~full):
         rows = np.flatnonzero(scale[sample])
@@ -57,8 +59,10 @@ def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, ND
 
 
 def rank_of_rows(units: Scaled, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(batch,) numerical rank of ``W[rows[sample]]``, for ``rows`` (batch, n)."""
+    """(batch,) numerical rank of ``W[rows[sample]]``, for ``rows`` (batch, n); -1 if unknown."""
     k = units.weight.shape[1]
+    if not units.usable:
+        return np.full(len(rows), -1)
     rank = np.full(len(rows), k)
     for sample in np.flatnonzero(~_solve(units, rows.astype(np.float64), None, None)):
         some = units.table[:-1, :k][rows[sample]]

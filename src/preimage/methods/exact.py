@@ -85,7 +85,11 @@ class Exact:
         status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
         # A polytope thinner than what the backends resolve would seem empty to them.
         reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(x)), centre.slack)
-        direction = np.random.default_rng(0).normal(size=program.objective.shape[1])
+        # In units of x: what a column's largest entry makes of it.
+        column = abs(program.weight).max(axis=0)
+        column = column if isinstance(column, np.ndarray) else column.toarray()
+        column = np.where(column > 0, column, 1.0)
+        direction = column * np.random.default_rng(0).normal(size=len(column))
         objective = np.tile(direction, (len(x), 1))
         ends = [
             lp.solve(lp.with_objective(program, sign * objective, reach), self.backend)
@@ -95,7 +99,7 @@ class Exact:
         # seem as wide as the tolerance, magnified by the layer's conditioning. An end that is
         # infinite (or that the backend did not find) leaves NaN: not known to be unique.
         width = np.abs((ends[0].z - ends[1].z) @ direction)
-        size = np.abs(centre.z) @ np.abs(direction)
+        size = np.abs(centre.z) @ np.abs(direction)  # as reach, in units of x
         unique = width <= 1e-4 * size + 1e3 * reach
         status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
         return centre.z, status
