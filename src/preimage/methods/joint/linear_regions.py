@@ -1,20 +1,11 @@
 """Joint fits in the l1 and l-infinity norms, one linear region after another.
 
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-Let s say of every hidden unit whether it is active. Where all signs are as s says, the region of
-s, the last layer's pre-activations are affine in z, and the best fit there is one linear program
-over z, whose constraints are the fit's rows and the signs. The program's value is the value that
-is found. At its optimum some units stand at their kink; their multipliers say how much the program
-would gain beyond. These units are switched over, one at a time, most gain first, and when no
-neighbouring region holds a better point, the fit is a local minimum.
-========
 Let s say of every hidden unit whether it is active. Where all signs are as s says, in the linear
 region of s, the last layer's pre-activations are affine in z, and the best fit there is one linear
 program over z, whose constraints are the fit's rows and the signs. What the program promises is
 exact. At its optimum some units stand at their kink; their multipliers say how much the program
 would gain beyond. These are the candidate flips: they are tried one at a time, most gain first, and
 when no neighbouring region holds a better point, the fit is a local minimum.
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
 
 The outputs' own kinks need no signs. A program bounds the error of a ReLU output from above,
 
@@ -50,13 +41,8 @@ _MATRIX_ENTRIES = 2**24
 _FARTHEST = 10.0
 # What counts as a gain, relatively.
 _GAIN = 1e-11
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-# Neighbouring regions that are tried before a point is taken for a local minimum.
-_MOST_CANDIDATES = 24
-========
 # Candidate flips that are tried before a point is taken for a local minimum.
 _MOST_FLIPS = 24
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
 
 
 def takes(generator: Generator) -> bool:
@@ -81,13 +67,8 @@ class _Runs:
         z: (runs, k).
         loss: (runs,).
         active: (runs, hidden units) s.
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-        candidates: (runs, hidden units + 1) units, those to be switched over first; then -1.
-        tried: (runs,) how many of them have been; -1 before a run's own cell was seen.
-========
         candidates: (runs, hidden units + 1) units to flip, most gain first; then -1.
         tried: (runs,) how many of them have been; -1 before a run's own region was.
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
         done: (runs,).
     """
 
@@ -145,11 +126,7 @@ def _step(
     norm: str,
     backend: lp.Backend,
 ) -> None:
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-    """One program for each open run: in its own region, or in the next neighbouring one."""
-========
     """One program for each open run: in its own region, or beyond its next candidate flip."""
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
     active, tried = runs.active[open_].copy(), runs.tried[open_]
     going = np.flatnonzero(tried >= 0)
     active[going, runs.candidates[open_[going], tried[going]]] ^= True
@@ -161,11 +138,7 @@ def _step(
     moved = open_[better]
     runs.z[moved], runs.loss[moved] = trial[better], loss[better]
     runs.active[moved] = active[better]
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-    # New candidates where a run has moved, or where it has seen its own region for the first time.
-========
     # New candidates where a run has moved, or has tried its own region for the first time.
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
     fresh = better | (tried < 0)
     price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
     price = price[:, problem.network.observation_size :]
@@ -173,11 +146,7 @@ def _step(
     ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
     runs.candidates[open_[fresh], :-1] = ranked[fresh]
     runs.tried[open_] = tried = np.where(fresh, 0, tried + 1)
-<<<<<<<< HEAD:src/preimage/methods/linear_regions.py
-    runs.done[open_] = (runs.candidates[open_, tried] < 0) | (tried >= _MOST_CANDIDATES)
-========
     runs.done[open_] = (runs.candidates[open_, tried] < 0) | (tried >= _MOST_FLIPS)
->>>>>>>> 050cf90 (Joint l1 and l-infinity fits stand with the joint method, in standard terms, and keep the time limit):src/preimage/methods/joint/linear_regions.py
 
 
 def _program(
