@@ -15,10 +15,12 @@ Flags = NDArray[np.bool_]
 
 # A run is stationary when no step promises to lower its loss by ``LeastSquares.stationary``; when
 # the damping has grown to this without a step that lowers it; or when so many that do, together,
-# have lowered it by no more than that (the last two at a kink).
+# have lowered it by no more than ``LeastSquares.idle`` (the last two at a kink).
 _LARGEST_DAMPING = 1e12
 _IDLE_STEPS = 4
-_IDLE = 1e-8
+# Growth of the damping after three steps in a row that lowered nothing; where the loss is
+# ``LeastSquares.settled``, they end a run, too.
+_REJECTED = 8.0
 # Entries of normal matrices that are held at a time.
 _GRAM_ENTRIES = 2**23
 
@@ -96,7 +98,7 @@ def _descend(
     z = problem.region.project(z).copy()
     damping, model = Damping(weight), model_of(problem, samples)
     run = Ends(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
-    rounding = problem.rounding[samples]
+    rounding, settled = problem.rounding[samples], problem.settled[samples]
     open_ = moved = np.arange(count)
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
     for _ in range(steps):
@@ -106,8 +108,9 @@ def _descend(
         step, predicted = model.step(open_, run.z[open_], weight[open_])
         flat = ~(predicted > problem.stationary * run.loss[open_])
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
+        flat |= (damping.growth[open_] > _REJECTED) & (run.loss[open_] <= settled[open_])
         due = taken[open_] == _IDLE_STEPS
-        flat |= due & (run.loss[open_] >= (1 - _IDLE) * before[open_])
+        flat |= due & (run.loss[open_] >= (1 - problem.idle) * before[open_])
         before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0
         run.stationary[open_[flat]] = True
         going = ~flat if enough is None else ~flat & ~_surpassed(run, samples, enough)[open_]

@@ -15,7 +15,7 @@ from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.joint.step import squares
 from preimage.methods.region import Region
 from preimage.network import Network, chain_of
-from preimage.observation import Observation
+from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -32,6 +32,9 @@ _SURE_RANK = 1e-10
 # what noise leaves uncertain, some k / n.
 _STATIONARY = 1e-14
 _STATIONARY_RUN = 1e-7
+# The same for some steps together, which end a descent at a kink.
+_IDLE = 1e-8
+_IDLE_RUN = 1e-4
 # Relative to the observation: an error above this is known well enough in single precision.
 _DRAFT_ERROR = 1e-2
 # Slope of the negative side of hidden units while a search starts.
@@ -103,6 +106,21 @@ class LeastSquares:
     def stationary(self) -> float:
         """Relative decrease of the loss that is not worth a step."""
         return _STATIONARY if self.chain is not None else _STATIONARY_RUN
+
+    @cached_property
+    def settled(self) -> Array:
+        """(samples,) losses at which a few vain steps end a descent: those that noise accounts for.
+
+        0 where the layers are known: there steps are cheap.
+        """
+        noisy = self.observation.noise > self.observation.unit * scale_of(self.observation.values)
+        wanted = noisy if self.chain is None else np.zeros(len(self.observation), dtype=bool)
+        return np.where(wanted, 0.5 * self.observation.explained**2, 0.0)
+
+    @property
+    def idle(self) -> float:
+        """Relative decrease of the loss that is not worth some steps."""
+        return _IDLE if self.chain is not None else _IDLE_RUN
 
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m); 0 where nothing was observed."""
