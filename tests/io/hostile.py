@@ -182,6 +182,33 @@ def _(folder: Path) -> bytes:
     return zipped({"net/data.pkl": code + b"."})
 
 
+@hostile("pth-tuples-that-double")
+def _(folder: Path) -> bytes:
+    """Sixty levels of pairs, each of the one below twice: an error must not print them."""
+    code = b"\x80\x02)q\0"
+    for level in range(1, 61):
+        below = b"h" + bytes([level - 1])
+        code += below + below + b"\x86q" + bytes([level])
+    return zipped({"net/data.pkl": code + b"."})
+
+
+listed(
+    "pth-tuples-as-a-storage",
+    zipped(
+        {
+            "net/data.pkl": b"\x80\x02"
+            + b")q\0"
+            + b"".join(
+                b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60)
+            )
+            + b"Q."
+        }
+    ),
+)
+listed("pth-long-integer", zipped({"net/data.pkl": b"\x80\x02\x8b" + struct.pack("<I", 10_000)
+                                   + b"\x7f" * 10_000 + b"Q."}))  # fmt: skip
+
+
 @hostile("pth-legacy-entries")
 def _(folder: Path) -> bytes:
     """A storage of 4 TB, in a file of the older form."""
@@ -522,10 +549,8 @@ def whole(kind: str) -> bytes:
             return own([record], **{"layers.0.weight": weight})
         case "npz":
             return npz(**{"a.weight": weight})
-        case "pth":
+        case "pth" | "pt":
             return torch_bytes({"a.weight": torch.from_numpy(weight)})
-        case "pt":
-            return torch_bytes({"a.weight": torch.from_numpy(weight)}, new=False)
         case "npy":
             return npy(weight)
         case "idx":

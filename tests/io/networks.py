@@ -27,7 +27,8 @@ def model(nodes, input_shape, constants=(), *, opset=21, batch="batch"):
                 value = name
             names.append(value)
         name = f"node_{index}"
-        made.append(helper.make_node(operator, names, [target], name=name, **attributes))
+        targets = [target] if isinstance(target, str) else target
+        made.append(helper.make_node(operator, names, targets, name=name, **attributes))
     graph = helper.make_graph(
         made,
         "graph",

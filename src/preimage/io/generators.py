@@ -15,15 +15,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from preimage.activation import Activation, PReLU, activation_name, as_activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
-from preimage.io import npz, onnx_file, safetensors_file, torch_file
+from preimage.io import npz, safetensors_file, torch_file
+from preimage.io.chain import MAX_MATRIX_BYTES, check_budget
 from preimage.io.guard import LIMITS, Limits, check_file, in_force, parse_json, write_bytes
-from preimage.io.lowering import check_budget, lower
-from preimage.io.segment import MAX_MATRIX_BYTES, Chain, as_segment
+from preimage.io.onnx_network import load_onnx
 from preimage.io.weights import Tensors, narrowed, read_weight, tensor, write_weight
 
 _READERS = {
@@ -31,6 +32,7 @@ _READERS = {
     ".npz": npz.read,
     ".pth": torch_file.read,
     ".pt": torch_file.read,
+    ".ckpt": torch_file.read,
 }
 _WRITERS = {".safetensors": safetensors_file.to_bytes, ".npz": npz.to_bytes}
 
@@ -46,31 +48,31 @@ def load(
     limits: Limits = LIMITS,
     max_matrix_bytes: int | None = None,
 ) -> Generator:
-    """Read a generator from a ``.safetensors``, ``.npz``, ``.onnx``, ``.pth`` or ``.pt`` file.
+    """Read a generator from a ``.safetensors``, ``.npz``, ``.onnx`` file, or one of ``torch.save``.
 
     A file that ``save`` wrote needs no more than its path. An ONNX file holds a network: all that
-    is affine between two activations becomes one layer, as with ``from_torch``. Any other holds
-    tensors only: say which of them are layers, first layer first, and what stands between them.
-    Weights of 16 and 32 bits are promoted exactly to float64. Nothing in a file is ever executed.
+    is affine between two activations becomes one layer, as with ``from_torch``, and the result is
+    compared with what the file computes. Any other file holds tensors only: say which of them are
+    layers, in forward order, and what stands between them. Weights of 16 and 32 bits are promoted
+    exactly to float64. No code in a file is ever executed.
 
     Args:
-        path: The file; its suffix tells the format.
-        layers: For a bare file: the prefix of each layer, so that ``"fc3"`` stands for the
-            tensors ``fc3.weight`` and, if there is one, ``fc3.bias``.
+        path: The file; its suffix tells the format (``.pth``, ``.pt`` or ``.ckpt`` for torch's).
+        layers: For a bare file: the prefix of each layer in forward order, so that ``"fc3"`` stands
+            for the tensors ``fc3.weight`` and, if there is one, ``fc3.bias``.
         activation: For a bare file: of every layer, but for the last if ``head`` is given.
         head: For a bare file: activation of the last layer.
         output: For an ONNX file: the tensor that is the observation, if not the file's output.
         allow_external: For an ONNX file: whether its weights may stand in other files of the same
             folder, as torch writes them.
         limits: What the file may ask for; an error says which one it goes beyond.
-        max_matrix_bytes: A layer whose matrix, dense or CSR, would take more stays an operator
-            (unless its weights take as much): it has a forward and an adjoint, and no matrix. None
-            is 32 MB for an ONNX file, and leaves the layers of a file of ``save`` as they are.
+        max_matrix_bytes: For an ONNX file: the largest matrix of a layer, dense or CSR. None is
+            32 MB.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
             asked for; a tensor has NaN or infinity.
-        MissingExtraError: ``.onnx`` needs onnx.
+        MissingExtraError: ``.onnx`` needs onnx, and a file of torch needs torch.
     """
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)
@@ -102,14 +104,14 @@ def _load(
         raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
     if reader is None:
         _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
-        graph = onnx_file.read(path, output, allow_external, limits)
-        return lower(graph, MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes)
+        budget = MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes
+        return load_onnx(path, output, allow_external, limits, budget)
     if output is not None or allow_external:
         raise InputError("output, allow_external: for ONNX files only")
     tensors, metadata = reader(path, limits)
     if metadata.get("format") == "preimage":
         _refuse("the file says", layers=layers, activation=activation, head=head)
-        return _from_own_form(tensors, metadata, max_matrix_bytes, limits)
+        return _from_own_form(tensors, metadata, limits)
     return _from_state_dict(tensors, layers, activation, head)
 
 
@@ -150,9 +152,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
     write_bytes(path, writer(tensors, metadata))
 
 
-def _from_own_form(
-    tensors: Tensors, metadata: dict[str, str], max_matrix_bytes: int | None, limits: Limits
-) -> Generator:
+def _from_own_form(tensors: Tensors, metadata: dict[str, str], limits: Limits) -> Generator:
     if metadata.get("version") != "1":
         raise FormatError(
             f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
@@ -174,11 +174,9 @@ def _from_own_form(
     for index, (name, weight) in enumerate(zip(names, weights, strict=True)):
         prefix = f"layers.{index}"
         bias = tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
-        if isinstance(weight, Chain) and max_matrix_bytes is not None:
-            weight = as_segment(weight.parts, max_matrix_bytes)
         try:
             activation = as_activation(name)
-            if isinstance(activation, PReLU):
+            if isinstance(activation, PReLU):  # the one whose size is its own
                 _check_slopes(activation, weight.shape[0])
             layers.append(Layer(weight, bias, activation))  # type: ignore[arg-type]
         except ValueError as error:
@@ -214,7 +212,39 @@ def _from_state_dict(
     for prefix in layers:
         if f"{prefix}.weight" not in tensors:
             raise FormatError(f"layers: expected a tensor '{prefix}.weight'; {listed}")
+    _check_norms(tensors, layers)
     weights = [tensor(tensors, f"{prefix}.weight") for prefix in layers]
     names = [f"{prefix}.bias" for prefix in layers]
     biases = [tensor(tensors, name) if name in tensors else None for name in names]
     return from_arrays(weights, biases, activation, head)
+
+
+def _check_norms(tensors: Tensors, layers: Sequence[str]) -> None:
+    """Refuse layers between which a batch norm stands, whose effect would be left out.
+
+    It is one that comes after a named layer, in the order of names, before the next named one, and
+    has as many channels as that layer has outputs.
+    """
+    norms = [name.removesuffix(".running_mean") for name in tensors if ".running_mean" in name]
+    for before, after in pairwise(layers):
+        for norm in norms:
+            same = norm.rpartition(".")[0] == before.rpartition(".")[0]
+            fits = len(tensors[f"{norm}.running_mean"]) == len(tensors[f"{before}.weight"])
+            if same and fits and _stands_between(tensors, before, norm, after):
+                raise FormatError(
+                    f"layers: the batch norm {norm!r} stands between {before!r} and {after!r}, and "
+                    "would be left out; pass the torch module to preimage.from_torch instead"
+                )
+
+
+def _stands_between(tensors: Tensors, before: str, norm: str, after: str) -> bool:
+    """By the order of the file, or by the numbers at the end of names."""
+    order = [name.rpartition(".")[0] for name in tensors]
+    in_file = order.index(before) < order.index(norm) < order.index(after)
+    return in_file or -1 < _number(before) <= _number(norm) < _number(after)
+
+
+def _number(name: str) -> int:
+    """The number in the last part of a name, such as 10 of ``net.10``; -1 if there is none."""
+    digits = "".join(c for c in name.rpartition(".")[2] if c.isdecimal())
+    return int(digits[:9]) if digits else -1

@@ -18,7 +18,8 @@ from preimage.io.guard import LIMITS, Limits, as_text_map, check_stored, parse_j
 
 # A bfloat16 is the upper half of a float32.
 _DTYPES = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8",
-           "U8": "u1"}  # fmt: skip
+           "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "U32": "<u4", "U64": "<u8",
+           "BOOL": "?"}  # fmt: skip
 
 
 class Place(NamedTuple):
