@@ -16,7 +16,7 @@ from size import lines_by_part, too_long  # noqa: E402
 MOST_LINES = 23_000
 # The checker stands alone: one file that a stranger can read and run without the library.
 ALLOWED = ("certify/checker.py: 6", "generator.py: 4")
-# Each room may import those before it.
+# Each module or package may import those before it.
 FLOORS = [
     "errors",
     "threads",
@@ -74,8 +74,8 @@ HEAVY = {
 
 def test_imports_point_one_way():
     for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if room in ("__init__", "__main__"):
+        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if part in ("__init__", "__main__"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preimage"):
@@ -83,7 +83,7 @@ def test_imports_point_one_way():
                 named = [parts[1]] if len(parts) > 1 else [a.name for a in node.names]
                 for other in named:
                     if other in FLOORS:
-                        assert FLOORS.index(other) <= FLOORS.index(room), f"{path}: {other}"
+                        assert FLOORS.index(other) <= FLOORS.index(part), f"{path}: {other}"
 
 
 def test_heavy_packages_wait_until_they_are_needed():
@@ -109,8 +109,8 @@ def test_the_library_does_not_grow():
 
 def test_only_the_command_prints():
     for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).parts[0]
+        part = path.relative_to(ROOT).parts[0]
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         prints = sum(getattr(call.func, "id", "") == "print" for call in calls)
         # ``preimage.show_versions`` is asked to.
-        assert room == "cli" or prints == (room == "notebook.py"), path
+        assert part == "cli" or prints == (part == "notebook.py"), path

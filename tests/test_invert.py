@@ -1,4 +1,4 @@
-"""The door: shapes, bad input, and verdicts that do not take a method's word."""
+"""``invert``: shapes, bad input, and statuses that do not rely on the method's own."""
 
 import time
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def test_a_sample_does_not_depend_on_its_company(method):
 
 @dataclass(frozen=True)
 class OnlyRun:
-    """A network whose layers nobody knows: the protocol and no more."""
+    """A network whose layers are not known: the protocol only."""
 
     hidden: preimage.Generator
     latent_size: int = 3

@@ -1,4 +1,4 @@
-"""Partial measurements: masks, matrices and operators, through the door."""
+"""Partial measurements: masks, matrices and operators, through ``invert``."""
 
 import warnings
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 
 from checks import faults  # noqa: E402
-from house import floors_of, house_svg, imports_of  # noqa: E402
+from house import house_svg, imports_of, rows_of  # noqa: E402
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
@@ -61,16 +61,16 @@ def test_links_to_follow_are_no_fault(tmp_path):
 
 
 def test_the_house_is_drawn_from_the_imports(tmp_path):
-    """A room stands above those that it uses; a short cut is not drawn."""
+    """A module stands above those that it imports; an implied import is not drawn."""
     for name, text in {
         "low": '"""L."""',
         "middle": "from preimage.low import a",
         "high": "from preimage.middle import b\nfrom preimage import low",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
-    rooms = imports_of(tmp_path)
-    assert rooms == {"low": set(), "middle": {"low"}, "high": {"low", "middle"}}
-    assert floors_of(rooms) == [["low"], ["middle"], ["high"]]
+    modules = imports_of(tmp_path)
+    assert modules == {"low": set(), "middle": {"low"}, "high": {"low", "middle"}}
+    assert rows_of(modules) == [["low"], ["middle"], ["high"]]
     drawn = house_svg(tmp_path)
     assert drawn.count("marker-end") == 2
     assert drawn.count("<text") == 3

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from checks import faults
 from commands import commands_markdown
-from house import house_svg, rooms_table
+from house import house_svg, modules_table
 
 with warnings.catch_warnings():  # it warns of how it finds its own font
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Put the house, the commands and links to benchmark pages where comments ask for them."""
     if "<!-- house -->" in markdown:
         source = Path(config["config_file_path"]).parent / "src" / "preimage"
-        drawn = house_svg(source) + "\n\n" + rooms_table(source)
+        drawn = house_svg(source) + "\n\n" + modules_table(source)
         markdown = markdown.replace("<!-- house -->", drawn)
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", commands_markdown())

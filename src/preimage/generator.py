@@ -52,7 +52,7 @@ def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
 
 
 def as_float64(values: ArrayLike, argument: str) -> Array:
-    """Copy ``values`` into a read-only, C-contiguous float64 array; the door for every array.
+    """Copy ``values`` into a read-only, C-contiguous float64 array; every array passes here.
 
     Integers and floats up to float64 are promoted exactly.
 

@@ -327,9 +327,9 @@ def test_no_truth_reaches_a_method(name, monkeypatch):
         config = replace(config, methods=("linf", "auto"))
     found = []
 
-    def recorded(door):
+    def recorded(function):
         def call(*args, **given):
-            answer = door(*args, **given)
+            answer = function(*args, **given)
             latent = getattr(answer, "latent", None)
             found.append((answer.lower, answer.upper) if latent is None else (latent,))
             return answer

@@ -1,4 +1,4 @@
-"""The kernel by itself, without HiGHS behind it: verdicts, proofs, company."""
+"""The kernel by itself, without HiGHS behind it: verdicts, proofs, batches."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -102,7 +102,7 @@ class Adam:
     """A strong baseline: Adam from several Gaussian starts, the best point of all kept.
 
     Kingma and Ba's update (arXiv:1412.6980, Algorithm 1) with their moment decay rates. Starts do
-    not depend on the batch, so a sample sees the same ones alone or in company.
+    not depend on the batch, so a sample sees the same ones alone or in a batch.
 
     Args:
         rate: Step length, positive.

@@ -26,7 +26,7 @@ from preimage import (
 )
 
 NOISE = 0.01
-# Every method, with few steps: what breaks company breaks it at once.
+# Every method, with few steps: where the batch matters, it does at once.
 CASES = {
     "auto": Auto(restarts=2),
     "exact": Exact(),
@@ -191,10 +191,10 @@ def test_a_batch_that_is_cut_into_parts(monkeypatch):
     generator = network("relu", "dense")
     x = good_and_bad(generator)
     mask = np.random.default_rng(7).random(x.shape) < 0.8
-    door = sys.modules["preimage.invert"]
+    module = sys.modules["preimage.invert"]
     for method in (CASES["auto"], CASES["linf"]):
         whole = invert(generator, x, method, noise=NOISE, sensing=mask)
-        monkeypatch.setattr(door, "_ENTRIES", 2 * sum(generator.sizes))
+        monkeypatch.setattr(module, "_ENTRIES", 2 * sum(generator.sizes))
         cut = invert(generator, x, method, noise=NOISE, sensing=mask)
         monkeypatch.undo()
         for sample in range(len(x)):
