@@ -322,8 +322,10 @@ class TorchNetwork:
         )
 
 
-def _cuts(count: int, size: int) -> Iterator[slice]:
-    return (slice(i, min(i + size, count)) for i in range(0, count, size))
+def _cuts(count: int, most: int) -> Iterator[slice]:
+    """Parts of nearly one size, of at most ``most``."""
+    size = -(-count // max(-(-count // most), 1))
+    return (slice(i, min(i + size, count)) for i in range(0, count, max(size, 1)))
 
 
 def _probe(k: int) -> Array:
