@@ -128,7 +128,7 @@ def plain_optimum(
     method = preimage.BranchAndBound(box=5.0, time_limit=60.0)
     network = as_network(generator)
     start = time.perf_counter()
-    search = Search(method, network, generator, x, reach)
+    search = Search(method, network, generator, x, reach, np.inf)
     bounds = starting_bounds(
         network, generator.layers[-1].activation, x, reach, search.low, search.high
     )

@@ -115,14 +115,18 @@ class BranchAndBound:
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
         if splits:
             joint = replace(joint, restarts=1, flip_rounds=0)
-        starts = joint.solve(generator, observation).latent
         contractor = Contractor.of(enclosed) if splits else None
         batch = len(observation)
-        latent, bound, gap = np.array(starts), np.zeros(batch), np.full(batch, np.nan)
+        latent = np.full((batch, generator.latent_size), np.nan)
+        bound, gap = np.zeros(batch), np.full(batch, np.nan)
         status = Status.SOLVED.each(batch)
         for sample, x in enumerate(observation.values):
-            search = Search(self, enclosed, generator, x, float(observation.noise[sample]))
-            latent[sample], value, bound[sample] = search.run(latent[sample], contractor)
+            deadline = min(time.perf_counter() + self.time_limit, observation.clock.deadline)
+            part = observation.take(np.array([sample]))
+            part = replace(part, clock=replace(observation.clock, deadline=deadline))
+            start = joint.solve(generator, part).latent[0]
+            search = Search(self, enclosed, generator, x, float(part.noise[0]), deadline)
+            latent[sample], value, bound[sample] = search.run(start, contractor)
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
             if not done:
@@ -154,11 +158,12 @@ class Search:
         generator: Generator,
         x: Array,
         noise: float,
+        deadline: float,
     ) -> None:
         self.method, self.network, self.generator, self.x = method, network, generator, x
         self.noise = noise
         self.low, self.high = box_ends(method.box, network.sizes[0])
-        self.deadline = time.perf_counter() + method.time_limit
+        self.deadline = deadline
 
     def value(self, z: Array) -> float:
         """The misfit."""
