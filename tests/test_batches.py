@@ -131,7 +131,7 @@ def check(generator, x, method, sensing=None, *, each=True, groups=None, near=1e
     ],
 )
 @pytest.mark.parametrize("method", CASES.values(), ids=CASES)
-def test_every_method_is_the_same_in_any_company(method, activation, weights, masked):
+def test_every_method_is_the_same_in_any_batch(method, activation, weights, masked):
     """Claim (issue 3): alone, in a batch, in reverse, twice, and next to bad samples."""
     generator = network(activation, weights)
     x = good_and_bad(generator)
@@ -142,7 +142,7 @@ def test_every_method_is_the_same_in_any_company(method, activation, weights, ma
 
 
 @pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
-def test_every_variant_is_the_same_in_any_company(method):
+def test_every_variant_is_the_same_in_any_batch(method):
     """Claim: so are constraints, norms, backends, and any number of starts."""
     generator = network("relu", "dense")
     x = good_and_bad(generator)
@@ -169,7 +169,7 @@ def test_so_it_is_behind_a_matrix(method, form):
     check(generator, y, CASES[method], form(A), each=False)
 
 
-def test_the_trained_decoder_in_any_company():
+def test_the_trained_decoder_in_any_batch():
     """Claim: also at the size of digits, where products are cut into several blocks."""
     generator = zoo.load("mnist-20-60-784")
     rng = np.random.default_rng(6)
