@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import sparse
 from typer.testing import CliRunner
 
 import preimage
 from preimage import cli, engine
 from preimage.cli.inverting import invert_in_chunks
-from preimage.inspection import inspect_generator
+from preimage.inspection import inspect_generator, inspect_network
 
 
 def run(*arguments):
@@ -147,10 +148,41 @@ def test_inspect_counts_active_rows(planted):
 def test_inspect_says_where_layers_fail():
     narrow = preimage.from_arrays([np.ones((2, 4))])
     verdicts = {m.method: m.verdict for m in inspect_generator(narrow).methods}
-    assert verdicts["linf"] == "maybe"
-    assert verdicts["adam"] == "no"
+    assert (verdicts["linf"], verdicts["adam"]) == ("no", "no")
+    # Forty rows, and rank 1: [[1, 0], [-1, 0]] twenty times.
+    flat = preimage.from_arrays([np.tile([[1.0, 0.0], [-1.0, 0.0]], (20, 1))])
+    found = inspect_generator(flat)
+    assert (found.layers[0].active_worst, found.layers[0].rank_worst) == (20, 1)
+    assert {m.verdict for m in found.methods} == {"no"}
     leaky = preimage.from_arrays([np.eye(3)], activation="leaky_relu(0.1)")
     assert {m.verdict for m in inspect_generator(leaky).methods} == {"yes", "maybe"}
+
+
+def test_inspect_of_a_network_that_is_run():
+    """Claim: joint methods may work, and those that need layers say why they cannot."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 9))
+    found = inspect_network(preimage.from_torch(module.eval()))
+    verdicts = {m.method: m for m in found.methods}
+    assert found.layers == ()
+    assert (verdicts["linf"].verdict, verdicts["gauss_newton"].verdict) == ("no", "maybe")
+    assert "silu" in verdicts["linf"].reason
+    assert "3 to 3 of 3" in found.rank_note
+
+
+def test_inspect_of_a_wide_latent():
+    """Claim: a small file that declares millions of coordinates takes no memory for them."""
+    wide = sparse.csr_array(([1.0], [0], [0, 1, 1, 1, 1, 1, 1, 1, 1]), shape=(8, 4_000_000))
+    found = inspect_generator(preimage.from_arrays([wide]))
+    assert "not computed" in found.rank_note or "of 4000000" in found.rank_note
+
+
+def test_fixed_coordinates(planted):
+    """Claim: --fix gives the network of the other coordinates."""
+    network, _, _ = planted
+    assert "3 -> 24" in run("inspect", network, "--fix", "1=0.5").stdout
+    expect_one_line(run("inspect", network, "--fix", "1:0.5"), "INDEX=VALUE")
+    expect_one_line(run("inspect", network, "--fix", "9=0"), "indices from 0 to 3")
 
 
 def test_zoo_lists_the_cards():

@@ -143,3 +143,20 @@ def test_narrow_numbers_are_promoted_exactly(dtype):
 def test_bad_input_is_named(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("as_csr", [False, True])
+def test_fixed_coordinates_become_a_bias(as_csr):
+    """Claim: exact, to the rounding of one sum; the other coordinates keep their order."""
+    rng = np.random.default_rng(5)
+    first = rng.standard_normal((6, 4))
+    weights = [sparse.csr_array(first) if as_csr else first, rng.standard_normal((7, 6))]
+    generator = from_arrays(weights, [rng.standard_normal(6), None], "leaky_relu(0.2)")
+    z = rng.standard_normal((5, 4))
+    z[:, [0, 2]] = 0.5, -1.5
+    fixed = generator.fix({2: -1.5, 0: 0.5})
+    assert fixed(z[:, [1, 3]]) == pytest.approx(generator(z), abs=1e-14)
+    assert generator.fix({}) == generator
+    for bad in ({4: 1.0}, {-1: 1.0}, {0.5: 1.0}, {0: np.nan}, dict.fromkeys(range(4), 0.0)):
+        with pytest.raises(InputError):
+            generator.fix(bad)

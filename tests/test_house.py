@@ -15,7 +15,7 @@ from size import lines_by_part, too_long  # noqa: E402
 # `make size` counts. Lower this with every change that removes lines; the goal is 13,500.
 MOST_LINES = 23_000
 # The checker stands alone: one file that a stranger can read and run without the library.
-ALLOWED = ("certify/checker.py: 6", "generator.py: 4")
+ALLOWED = ("certify/checker.py: 6",)
 # Each module or package may import those before it.
 FLOORS = [
     "errors",
@@ -28,6 +28,7 @@ FLOORS = [
     "notebook",
     "slab",
     "activation",
+    "matrix",
     "generator",
     "measurements",
     "network",

@@ -3,164 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from preimage.activation import Activation, ReLU, activation_name, as_activation
 from preimage.errors import InputError
+from preimage.matrix import (
+    Array,
+    Weight,
+    as_float64,
+    as_weight,
+    multiply,
+    multiply_adjoint,
+    multiply_columns,
+    weight_bytes,
+)
 from preimage.scaling import Scaled, scale
-
-Array = NDArray[np.float64]
-Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
-
-# Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use
-# them for a small weight. On a busy machine each such product would wait 20 ms for its threads.
-_ROWS = 16
-
-
-@runtime_checkable
-class Operator(Protocol):
-    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
-
-    def matmat(self, X: Array) -> Array:
-        """Apply to each column, (inputs, columns) to (outputs, columns)."""
-
-    def rmatmat(self, X: Array) -> Array:
-        """Apply the adjoint to each column, (outputs, columns) to (inputs, columns)."""
-
-
-def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
-    """``values`` as an array of any kind.
-
-    Raises:
-        InputError: They are ragged.
-    """
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
-
-
-def as_float64(values: ArrayLike, argument: str) -> Array:
-    """Copy ``values`` into a read-only, C-contiguous float64 array; every array passes here.
-
-    Integers and floats up to float64 are promoted exactly.
-
-    Raises:
-        InputError: ``values`` is complex, an object or ragged array, text, wider than float64,
-            or holds NaN or infinity (the message gives the first index).
-    """
-    array = as_array(values, argument)
-    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
-        raise InputError(
-            f"{argument}: expected real numbers of at most 64 bits, got dtype {array.dtype}"
-        )
-    array = np.array(array, dtype=np.float64, order="C")
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise InputError(
-            f"{argument}: expected finite numbers, got {array[index]} at index {index} "
-            f"({int((~finite).sum())} in all)"
-        )
-    array.setflags(write=False)
-    return array
-
-
-def as_weight(weight: Any, argument: str = "weight") -> Weight:
-    """Check a matrix or operator; matrices are copied to read-only float64.
-
-    Args:
-        weight: Shape (outputs, inputs): an array, ``scipy.sparse``, or an ``Operator``.
-        argument: Name of the argument, for the error.
-
-    Raises:
-        InputError: Not of two dimensions, or entries that ``as_float64`` refuses.
-    """
-    if sparse.issparse(weight):
-        as_float64(weight.tocoo().data, f"{argument}.data")
-        matrix = sparse.csr_array(weight, dtype=np.float64, copy=True)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        for part in (matrix.data, matrix.indices, matrix.indptr):
-            part.setflags(write=False)
-    elif isinstance(weight, Operator):
-        if np.issubdtype(getattr(weight, "dtype", None) or np.float64, np.complexfloating):
-            raise InputError(f"{argument}: expected a real operator, got dtype {weight.dtype}")  # type: ignore[attr-defined]
-        matrix = weight
-    else:
-        matrix = as_float64(weight, argument)
-    if len(matrix.shape) != 2:
-        raise InputError(f"{argument}: expected shape (outputs, inputs), got shape {matrix.shape}")
-    return matrix
-
-
-def is_matrix(weight: Weight) -> bool:
-    """Whether this is an array or CSR, and not an ``Operator``."""
-    return isinstance(weight, np.ndarray) or bool(sparse.issparse(weight))
-
-
-def weight_bytes(weight: Weight) -> Iterator[bytes]:
-    """The content of a matrix, for a hash; an operator without ``digest`` equals itself alone."""
-    storage = "dense" if isinstance(weight, np.ndarray) else "operator"
-    storage = "csr" if sparse.issparse(weight) else storage
-    yield repr((weight.shape, storage)).encode()
-    parts: tuple[Any, ...] = ()
-    if storage == "operator":
-        yield str(getattr(weight, "digest", id(weight))).encode()
-    elif storage == "csr":
-        parts = (weight.data, weight.indices.astype("<i8"), weight.indptr.astype("<i8"))
-    else:
-        parts = (weight,)
-    for part in parts:
-        # -0.0 and 0.0 are equal numbers, so they must hash alike.
-        yield np.ascontiguousarray(part + 0).tobytes()
-
-
-def multiply(weight: Weight, z: Array) -> Array:
-    """``z @ weight.T``, (batch, inputs) to (batch, outputs)."""
-    if sparse.issparse(weight):
-        return np.ascontiguousarray((weight @ z.T).T)
-    if not isinstance(weight, np.ndarray):
-        return _columns(weight.matmat, z, weight.shape[0])
-    product = np.empty((len(z), weight.shape[0]))
-    for first in range(0, len(z), _ROWS):
-        part = slice(first, first + _ROWS)
-        np.matmul(z[part], weight.T, out=product[part])
-    return product
-
-
-def multiply_adjoint(weight: Weight, v: Array) -> Array:
-    """``v @ weight``, (batch, outputs) to (batch, inputs)."""
-    if is_matrix(weight):
-        return multiply(weight.T, v)
-    return _columns(weight.rmatmat, v, weight.shape[1])
-
-
-def _columns(product: Any, rows: Array, size: int) -> Array:
-    """An operator's ``product`` of each row, (batch, size)."""
-    if not len(rows):  # which SciPy's operators do not take
-        return np.zeros((0, size))
-    return np.ascontiguousarray(np.asarray(product(rows.T), dtype=np.float64).T)
-
-
-def multiply_columns(weight: Weight, columns: Array) -> Array:
-    """``weight @ columns``, (batch, inputs, width) to (batch, outputs, width)."""
-    if isinstance(weight, np.ndarray):
-        return np.matmul(weight, columns)
-    batch, inputs, width = columns.shape
-    rows = np.swapaxes(columns, 1, 2).reshape(batch * width, inputs)
-    return np.swapaxes(multiply(weight, rows).reshape(batch, width, weight.shape[0]), 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,6 +208,34 @@ class Generator:
         """
         return Generator((*self.layers, *layers))
 
+    def fix(self, values: Mapping[int, float]) -> Generator:
+        """The network of the other coordinates, where some have known values.
+
+        Exact: what the fixed coordinates add to the first layer becomes part of its bias. A decoder
+        of a latent and a one-hot label is fixed by the coordinates of the label.
+
+        Args:
+            values: By index of the latent coordinate.
+
+        Raises:
+            InputError: Indices that are none, numbers that are not finite, no coordinate left.
+
+        >>> from_arrays([[[1.0, 10.0]]]).fix({1: 2.0})([3.0])
+        array([23.])
+        """
+        k = self.latent_size
+        if not all(isinstance(i, (int, np.integer)) and 0 <= i < k for i in values):
+            raise InputError(f"values: expected indices from 0 to {k - 1}, got {list(values)}")
+        indices = sorted(int(i) for i in values)
+        if len(indices) >= k:
+            raise InputError(f"values: expected at least one of {k} coordinates to be left")
+        known = as_float64([values[i] for i in indices], "values")
+        left = np.setdiff1d(np.arange(k), indices)
+        first, *rest = self.layers
+        columns = first.matrix[:, indices]
+        bias = first.bias + np.asarray(columns @ known)
+        return Generator((Layer(first.matrix[:, left], bias, first.activation), *rest))
+
     def domain(self, index: int) -> tuple[float, float]:
         """Interval that holds every input of ``layers[index]``: the range of the layer below."""
         return self.layers[index - 1].activation.range if index else (-np.inf, np.inf)
@@ -442,9 +334,12 @@ class Generator:
 
     def push_forward(self, derivatives: Sequence[Array]) -> Array:
         """``D_d W_d ... D_1 W_1``, (batch, n, k), for the derivatives of a forward pass."""
-        k = self.latent_size
-        product = np.broadcast_to(np.eye(k), (len(derivatives[0]), k, k))
-        for layer, d in zip(self.layers, derivatives, strict=True):
+        if self.layers[0].storage == "operator":
+            product = np.eye(self.latent_size)[None]
+        else:  # an identity of a wide latent would be far larger than the weight
+            product = derivatives[0][:, :, None] * self.layers[0].dense_weight
+        start = 0 if self.layers[0].storage == "operator" else 1
+        for layer, d in zip(self.layers[start:], derivatives[start:], strict=True):
             image = multiply_columns(layer.weight, product)
             image *= d[:, :, None]
             product = image

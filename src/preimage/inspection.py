@@ -6,18 +6,28 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preimage.activation import activation_name
-from preimage.generator import Generator
+from preimage.generator import Generator, Layer
+from preimage.io.torch_module import reason_not_known
+from preimage.network import Network, chain_of
+from preimage.torch_network import TorchNetwork
 
 _DRAWS = 1000
 _ENTRIES = 2**24  # numbers of all draws and layers together: fewer draws of a large network
 _RANK_DRAWS = 10  # a Jacobian is larger than an output
+_LARGEST = 2**25  # entries of a Jacobian whose rank is computed
+_LARGEST_RANKED = 2**20  # and of the weight of a layer
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """One layer; *active rows* are the outputs that pin their pre-activation down."""
+    """One layer; *active rows* are the outputs that determine their pre-activation.
+
+    The rank is that of the active rows: it says how many inputs they determine. NaN and -1 where
+    the layer is too large to compute it.
+    """
 
     index: int
     inputs: int
@@ -27,6 +37,8 @@ class LayerFacts:
     activation: str
     active_median: float
     active_worst: int
+    rank_median: float
+    rank_worst: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,42 @@ class Inspection:
     methods: tuple[MethodFacts, ...]
 
 
+def inspect_network(network: Network, seed: int = 0) -> Inspection:
+    """As ``inspect_generator``; of a network that is only run, the rank and the methods."""
+    chain = chain_of(network)
+    if chain is not None:
+        return inspect_generator(chain, seed)
+    latent = np.random.default_rng(seed).standard_normal((_RANK_DRAWS, network.latent_size))
+    note, full_rank = _jacobian_rank(network, latent)
+    known = "The layers are not known"
+    if isinstance(network, TorchNetwork):
+        known = f"The layers are not known: {reason_not_known(network)}"
+    return Inspection((), "", note, _judge_methods([], full_rank, known))
+
+
+def _jacobian_rank(network: Network, latent: NDArray[np.float64]) -> tuple[str, bool | None]:
+    """A sentence, and whether most Jacobians have full rank; None if they are too large."""
+    k, n = network.latent_size, network.observation_size
+    if n * k > _LARGEST:
+        return f"Rank of the whole Jacobian: not computed, it has {n} x {k} entries.", None
+    ranks = [
+        int(np.linalg.matrix_rank(network.linearize(z[None])[1][0])) if k else 0 for z in latent
+    ]
+    note = f"Rank of the whole Jacobian: {min(ranks)} to {max(ranks)} of {k}, {len(ranks)} draws."
+    return note, float(np.median(ranks)) >= k
+
+
+def _rank(layer: Layer, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Rank of the active rows for some draws, (draws,); NaN if the layer is too large."""
+    if layer.storage == "operator" or math.prod(layer.weight.shape) > _LARGEST_RANKED:
+        return np.full(len(known), np.nan)
+    weight = layer.dense_weight
+    # Rows in one unit: a large row must not hide the others.
+    norms = np.linalg.norm(weight, axis=1, keepdims=True)
+    weight = weight / np.where(norms > 0, norms, 1.0)
+    return np.array([np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in known])
+
+
 def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
     """Draw codes from N(0, I) and count, layer by layer, what an inversion would know."""
     draws = min(max(_ENTRIES // sum(generator.sizes), _RANK_DRAWS), _DRAWS)
@@ -56,7 +104,8 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
     for index, (layer, a) in enumerate(
         zip(generator.layers, generator.preactivations(latent), strict=True)
     ):
-        known = np.isfinite(layer.activation.inverse(layer.activation(a))).sum(axis=1)
+        rows = np.isfinite(layer.activation.inverse(layer.activation(a)))
+        known, ranks = rows.sum(axis=1), _rank(layer, rows[:_RANK_DRAWS])
         weights = layer.weight.nnz if layer.storage == "csr" else math.prod(layer.weight.shape)
         layers.append(
             LayerFacts(
@@ -64,35 +113,42 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
                 layer.output_size / max(layer.input_size, 1),
                 int(weights) + int(np.count_nonzero(layer.bias)),
                 activation_name(layer.activation), float(np.median(known)), int(known.min()),
+                float(np.median(ranks)), -1 if np.isnan(ranks).any() else int(ranks.min()),
             )
         )  # fmt: skip
-    ranks = [
-        int(np.linalg.matrix_rank(generator.jacobian(z))) if z.size else 0
-        for z in latent[:_RANK_DRAWS]
-    ]
-    k = generator.latent_size
+    note, full_rank = _jacobian_rank(generator, latent[:_RANK_DRAWS])
     return Inspection(
         tuple(layers),
         f"Active rows: outputs that determine their pre-activation, over {draws} draws of "
         "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
         "ReLU outputs, whose zeros help.\n"
         "Under noise, rows whose output is within the noise do not count.",
-        f"Rank of the whole Jacobian: {min(ranks)} to {max(ranks)} of {k}, {_RANK_DRAWS} draws.",
-        _judge_methods(layers, float(np.median(ranks)) >= k),
+        note,
+        _judge_methods(layers, full_rank),
     )
 
 
-def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFacts, ...]:
-    short = [facts.index for facts in layers if facts.active_median < facts.inputs]
-    tight = [facts.index for facts in layers if facts.active_worst < facts.inputs]
-    if short:
+def _judge_methods(
+    layers: list[LayerFacts], full_rank: bool | None, unknown: str = ""
+) -> tuple[MethodFacts, ...]:
+    """A verdict a method; ``unknown`` says why there are no layers."""
+    short = [f.index for f in layers if min(f.active_median, _of(f.rank_median)) < f.inputs]
+    tight = [f.index for f in layers if min(f.active_worst, _of(f.rank_worst)) < f.inputs]
+    if unknown:
+        layerwise, because = "no", unknown
+    elif full_rank is False and layers and _of(layers[0].rank_median) < layers[0].inputs:
+        layerwise, because = "no", "the active rows of layer 0 lack rank in most draws"
+    elif short:
         layerwise, because = "maybe", f"layer {short[0]} has too few active rows in most draws"
     elif tight:
         layerwise, because = "mostly", f"layer {tight[0]} has too few active rows in some draws"
     else:
         layerwise, because = "yes", "every layer has enough active rows in every draw"
-    joint = "maybe" if full_rank else "no"
-    rank = "the Jacobian has full rank" if full_rank else "the Jacobian lacks rank in most draws"
+    joint = "no" if full_rank is False else "maybe"
+    rank = {
+        True: "the Jacobian has full rank", False: "the Jacobian lacks rank in most draws",
+        None: "the rank of the Jacobian is not computed",
+    }[full_rank]  # fmt: skip
     return (
         MethodFacts("auto", "yes" if layerwise == "yes" else joint, "The cheapest that explains."),
         MethodFacts("exact", layerwise, f"Without noise only: {because}."),
@@ -104,3 +160,8 @@ def _judge_methods(layers: list[LayerFacts], full_rank: bool) -> tuple[MethodFac
         MethodFacts("gradient", joint, f"Needs a rate that fits, may end elsewhere: {rank}."),
         MethodFacts("adam", joint, f"Restarts, no guarantee, no expansion needed: {rank}."),
     )
+
+
+def _of(rank: float) -> float:
+    """A rank; infinity if it was not computed."""
+    return rank if rank >= 0 else math.inf

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.activation import Slab
-from preimage.generator import Layer, Weight, multiply
+from preimage.generator import Layer
+from preimage.matrix import Weight, multiply
 from preimage.scaling import Scaled, scale
 
 Array = NDArray[np.float64]

@@ -12,7 +12,8 @@ from scipy import sparse
 
 from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
-from preimage.generator import Layer, as_float64
+from preimage.generator import Layer
+from preimage.matrix import as_float64
 
 # The largest error that rounding to 8 bits makes, of values in [0, 1]: half a gray level. As the
 # ``noise`` of an observation it says all that an 8-bit file says.

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.activation import Identity
 from preimage.errors import InputError
-from preimage.generator import (
-    Generator,
-    Layer,
+from preimage.generator import Generator, Layer
+from preimage.matrix import (
     Weight,
     is_matrix,
     multiply,

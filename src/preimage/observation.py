@@ -11,13 +11,7 @@ from scipy import sparse
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
-from preimage.generator import (
-    Operator,
-    Weight,
-    as_array,
-    as_float64,
-    as_weight,
-)
+from preimage.matrix import Operator, Weight, as_array, as_float64, as_weight
 from preimage.network import Network, chain_of
 from preimage.slab import Slab
 

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.activation import Tanh
 from preimage.certify import Certificate, certify
 from preimage.errors import InputError
-from preimage.generator import Generator, as_array
+from preimage.generator import Generator
+from preimage.matrix import as_array
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, check_box

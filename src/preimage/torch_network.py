@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import InputError
-from preimage.generator import as_float64
+from preimage.matrix import as_float64
 from preimage.torch_checks import check_derivatives, check_mode, check_outputs, check_statistics
 from preimage.torch_modules import (
     arguments,

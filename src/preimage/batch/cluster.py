@@ -13,7 +13,7 @@ from typing import Any
 from preimage.batch import shard
 from preimage.batch.task import Outcome, Piece, Task, pickled
 from preimage.errors import MissingExtraError, PreimageError, StoreError
-from preimage.generator import Array
+from preimage.matrix import Array
 
 _SECONDS = 30  # to reach the scheduler, and for a first worker
 

@@ -21,8 +21,9 @@ from preimage.batch.store import Job, Store
 from preimage.batch.task import Pool, Task
 from preimage.batch.writer import Writer
 from preimage.errors import InputError, StoppedError
-from preimage.generator import Array, Generator
+from preimage.generator import Generator
 from preimage.io.observations import Observations, digest, open_observations
+from preimage.matrix import Array
 from preimage.methods import Method, as_method
 from preimage.observation import check_observation
 from preimage.threads import processors

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, Pipe
 
 from preimage.batch.task import Outcome, Piece, Task, pickled
 from preimage.errors import PreimageError
-from preimage.generator import Array
+from preimage.matrix import Array
 
 # One thread each. Memory that is free is kept for the next array: giving it back and asking again
 # costs a tenth of the time (glibc; others do not know these names).

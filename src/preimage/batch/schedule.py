@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from preimage.batch import shard
 from preimage.batch.task import Outcome, Piece, Pool
-from preimage.generator import Array
+from preimage.matrix import Array
 
 _TICK = 0.25  # seconds between two looks at whether to stop
 

@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 
 from preimage.batch import shard
 from preimage.errors import InputError, PreimageError
-from preimage.generator import Array, Generator
+from preimage.generator import Generator
 from preimage.invert import invert
+from preimage.matrix import Array
 from preimage.methods import Method
 
 

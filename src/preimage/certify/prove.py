@@ -24,7 +24,8 @@ from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
 from preimage.errors import InputError
-from preimage.generator import Generator, Layer, is_matrix
+from preimage.generator import Generator, Layer
+from preimage.matrix import is_matrix
 from preimage.observation import Observation
 
 # Outputs that a cut may use.

@@ -29,10 +29,11 @@ def inspect(
     typer.echo(f"{generator}\n")
     print_table(
         "Layers", ("layer", "sizes", "expansion", "parameters", "activation", "active rows: median",
-                   "worst", "needed"),
+                   "worst", "rank", "needed"),
         [(str(row.index), f"{row.inputs} -> {row.outputs}", f"{row.expansion:.2f}",
           f"{row.parameters:,}", row.activation, f"{row.active_median:.0f}",
-          str(row.active_worst), str(row.inputs)) for row in found.layers],
+          str(row.active_worst), "" if row.rank_worst < 0 else f"{row.rank_median:.0f}",
+          str(row.inputs)) for row in found.layers],
     )  # fmt: skip
     typer.echo(found.active_note)
     typer.echo(f"{found.rank_note}\n")

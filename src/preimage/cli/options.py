@@ -47,13 +47,23 @@ Sensing = Annotated[
 ]
 
 
+Fix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INDEX=VALUE,…",
+        help="Latent coordinates with known values, such as a label: 20=0,21=1.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class StateDict:
-    """Options that complete a file with weights only."""
+    """Options that complete a file with weights only, and fix coordinates of the latent."""
 
     layers: Layers = None
     activation: ActivationName = None
     head: Head = None
+    fix: Fix = None
 
     def load(self, network: str) -> preimage.Generator:
         """The network of that name or file.
@@ -61,6 +71,10 @@ class StateDict:
         Raises:
             InputError: No such network, or options that it has no use for.
         """
+        found = self._loaded(network)
+        return found if self.fix is None else found.fix(_as_fixed(self.fix))
+
+    def _loaded(self, network: str) -> preimage.Generator:
         names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
         if network in names:
             if any(value is not None for value in (listed, self.activation, self.head)):
@@ -93,6 +107,17 @@ class Observed:
         """
         sensing = load_sensing(self.mask, self.sensing, network.observation_size)
         return read_observations(self.observations, network, sensing, self.levels), sensing
+
+
+def _as_fixed(text: str) -> dict[int, float]:
+    """Values by index, of ``0=1.5,3=0``."""
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {int(index): float(value) for index, value in pairs}
+    except ValueError as error:
+        raise InputError(
+            f"--fix: expected INDEX=VALUE,…, such as 20=0,21=1, got {text!r}"
+        ) from error
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:

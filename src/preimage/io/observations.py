@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
-from preimage.generator import as_float64
 from preimage.io.guard import LIMITS, Limits, check_file, in_force
 from preimage.io.pictures import LUMINANCE
 from preimage.io.sources import Source, open_source, read_idx_header
+from preimage.matrix import as_float64
 from preimage.network import Network
 from preimage.observation import output_range
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.errors import FormatError, InputError
-from preimage.generator import Weight, as_float64
 from preimage.io.guard import check_entries
+from preimage.matrix import Weight, as_float64
 
 Tensors = dict[str, NDArray[Any]]
 Record = dict[str, Any]

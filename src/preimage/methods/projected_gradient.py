@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.generator import Weight, multiply, multiply_adjoint
 from preimage.inversion import Estimate, Status
+from preimage.matrix import Weight, multiply, multiply_adjoint
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive, is_method
 from preimage.network import Measured, Network

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.generator import as_array, as_float64
+from preimage.matrix import as_array, as_float64
 from preimage.methods.parameters import check_positive
 
 Array = NDArray[np.float64]

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.generator import Generator, multiply_adjoint, multiply_columns
+from preimage.generator import Generator
+from preimage.matrix import multiply_adjoint, multiply_columns
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.network import known_chain
 

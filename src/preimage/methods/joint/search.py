@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.generator import Generator, multiply
+from preimage.generator import Generator
+from preimage.matrix import multiply
 from preimage.methods.joint.descent import Ends, descend
 from preimage.methods.joint.flips import Neighbours, neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares

@@ -1,0 +1,158 @@
+"""Arrays and matrices as the package keeps them: checked, read-only, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from preimage.errors import InputError
+
+Array = NDArray[np.float64]
+Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
+
+# Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use
+# them for a small weight. On a busy machine each such product would wait 20 ms for its threads.
+_ROWS = 16
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """A linear map without a matrix, as ``scipy.sparse.linalg.LinearOperator`` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+
+    def matmat(self, X: Array) -> Array:
+        """Apply to each column, (inputs, columns) to (outputs, columns)."""
+
+    def rmatmat(self, X: Array) -> Array:
+        """Apply the adjoint to each column, (outputs, columns) to (inputs, columns)."""
+
+
+def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
+    """``values`` as an array of any kind.
+
+    Raises:
+        InputError: They are ragged.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
+
+
+def as_float64(values: ArrayLike, argument: str) -> Array:
+    """Copy ``values`` into a read-only, C-contiguous float64 array; every array passes here.
+
+    Integers and floats up to float64 are promoted exactly.
+
+    Raises:
+        InputError: ``values`` is complex, an object or ragged array, text, wider than float64,
+            or holds NaN or infinity (the message gives the first index).
+    """
+    array = as_array(values, argument)
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise InputError(
+            f"{argument}: expected real numbers of at most 64 bits, got dtype {array.dtype}"
+        )
+    array = np.array(array, dtype=np.float64, order="C")
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InputError(
+            f"{argument}: expected finite numbers, got {array[index]} at index {index} "
+            f"({int((~finite).sum())} in all)"
+        )
+    array.setflags(write=False)
+    return array
+
+
+def as_weight(weight: Any, argument: str = "weight") -> Weight:
+    """Check a matrix or operator; matrices are copied to read-only float64.
+
+    Args:
+        weight: Shape (outputs, inputs): an array, ``scipy.sparse``, or an ``Operator``.
+        argument: Name of the argument, for the error.
+
+    Raises:
+        InputError: Not of two dimensions, or entries that ``as_float64`` refuses.
+    """
+    if sparse.issparse(weight):
+        as_float64(weight.tocoo().data, f"{argument}.data")
+        matrix = sparse.csr_array(weight, dtype=np.float64, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        for part in (matrix.data, matrix.indices, matrix.indptr):
+            part.setflags(write=False)
+    elif isinstance(weight, Operator):
+        if np.issubdtype(getattr(weight, "dtype", None) or np.float64, np.complexfloating):
+            raise InputError(f"{argument}: expected a real operator, got dtype {weight.dtype}")  # type: ignore[attr-defined]
+        matrix = weight
+    else:
+        matrix = as_float64(weight, argument)
+    if len(matrix.shape) != 2:
+        raise InputError(f"{argument}: expected shape (outputs, inputs), got shape {matrix.shape}")
+    return matrix
+
+
+def is_matrix(weight: Weight) -> bool:
+    """Whether this is an array or CSR, and not an ``Operator``."""
+    return isinstance(weight, np.ndarray) or bool(sparse.issparse(weight))
+
+
+def weight_bytes(weight: Weight) -> Iterator[bytes]:
+    """The content of a matrix, for a hash; an operator without ``digest`` equals itself alone."""
+    storage = "dense" if isinstance(weight, np.ndarray) else "operator"
+    storage = "csr" if sparse.issparse(weight) else storage
+    yield repr((weight.shape, storage)).encode()
+    parts: tuple[Any, ...] = ()
+    if storage == "operator":
+        yield str(getattr(weight, "digest", id(weight))).encode()
+    elif storage == "csr":
+        parts = (weight.data, weight.indices.astype("<i8"), weight.indptr.astype("<i8"))
+    else:
+        parts = (weight,)
+    for part in parts:
+        # -0.0 and 0.0 are equal numbers, so they must hash alike.
+        yield np.ascontiguousarray(part + 0).tobytes()
+
+
+def multiply(weight: Weight, z: Array) -> Array:
+    """``z @ weight.T``, (batch, inputs) to (batch, outputs)."""
+    if sparse.issparse(weight):
+        return np.ascontiguousarray((weight @ z.T).T)
+    if not isinstance(weight, np.ndarray):
+        return _columns(weight.matmat, z, weight.shape[0])
+    product = np.empty((len(z), weight.shape[0]))
+    for first in range(0, len(z), _ROWS):
+        part = slice(first, first + _ROWS)
+        np.matmul(z[part], weight.T, out=product[part])
+    return product
+
+
+def multiply_adjoint(weight: Weight, v: Array) -> Array:
+    """``v @ weight``, (batch, outputs) to (batch, inputs)."""
+    if is_matrix(weight):
+        return multiply(weight.T, v)
+    return _columns(weight.rmatmat, v, weight.shape[1])
+
+
+def _columns(product: Any, rows: Array, size: int) -> Array:
+    """An operator's ``product`` of each row, (batch, size)."""
+    if not len(rows):  # which SciPy's operators do not take
+        return np.zeros((0, size))
+    return np.ascontiguousarray(np.asarray(product(rows.T), dtype=np.float64).T)
+
+
+def multiply_columns(weight: Weight, columns: Array) -> Array:
+    """``weight @ columns``, (batch, inputs, width) to (batch, outputs, width)."""
+    if isinstance(weight, np.ndarray):
+        return np.matmul(weight, columns)
+    batch, inputs, width = columns.shape
+    rows = np.swapaxes(columns, 1, 2).reshape(batch * width, inputs)
+    return np.swapaxes(multiply(weight, rows).reshape(batch, width, weight.shape[0]), 1, 2)
