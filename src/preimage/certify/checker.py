@@ -108,6 +108,13 @@ def reduced(values):
     return [value >> shift for value in values], UNIT - shift
 
 
+def scaled(values):
+    """Floats as integers in units of 2^-exponent, and the smallest such exponent of at least 0."""
+    ratios = [value.as_integer_ratio() for value in values]
+    top = max((below.bit_length() for _, below in ratios), default=1)
+    return [above << (top - below.bit_length()) for above, below in ratios], top - 1
+
+
 class Layer:
     """Weights in units of 2^-shift, biases, slopes below 0 in units of 2^-bend.
 
@@ -117,10 +124,10 @@ class Layer:
     def __init__(self, flat, shape, bias, slopes, smooth=None):
         self.given, self.smooth = (flat, shape, bias, slopes, smooth), smooth
         (self.count, self.columns), self.packed = shape, {}
-        values, self.shift = reduced(list(map(exact, flat)))
+        values, self.shift = scaled(flat)
         self.bias, starts = list(map(exact, bias)), range(0, len(flat), self.columns)
         self.rows = [values[at : at + self.columns] for at in starts]
-        (*self.slopes, self.one), self.bend = reduced([exact(c) for c in (*slopes, 1.0)])
+        (*self.slopes, self.one), self.bend = scaled((*slopes, 1.0))
         self.size = max((abs(w).bit_length() for w in values), default=0)
 
     def image(self, z):

@@ -47,6 +47,7 @@ def prove(
     rounds: int,
     nodes: int,
     time_limit: float,
+    began: float,
 ) -> list[Claim]:
     """What is proven of each sample; see ``certify``.
 
@@ -59,6 +60,7 @@ def prove(
         rounds: Of tightening.
         nodes: Branches a sample.
         time_limit: Seconds a sample.
+        began: When the first sample's time began, of ``time.perf_counter``.
     """
     measured, sensing = measured_chain(generator, observation), None
     if observation.sensing is not None:
@@ -66,12 +68,12 @@ def prove(
         sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
     network, activation = as_network(measured), measured.layers[-1].activation
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
-    claims = []
+    claims: list[Claim] = []
     for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
                                strict=True):  # fmt: skip
         wide = enclosed_noise(level, rounding_error(network, x, start))
         problem = Problem(network, layers, digests, activation, x, level, wide, *box, resolution)
-        deadline = time.perf_counter() + time_limit
+        deadline = (time.perf_counter() if claims else began) + time_limit
         fixed, each = checking_times(layers)
         budget = Budget(deadline - fixed, nodes, each)
         # Programs without a box may meet infinities on the way; what they end with is checked.
