@@ -250,7 +250,7 @@ class Forger:
         if cuts:
             cut = self.pick(cuts)
             part = self.pick(cut[5])
-            part[1] = [(-float.fromhex(v)).hex() for v in part[1]]
+            part[1] = [-v for v in part[1]]
             if self.rng.random() < 0.5:
                 cut[2] = 1 - cut[2] if isinstance(cut[2], int) else 0
             if self.rng.random() < 0.5:

@@ -323,7 +323,7 @@ def _cuts(node: dict) -> list[list]:
 
 def _turn(cut: list) -> None:
     """Change the sign of the multipliers of a cut's lowest layer."""
-    cut[5][0][1] = [(-float.fromhex(value)).hex() for value in cut[5][0][1]]
+    cut[5][0][1] = [-value for value in cut[5][0][1]]
 
 
 def _move(sample: dict, key: str, factor: float) -> None:

@@ -133,7 +133,7 @@ def test_no_multipliers_prove_a_box_without_its_codes(seed):
         unit, upper = int(rng.integers(len(inside[layer]))), int(rng.integers(2))
         value = float(inside[layer][unit]) + float(rng.normal()) * 10.0 ** -rng.integers(0, 4)
         multipliers = [
-            [list(range(len(inside[i]))), [float(v).hex() for v in rng.normal(size=len(inside[i]))]]
+            [list(range(len(inside[i]))), *checker.scaled(rng.normal(size=len(inside[i])).tolist())]
             for i in range(start + 1, 3)
         ]
         claim = [layer, unit, upper, value.hex(), start, multipliers]
@@ -153,7 +153,7 @@ def test_steps_that_start_nowhere_are_refused(start):
     layers = exact_layers(preimage.from_arrays([np.eye(2)]))
     one = (1.0).hex()
     with pytest.raises(ValueError, match="expected an integer"):
-        checker.read_steps([["cuts", [0, 0, 0, one, start, [[[0], [one]]]]]], layers)
+        checker.read_steps([["cuts", [0, 0, 0, one, start, [[[0], [1], 0]]]]], layers)
 
 
 @pytest.mark.parametrize("slope", [1e-300, 5e-324, 1e-16, 0.999])

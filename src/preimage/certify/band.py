@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.certify.certificate import Certificate, Claim
-from preimage.certify.proof import replay
 from preimage.enclosure.network import Array, Bounds, Network, as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
@@ -66,6 +65,9 @@ def reconstruction_band(
 
 def _proven_bounds(network: Network, generator: Generator, claim: Claim) -> Bounds:
     """What the claim says of all layers: by its proof's first steps, or by its intervals alone."""
+    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
+    from preimage.certify.proof import replay
+
     question, proof = claim.question, claim.proof
     activation = generator.layers[-1].activation
     if question.sensing is not None or "steps" not in proof:

@@ -85,7 +85,7 @@ def index(value, below):
 
 
 def read_json(data):
-    """Strict JSON: no key twice, no number but short integers."""
+    """Strict JSON: no key twice, and no number but integers of at most 4300 digits."""
 
     def record(pairs):
         require(len({key for key, _ in pairs}) == len(pairs), "a field stands twice")
@@ -94,11 +94,7 @@ def read_json(data):
     def refuse(text):
         raise ValueError(f"expected no number like {text[:20]}")
 
-    def integer(text):
-        return int(text) if len(text) < 18 else refuse(text)
-
-    return json.loads(data, object_pairs_hook=record, parse_int=integer, parse_float=refuse,
-                      parse_constant=refuse)  # fmt: skip
+    return json.loads(data, object_pairs_hook=record, parse_float=refuse, parse_constant=refuse)
 
 
 def reduced(values):
@@ -316,11 +312,12 @@ def read_multipliers(record, layers):
     found = []
     require(0 < len(items(record)) <= len(layers), "multipliers: expected some layers")
     for part, layer in zip(record, layers, strict=False):
-        units, texts = items(part, 2)
-        units = [index(unit, layer.count) for unit in items(units)]
+        units, values, exponent = items(part, 3)
+        both = items(units) + items(values, len(units))
+        require(set(map(type, both)) <= {int}, "multipliers: expected integers")
         require(len(set(units)) == len(units), "a unit has two multipliers")
-        values, fine = reduced(numbers(texts, len(units)))
-        found.append((dict(zip(units, values, strict=True)), fine))
+        require(not units or 0 <= min(units) <= max(units) < layer.count, "no such unit")
+        found.append((dict(zip(units, values, strict=True)), index(exponent, 5000)))
     return found
 
 

@@ -96,4 +96,9 @@ def _cut_record(cut: BoundProof) -> list[Any]:
 
 
 def _multiplier_record(multipliers: list[Any]) -> list[Any]:
-    return [[np.asarray(units).tolist(), hexed_all(values)] for units, values in multipliers]
+    """Units, integers, and the exponent e of their unit 2^-e, for each layer."""
+    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
+    from preimage.certify import checker
+
+    pairs = [(np.asarray(units).tolist(), values.tolist()) for units, values in multipliers]
+    return [[units, *checker.scaled(values)] for units, values in pairs]
