@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError, MissingExtraError
-from preimage.generator import Generator
 from preimage.invert import invert
 from preimage.methods import Method
+from preimage.network import Network
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -23,13 +23,13 @@ class PreimageEncoder(TransformerMixin, BaseEstimator):
     """Images to latent codes of a fixed generator: ``transform`` inverts, its inverse generates.
 
     Args:
-        generator: The network; ``fit`` checks that the data have its observation size.
+        generator: The network, known or run; ``fit`` checks that the data fit its outputs.
         method: As in ``preimage.invert``.
         noise: As in ``preimage.invert``.
     """
 
     def __init__(
-        self, generator: Generator, method: Method | str = "auto", noise: float = 0.0
+        self, generator: Network, method: Method | str = "auto", noise: float = 0.0
     ) -> None:
         self.generator = generator
         self.method = method
@@ -42,9 +42,10 @@ class PreimageEncoder(TransformerMixin, BaseEstimator):
             InputError: No generator, or X (samples, features) has not its observation size.
         """
         X = validate_data(self, X, dtype=np.float64)
-        if not isinstance(self.generator, Generator):
+        # The protocol's own check would fill caches, which scikit-learn takes for a change.
+        if not callable(getattr(self.generator, "linearize", None)):
             raise InputError(
-                f"generator: expected a preimage.Generator, got {type(self.generator).__name__}"
+                f"generator: expected a preimage network, got {type(self.generator).__name__}"
             )
         if X.shape[1] != self.generator.observation_size:
             raise InputError(
