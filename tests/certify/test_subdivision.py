@@ -126,6 +126,18 @@ def test_verdicts_agree_with_a_grid(head):
     assert {"unique", "infeasible"} <= verdicts
 
 
+def test_hidden_pixels_demand_nothing():
+    """Claim: with a mask, codes are excluded by what was seen alone."""
+    rng = np.random.default_rng(5)
+    generator = _deep(rng, (2, 90, 90, 20))
+    z, seen = np.array([0.3, -0.4]), np.arange(20) % 4 > 0
+    x = np.where(seen, generator(z), 1e3)
+    found = preimage.certify(generator, x, noise=1e-3, box=1.0, sensing=seen)
+    assert "subdivision" in found.claims[0].proof
+    assert found.verdict == "unique"
+    assert np.abs(found.witness - z).max() <= found.distance
+
+
 def test_two_codes_are_ambiguous():
     """Claim: |z| cannot tell z from -z, and an interval of codes is not one code."""
     rng = np.random.default_rng(3)

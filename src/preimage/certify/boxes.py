@@ -150,13 +150,20 @@ def _prove(network: Network, claims: list[Any], ends: Array) -> NDArray[np.bool_
     slope, shift = (v.astype(np.float64) for v in _carry(network, state, mid, rad, rows))
     # need <= v a <= slope z + shift
     rows, k = rows.astype(np.float64), mid.shape[1]
-    size = _each(np.abs(rows), np.maximum(np.abs(least), np.abs(most)))
-    need = _each(np.maximum(rows, 0), least) + _each(np.minimum(rows, 0), most)
+    low_end, high_end = (np.where(np.isfinite(end), end, 0) for end in (least, most))
+    size = _each(np.abs(rows), np.maximum(np.abs(low_end), np.abs(high_end)))
+    need = _each(np.maximum(rows, 0), low_end) + _each(np.minimum(rows, 0), high_end)
+    # A row that meets an infinite end demands nothing.
+    open_ends = ((rows > 0) & ~np.isfinite(least)[:, None]) | (
+        (rows < 0) & ~np.isfinite(most)[:, None]
+    )
+    need = np.where(open_ends.any(2), -np.inf, need)
     need -= 2.0**-52 * (rows.shape[2] + 8) * size
     center, reach = mid.astype(np.float64), rad.astype(np.float64)
     pull = slope * reach[:, None]
     sizes = np.abs(pull).sum(2) + _each(np.abs(slope), np.abs(center)) + np.abs(shift)
     best = _each(slope, center) + shift - need + 2.0**-52 * (k + 12) * (sizes + np.abs(need))
+    best = np.where(np.isnan(best), np.inf, best)
     refuted = (best + np.abs(pull).sum(2) < 0).any(1)
     # For a cut: what it leaves out below coordinate j, t_j <= s, is refuted by a row with
     #   best + sum_{i != j} |pull_i| + pull_j s < 0,  pull_j > 0;  and likewise above.
@@ -220,7 +227,8 @@ def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
         fresh = order, np.take_along_axis(np.where(open_, half, 0), order, 1).astype(dtype)
         center, every = ratio * center + edge / 2, every * ratio[:, None]
         far = np.maximum(np.abs(low), np.abs(high))
-        gain = np.where((ratio == 0) | (ratio == 1), 0, _gamma(0, dtype) * far)
+        plain = ~open_ & ((ratio == 0) | (ratio == 1))
+        gain = np.where(plain, 0, _gamma(0, dtype) * np.maximum(c, 1) * far)
         error = ratio * error + gain
         bound = np.abs(center) + ratio * width + half + error
     raise AssertionError("a network has layers")
@@ -245,7 +253,7 @@ def _candidates(network: Network, state: Any, least: Array, most: Array) -> Arra
     seen = np.isfinite(middle)
     off = np.where(seen, middle, center) - center
     variance = np.where(seen, half, np.abs(center) + 1) ** 2 + squares
-    weight = 1 / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
+    weight = seen / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
     scaled = a * weight[:, None]
     inner = scaled @ a.transpose(0, 2, 1)
     inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
@@ -272,7 +280,7 @@ def _carry(
             ratio, edge, open_ = _band(low, high, c)
             steep = np.where(open_, np.where(high > -low, 1, c).astype(dtype), ratio)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
-            far = np.maximum(np.abs(low), np.abs(high))
+            far = np.maximum(np.abs(low), np.abs(high)) * np.maximum(c, 1)
             lost = lost + 4 * gamma * _each(np.abs(rows), far)
             # A chord bounds a convex unit from above, a concave one (c > 1) from below.
             above = np.where(c <= 1, ratio, steep), np.where(c <= 1, edge, 0)
@@ -281,6 +289,7 @@ def _carry(
             rows = up * above[0][:, None] + down * below[0][:, None]
         lost = lost + 2 * gamma * (_each(np.abs(rows), scale) + dtype.type(_RANGE[dtype.name][2]))
         total = total + rows @ bias
+        lost = lost + gamma * np.abs(total)
         rows = rows @ weight
     size = _each(np.abs(rows), np.abs(mid) + rad) + np.abs(total)
     lost = lost + _gamma(4 * len(network), dtype) * size

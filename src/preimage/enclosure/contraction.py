@@ -61,14 +61,18 @@ class Interval:
 
     def near(self, forms: Forms) -> tuple[Array, Array]:  # noqa: D102
         low, high = self.ends(forms)
-        return (low + high) / 2, np.maximum(high - low, 0.0) / 2
+        with np.errstate(invalid="ignore"):
+            return (low + high) / 2, np.maximum(high - low, 0.0) / 2
 
     def least(self, forms: Forms, rows: Array) -> Array:  # noqa: D102
         low, high = self.ends(forms)
+        known_low, known_high = np.isfinite(low)[:, None], np.isfinite(high)[:, None]
+        nothing = (((rows > 0) & ~known_low) | ((rows < 0) & ~known_high)).any(axis=2)
+        low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
         up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
         total = _dot(up, low) + _dot(down, high)
         size = _dot(np.abs(rows), np.maximum(np.abs(low), np.abs(high)))
-        return total - rounding(rows.shape[2] + 8) * size
+        return np.where(nothing, -np.inf, total - rounding(rows.shape[2] + 8) * size)
 
     def ends(self, forms: Forms) -> tuple[Array, Array]:
         """Both ends for each box, (boxes, n); one that is open is that of the box."""
@@ -279,10 +283,11 @@ def _rows(forms: Forms, admitted: Admitted) -> tuple[Array, Array, NDArray[np.bo
         c = forms.chain.slopes[-1]
         on = np.where(center >= 0, 1.0, c)
         center, linear = on * center, on[:, None] * linear
-    error = np.where(np.isfinite(near), near, center) - center
+    seen = np.isfinite(near)
+    error = np.where(seen, near, center) - center
     half = np.where(np.isfinite(half), half, np.abs(center) + 1.0)
     scale = half**2 + forms.variance
-    weight = 1.0 / np.maximum(scale, 1e-15 * scale.max(axis=1, keepdims=True) + 1e-300)
+    weight = seen / np.maximum(scale, 1e-15 * scale.max(axis=1, keepdims=True) + 1e-300)
     weighted = linear * weight[:, None]
     gram = np.matmul(weighted, linear.transpose(0, 2, 1))
     k = linear.shape[1]
@@ -297,7 +302,7 @@ def _rows(forms: Forms, admitted: Admitted) -> tuple[Array, Array, NDArray[np.bo
     length = np.abs(residual).max(axis=1, keepdims=True)
     residual = residual / np.where(length > 0, length, 1.0)
     gain = (residual * error - np.abs(residual) * half).sum(axis=1)
-    noisy = forms.variance.mean(axis=1) < _NOISY * (half**2).mean(axis=1)
+    noisy = (forms.variance * seen).mean(axis=1) < _NOISY * (half**2 * seen).mean(axis=1)
     return np.concatenate([residual[:, None], each, -each], axis=1), gain, noisy
 
 

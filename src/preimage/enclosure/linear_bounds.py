@@ -200,8 +200,8 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         half = np.abs(shift) / 2
         center, linear = slope * center + shift / 2, slope[:, None] * linear
         symbols, fresh = slope[:, None] * symbols, _packed(open_, half)
-        bent = (slope != 0) & (slope != 1)
-        ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1]))
+        bent = open_ | ((slope != 0) & (slope != 1))
+        ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1])) * np.maximum(chain.slopes[i], 1)
         error = slope * error + np.where(bent, dtype.type(16 * unit) * ends, 0)
         size = np.abs(center) + slope * spread + half + error
     return Forms(chain, middle, radius, lower, upper, reach, center, linear, squares, undecided)
@@ -255,12 +255,14 @@ def pull_back(forms: Forms, rows: Floats, values: bool = False) -> Pulled:
         if (values or i < len(chain.weights) - 1) and (chain.slopes[i] != 1).any():
             lines = forms.lines(i)
             size = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i]))
+            size = size * np.maximum(chain.slopes[i], 1)
             lost = lost + 4 * gamma * _dot(np.abs(rows), size)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
             shift = shift + _dot(up, lines.high_shift) + _dot(down, lines.low_shift)
             rows = up * lines.high_slope[:, None] + down * lines.low_slope[:, None]
         lost = lost + 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + chain.floor)
         shift = shift + rows @ chain.biases[i]
+        lost = lost + gamma * np.abs(shift)
         rows = rows @ weight
     magnitude = _dot(np.abs(rows), np.abs(forms.middle) + forms.radius) + np.abs(shift)
     lost = 1.02 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude).astype(np.float64)
