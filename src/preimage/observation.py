@@ -166,7 +166,7 @@ def check_observation(
         InputError: Wrong shape, NaN or infinity, complex numbers, negative noise, a mask that
             leaves nothing.
     """
-    mask, operator = _as_sensing(generator, sensing)
+    mask, operator = as_sensing(generator, sensing)
     values, kind = _as_numpy(values)
     if mask is not None:
         values = _without_unobserved(values, mask)
@@ -207,7 +207,7 @@ def _as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
     level = as_float64(noise, "noise")
     if level.shape == (batch,):
         level = level[:, None]
-    elif level.shape not in ((), (m,), (1, m), (batch, m), (batch, 1)):
+    elif level.shape not in ((), (m,), (1, 1), (1, m), (batch, m), (batch, 1)):
         raise InputError(
             f"noise: expected a number, shape ({batch},), one a sample, or shape ({m},) or "
             f"({batch}, {m}), one an entry, got shape {level.shape}"
@@ -304,8 +304,8 @@ def _weighted(
     return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0))
 
 
-def _as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:
-    """The mask or the operator that ``sensing`` is."""
+def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:
+    """The mask or the operator that ``sensing`` is; see ``check_observation``."""
     if sensing is None:
         return None, None
     n = generator.observation_size

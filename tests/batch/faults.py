@@ -1,7 +1,7 @@
 """Fault injection: ``python tests/batch/faults.py --kills 200`` (``make faults``).
 
 1. A job of 60 shards, again and again, in which the job or one of its workers is killed (SIGKILL)
-   at random times. After every kill of the job, each shard that the manifest lists has to be whole;
+   at random times. After every kill of the job, each shard that is finished has to be whole;
    at the end the store has to be, byte for byte, that of an undisturbed run. A log of the shards
    that were begun tells how many were begun in vain.
 2. A disk that is full (a small tmpfs, where mounting is permitted), then larger again.
@@ -34,7 +34,7 @@ from jobs import content, problem  # noqa: E402
 from troublesome import Logged  # noqa: E402
 
 import preimage  # noqa: E402
-from preimage.batch.store import MANIFEST, shard_path  # noqa: E402
+from preimage.batch.store import COLUMNS, METADATA, chunk_path  # noqa: E402
 
 SHARDS, SIZE, WORKERS = 60, 5, 2
 
@@ -43,7 +43,7 @@ class FaultError(Exception):
     """Something is not as it has to be."""
 
 
-def job(store: Path, log: Path, seconds: float, workers: int = WORKERS) -> preimage.Store:
+def job(store: Path, log: Path, seconds: float, workers: int = 1) -> preimage.Store:
     """Run or resume the job of 60 shards."""
     generator, x, _ = problem(SHARDS * SIZE)
     method = Logged(str(log), seconds)
@@ -55,7 +55,7 @@ def job(store: Path, log: Path, seconds: float, workers: int = WORKERS) -> preim
 def start(store: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     """The same in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, __file__, "--job", str(store), str(log), str(seconds)],
+        [sys.executable, __file__, "--job", str(store), str(log), str(seconds), str(WORKERS)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -124,20 +124,21 @@ def kill_at_random(kills: int, folder: Path, seconds: float, draw: random.Random
 
 def _workers(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children()
+        return [c for c in psutil.Process(pid).children() if "spawn_main" in " ".join(c.cmdline())]
     return []
 
 
 def _listed(store: Path) -> set[int]:
-    return set(preimage.open_store(store).entries) if (store / MANIFEST).exists() else set()
+    return set(preimage.open_store(store).finished) if (store / METADATA).exists() else set()
 
 
 def _check_whole(store: Path, expected: dict[str, bytes]) -> None:
     """Every shard that is listed is, byte for byte, the one of the undisturbed run."""
     for index in _listed(store):
-        path = shard_path(store, index)
-        if path.read_bytes() != expected[str(path.relative_to(store))]:
-            raise FaultError(f"shard {index} is listed, and is not whole")
+        for name in COLUMNS:
+            path = chunk_path(store, name, index)
+            if path.read_bytes() != expected[str(path.relative_to(store))]:
+                raise FaultError(f"shard {index} is finished, and {path} is not whole")
 
 
 # Disks ------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def fill_the_disk(folder: Path) -> str:
     """
     log, disk = folder / "disk-log", folder / "disk"
     expected = content(job(folder / "disk-reference", log, 0.0).path)
-    with small_disk(disk, "128k") as mounted:
+    with small_disk(disk, "1m") as mounted:
         if not mounted:
             return "full disk: not tried, mounting is not permitted"
         try:
@@ -215,7 +216,7 @@ def damage(times: int, folder: Path, draw: random.Random) -> str:
     log, store = folder / "damage-log", folder / "damaged"
     expected = content(job(store, log, 0.0).path)
     for _ in range(times):
-        path = shard_path(store, draw.randrange(SHARDS))
+        path = chunk_path(store, draw.choice(list(COLUMNS)), draw.randrange(SHARDS))
         data = bytearray(path.read_bytes())
         if draw.random() < 0.5:
             data = data[: draw.randrange(len(data))]
@@ -225,11 +226,11 @@ def damage(times: int, folder: Path, draw: random.Random) -> str:
         try:
             preimage.open_store(store).verify()
         except preimage.StoreError as error:
-            if path.name not in str(error):
-                raise FaultError(f"the error does not name {path.name}: {error}") from error
+            if str(path) not in str(error):
+                raise FaultError(f"the error does not name {path}: {error}") from error
         else:
-            raise FaultError(f"damage in {path.name} was not found")
-        job(store, log, 0.0, workers=1)
+            raise FaultError(f"damage in {path} was not found")
+        job(store, log, 0.0)
         if content(store) != expected:
             raise FaultError("a damaged shard was not mended")
     return f"damage: {times} shards cut off or with a bit flipped, all found and mended"
@@ -242,11 +243,11 @@ def main() -> int:
     parser.add_argument("--damages", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.15, help="that a shard takes, at least")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--job", nargs=3)
+    parser.add_argument("--job", nargs=4)
     options = parser.parse_args()
     if options.job:
-        store, log, seconds = options.job
-        job(Path(store), Path(log), float(seconds)).verify()
+        store, log, seconds, workers = options.job
+        job(Path(store), Path(log), float(seconds), int(workers)).verify()
         return 0
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from jobs import content, problem
 from troublesome import QUICK
 
 import preimage
-from preimage.batch.store import MANIFEST, sealed, shard_path
+from preimage.batch.store import COLUMNS, METADATA, chunk_path, seal
 from preimage.errors import InputError, StoreError
 
 SIZE = 7  # of a shard: 40 samples are five shards of 7 and one of 5
@@ -23,7 +24,7 @@ def finished(tmp_path_factory):
     """A finished store, and what one call of ``invert`` says of the same samples."""
     generator, x, _ = problem()
     folder = tmp_path_factory.mktemp("finished") / "store"
-    preimage.invert_dataset(generator, x, folder, QUICK, shard_size=SIZE, workers=2)
+    preimage.invert_dataset(generator, x, folder, QUICK, shard_size=SIZE)
     return folder, preimage.invert(generator, x, QUICK)
 
 
@@ -34,22 +35,24 @@ def copy(finished, tmp_path):
     return tmp_path / "store"
 
 
-def again(folder, method=QUICK, *, size=SIZE, noise=0.0, change=0.0, seed=0):
+def again(folder, method=QUICK, *, size=SIZE, noise=0.0, change=0.0, seed=0, sensing=None):
     generator, x, _ = problem(seed=seed)
     x = problem()[1] + change
     return preimage.invert_dataset(
-        generator, x, folder, method, shard_size=size, noise=noise, workers=1
+        generator, x, folder, method, shard_size=size, noise=noise, sensing=sensing
     )
 
 
 def test_the_same_as_one_call(finished):
-    """Claim: shards hold, bit by bit, what ``invert`` finds for all samples at once."""
+    """Claim: shards hold what ``invert`` finds for all samples at once, to rounding."""
     folder, expected = finished
     store = preimage.open_store(folder)
     store.verify()
     assert store.complete
     assert len(store) == 40
-    for name in ("latent", "residual", "residual_max", "rank", "status"):
+    for name in ("latent", "residual", "residual_max", "standard_error"):
+        np.testing.assert_allclose(getattr(store, name), getattr(expected, name), rtol=1e-9)
+    for name in ("rank", "status"):
         np.testing.assert_array_equal(np.asarray(getattr(store, name)), getattr(expected, name))
     assert isinstance(store.status[0], preimage.Status)
     assert store.counts() == dict(Counter(expected.status))
@@ -79,19 +82,20 @@ def test_wrong_indices(finished, index):
 
 
 def test_only_what_is_asked_for_is_read(copy):
-    """Claim: a slice reads the shards that it needs, and no other."""
+    """Claim: a slice reads the chunks that it needs, and no other."""
     store = preimage.open_store(copy)
     for index in (0, 2, 3, 4, 5):
-        shard_path(copy, index).unlink()
+        chunk_path(copy, "latent", index).unlink()
     assert store.latent[SIZE : 2 * SIZE].shape == (SIZE, 3)
-    with pytest.raises(StoreError, match="shard is missing"):
+    with pytest.raises(StoreError, match="chunk is missing"):
         store.latent[0]
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "longer", "swapped"])
-def test_damage_is_found_and_mended(finished, copy, damage):
-    """Claim: no damaged shard is ever read; running the job again redoes it, to the bit."""
-    path = shard_path(copy, 3)
+@pytest.mark.parametrize("name", ["latent", "residual", "rank", "status"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "longer", "empty"])
+def test_damage_is_found_and_mended(finished, copy, damage, name):
+    """Claim: no damaged chunk is ever read; running the job again redoes it, to the bit."""
+    path = chunk_path(copy, name, 3)
     data = bytearray(path.read_bytes())
     path.unlink()
     if damage == "truncated":
@@ -101,20 +105,20 @@ def test_damage_is_found_and_mended(finished, copy, damage):
     elif damage == "flipped":
         data[len(data) // 2] ^= 4
         path.write_bytes(data)
-    elif damage == "swapped":
-        path.write_bytes(shard_path(copy, 2).read_bytes())
+    elif damage == "empty":
+        path.write_bytes(b"")
     with pytest.raises(StoreError, match=r"shard|store"):
         preimage.open_store(copy).verify()
-    with pytest.raises(StoreError, match=r"shard|store"):
-        preimage.open_store(copy).latent[3 * SIZE]
+    with pytest.raises(StoreError, match=r"chunk|not inverted yet"):
+        getattr(preimage.open_store(copy), name)[3 * SIZE]
     again(copy).verify()
     assert content(copy) == content(finished[0])
 
 
 def test_unfinished_samples_are_an_error(finished, copy):
     """Claim: a sample that is not inverted yet is not NaN, it is an error."""
-    lines = (copy / MANIFEST).read_bytes().splitlines(keepends=True)
-    (copy / MANIFEST).write_bytes(sealed(b"".join(lines[1:5])))
+    for index in (3, 4, 5):
+        chunk_path(copy, "status", index).unlink()
     store = preimage.open_store(copy)
     assert not store.complete
     assert store.latent[: 3 * SIZE].shape == (21, 3)
@@ -134,6 +138,9 @@ def test_unfinished_samples_are_an_error(finished, copy):
         ({"method": preimage.GradientDescent()}, "another method"),
         ({"noise": 1e-3}, "another noise"),
         ({"size": 8}, "another shard size"),
+        ({"noise": np.r_[1e-3, np.zeros(19)]}, "another noise"),
+        ({"sensing": np.arange(20) > 2}, "another noise or sensing"),
+        ({"sensing": np.eye(20)}, "another noise or sensing"),
     ],
 )
 def test_another_job_is_refused(finished, copy, change, message):
@@ -157,10 +164,10 @@ def test_methods_with_arrays_are_told_apart(tmp_path):
 
 def test_the_lock(copy):
     """Claim: a second job on one store fails at once, and the first one does not notice."""
-    from preimage.batch.writer import Writer
+    from preimage.batch.writer import writing
 
     job = preimage.open_store(copy).job
-    with Writer(copy, job), pytest.raises(StoreError, match="another job is writing"):
+    with writing(copy, job), pytest.raises(StoreError, match="another job is writing"):
         again(copy)
     again(copy).verify()
 
@@ -168,44 +175,87 @@ def test_the_lock(copy):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda lines: [],
-        lambda lines: lines[1:],
-        lambda lines: [lines[0], "{"],
-        lambda lines: [lines[0], lines[1], lines[1]],
-        lambda lines: [lines[0], lines[1].replace('"shard": 0', '"shard": 99')],
-        lambda lines: [lines[0].replace('"samples": 40', '"samples": -40'), *lines[1:]],
-        lambda lines: [lines[0].replace('"samples": 40', '"samples": "40"'), *lines[1:]],
-        lambda lines: [lines[0].replace('"noise": 0.0', '"noise": "no"'), *lines[1:]],
-        lambda lines: [json.dumps({**json.loads(lines[0]), "more": 1}), *lines[1:]],
-        lambda lines: ["[" * 100_000],
+        lambda job: job.clear(),
+        lambda job: job.pop("noise"),
+        lambda job: job.update(samples=-40),
+        lambda job: job.update(samples="40"),
+        lambda job: job.update(samples=True),
+        lambda job: job.update(noise="no"),
+        lambda job: job.update(more=1),
     ],
 )
-def test_broken_manifests(copy, change):
-    """Claim: whatever is in a manifest, the error is ours and names it."""
-    _, *lines = (copy / MANIFEST).read_text().splitlines()
-    (copy / MANIFEST).write_bytes(sealed("\n".join(change(lines)).encode()))
-    with pytest.raises(StoreError, match=r"manifest\.jsonl"):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_broken_descriptions(copy, change, sealed):
+    """Claim: whatever is in a description, the error is ours and names its file."""
+    whole = json.loads((copy / METADATA).read_text())
+    described = whole["attributes"]["preimage"]
+    change(described["job"])
+    if sealed:
+        described["sha256"] = seal(described["job"])
+    (copy / METADATA).write_text(json.dumps(whole))
+    with pytest.raises(StoreError, match=r"zarr\.json"):
         preimage.open_store(copy)
 
 
-def test_altered_manifests(copy):
-    """Claim: not a bit of a manifest changes unnoticed."""
-    data = (copy / MANIFEST).read_bytes()
-    for place in range(0, len(data), 7):
-        changed = bytearray(data)
-        changed[place] ^= 1 << place % 8
-        for damaged in (changed, data[:place]):
-            (copy / MANIFEST).write_bytes(damaged)
-            with pytest.raises(StoreError, match=r"manifest\.jsonl"):
-                preimage.open_store(copy)
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "{}", '{"attributes": {}}', "null"])
+def test_what_is_no_description(copy, text):
+    (copy / METADATA).write_text(text)
+    with pytest.raises(StoreError, match=r"zarr\.json"):
+        preimage.open_store(copy)
+
+
+def test_altered_arrays_are_not_read(copy):
+    """Claim: an array whose own description was changed is an error, not other numbers."""
+    path = copy / "latent" / METADATA
+    text = path.read_text()
+    for old, new in (("float64", "int64"), ("40", "39"), ("crc32c", "pickle")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(StoreError, match="latent"):
+            preimage.open_store(copy).latent[0]
+
+
+def test_links_out_of_the_store_are_not_followed(copy, tmp_path):
+    """Claim: a chunk that is a symbolic link to a file elsewhere is not read."""
+    chunk = chunk_path(copy, "latent", 2)
+    chunk.rename(tmp_path / "outside")
+    chunk.symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="leads out of the folder"):
+        preimage.open_store(copy).latent[2 * SIZE]
+
+
+def test_zarr_and_xarray_read_a_store(finished):
+    """Claim: other programs read it as it is, without warnings, with names of its dimensions."""
+    zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
+    folder, expected = finished
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open(str(folder), mode="r")
+        assert sorted(group.array_keys()) == sorted(COLUMNS)
+        np.testing.assert_allclose(group["latent"][:], expected.latent, rtol=1e-9)
+        data = xarray.open_zarr(folder)
+    assert data.latent.dims == ("sample", "coordinate")
+    assert data.residual.dims == ("sample",)
+    np.testing.assert_allclose(data.residual.values, expected.residual, rtol=1e-9)
+    meanings = data.status.attrs["flag_meanings"].split()
+    assert [meanings[code] for code in data.status.values] == [str(s) for s in expected.status]
 
 
 def test_no_store(tmp_path):
     """Claim: a folder that is no store is said to be none, and is left alone."""
-    with pytest.raises(StoreError, match="not a whole store"):
+    with pytest.raises(StoreError, match="not a store"):
         preimage.open_store(tmp_path)
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="has shards, but no manifest"):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"not empty and holds no store: mine\.txt"):
         again(tmp_path)
-    assert (tmp_path / "shards" / "mine.txt").exists()
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_what_was_left_by_a_kill_is_removed(finished, copy):
+    """Claim: half-written files do not stay, and a store that was only begun is begun again."""
+    (copy / "latent" / "c" / "3" / "0.123.partial").write_bytes(b"half")
+    again(copy)
+    assert content(copy) == content(finished[0])
+    (copy / METADATA).unlink()
+    again(copy).verify()
+    assert content(copy) == content(finished[0])

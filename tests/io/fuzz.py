@@ -12,13 +12,16 @@ A case is made from the seed and its number alone: ``--only NUMBER`` runs it aga
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import random
+import shutil
 import struct
 import sys
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 from measure import apart, outcome, read
 
 import preimage
-from preimage.batch.store import Entry, Job, from_text, sealed, to_text
+from preimage.batch.store import FORM, METADATA, Job, open_store, seal
 from preimage.certify import checker
 
 BLOCK = 100  # cases of one process
@@ -100,8 +103,11 @@ def seeds() -> dict[str, list[bytes]]:
             ("Expand", ["f", hostile.ints(1, 4)], "y", {}),
         ).SerializeToString(),
     ]  # fmt: skip
-    job = Job("a" * 64, "b" * 64, "Exact()", "c" * 64, 0.1, 40, 20, 3, 8, "0.1.0")
-    found["jsonl"] = [to_text(job, [Entry(i, "d" * 64, 999, {"3": "why"}) for i in range(3)])]
+    job = asdict(Job("a" * 64, "b" * 64, "Exact()", "c" * 64, 0.1, "everything", "d" * 64, 40, 20,
+                     3, 8, "0.1.0"))  # fmt: skip
+    described = {"form": FORM, "job": job, "sha256": seal(job)}
+    attributes = {"preimage": described, "left_out": {"3": "why"}}
+    found["store"] = [json.dumps({"attributes": attributes, "node_type": "group"}).encode()]
     return found | certified()
 
 
@@ -175,11 +181,14 @@ def change_parts(kind: str, data: bytes, draw: random.Random) -> bytes:
             return hostile.st(change_text(header, draw).encode(), rest)
         case "npz" | "pth":
             return _change_archive(data, draw)
-        case "jsonl":
-            _, *lines = data.decode().splitlines(keepends=True)
-            which = draw.randrange(len(lines))
-            lines[which] = change_text(lines[which], draw)
-            return sealed("".join(lines).encode())
+        case "store":
+            changed = change_text(data.decode(), draw)
+            with contextlib.suppress(Exception):  # what is no job any more has no seal either
+                whole = json.loads(changed)
+                described = whole["attributes"]["preimage"]
+                described["sha256"] = seal(described["job"])
+                changed = json.dumps(whole)
+            return changed.encode()
         case "certificate":
             return _change_certificate(change_text(data.decode(), draw))
         case "network":
@@ -225,8 +234,11 @@ def case(number: int, seed: int, files: dict[str, list[bytes]]) -> tuple[str, by
 
 def try_case(path: Path) -> str:
     """What came of a file."""
-    if path.suffix == ".jsonl":
-        return outcome(lambda: from_text(path.read_bytes(), path))
+    if path.suffix == ".store":
+        folder = path.with_suffix(".folder")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder / METADATA)
+        return outcome(lambda: open_store(folder))
     if path.suffix[1:] in CERTIFIED:
         return outcome(lambda: check_certified(path))
     return outcome(lambda: read(path))

@@ -1,6 +1,6 @@
-"""Whole datasets: from a source of rows to a store of shards, on one machine or a cluster."""
+"""Whole datasets: from observations to a Zarr store of codes, in one process or on Dask."""
 
 from preimage.batch.job import invert_dataset
-from preimage.batch.store import Store, open_store
+from preimage.batch.store import Job, Store, open_store
 
-__all__ = ["Store", "invert_dataset", "open_store"]
+__all__ = ["Job", "Store", "invert_dataset", "open_store"]

@@ -10,35 +10,37 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from preimage.batch.local import LocalPool
-from preimage.batch.schedule import Schedule
 from preimage.batch.store import Job, Store
-from preimage.batch.task import Pool, Task
-from preimage.batch.writer import Writer
+from preimage.batch.workers import DaskWorkers, OneProcess, Rows, Task, Workers, run
+from preimage.batch.writer import writing
 from preimage.errors import InputError, StoppedError
-from preimage.generator import Generator
+from preimage.generator import Weight, as_float64, weight_bytes
 from preimage.io.observations import Observations, digest, open_observations
-from preimage.matrix import Array
 from preimage.methods import Method, as_method
-from preimage.observation import check_observation
-from preimage.threads import processors
+from preimage.network import Network
+from preimage.observation import as_sensing, check_observation
+
+Array = NDArray[np.float64]
 
 SHARD_SIZE = 256
 _LOG_SECONDS = 30.0
 
 
 def invert_dataset(
-    generator: Generator,
+    network: Network,
     source: Any,
     store: str | os.PathLike[str],
     method: Method | str = "auto",
     *,
-    noise: float = 0.0,
+    noise: ArrayLike = 0.0,
+    sensing: Any = None,
     shard_size: int = SHARD_SIZE,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -49,23 +51,28 @@ def invert_dataset(
     """Invert every sample of a source, shard by shard, into a store that survives interruption.
 
     Run it again after a crash, a kill or a full disk, and it goes on: finished shards are verified
-    and skipped, and the store ends up bit by bit as if nothing had happened. A sample that kills
-    its worker, raises in it or keeps it too long is left out after some tries, and named in
-    ``store.quarantined``. ``SIGINT`` and ``SIGTERM`` end the job after the shards that are running;
-    a second one ends it at once.
+    and skipped. Codes do not depend on that by more than rounding (1e-9, relative). A sample that
+    raises is left out, and named in ``store.quarantined``; with more than one process, so is one
+    that kills its worker or keeps it too long. ``SIGINT`` and ``SIGTERM`` end the job after the
+    shards that are running; a second one ends it at once.
+
+    By default this process does all of it, on all cores as far as the kernel has work for them.
+    ``workers`` or ``scheduler`` hand the shards to Dask (extra ``cluster``). A script that uses
+    ``workers`` needs the usual ``if __name__ == "__main__":``.
 
     Args:
-        generator: The network.
-        source: A path or an array, never read as a whole; see
-            ``preimage.io.observations.open_observations``.
-        store: The folder to write; ``preimage.open_store`` reads it.
-        method: As for ``preimage.invert``; an object has to be of a class that can be imported.
-        noise: Bound on the largest absolute noise entry, for all samples.
-        shard_size: Samples of a shard: what a worker does at once, and what a kill can cost.
-        workers: Processes on this machine; None for one a core.
+        network: A ``Generator`` or any other ``Network``.
+        source: A path or an array, never read as a whole, or what
+            ``preimage.io.observations.open_observations`` makes of one.
+        store: The folder to write, a Zarr group; ``preimage.open_store`` reads it.
+        method: As for ``preimage.invert``.
+        noise: As for ``preimage.invert``, for all samples.
+        sensing: As for ``preimage.invert``, for all samples.
+        shard_size: Samples of a shard: what is inverted at once, and what a kill can cost.
+        workers: Processes on this machine, of one thread each; None or 1 for this one alone.
         scheduler: Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``, to run there
-            instead (extra ``cluster``); preimage has to be installed on its workers.
-        retries: How often what failed is run again before it is halved, or left out.
+            instead; preimage has to be installed on its workers.
+        retries: How many workers a piece may kill before it is split, or left out.
         stall: Seconds that a worker may take for a shard.
         progress: Show samples a second and the time left: a bar in a terminal or a notebook, lines
             in a log.
@@ -78,72 +85,133 @@ def invert_dataset(
         FormatError: The source cannot be read, or holds what is not finite.
         StoreError: The store cannot be written, or another job writes to it.
         StoppedError: A signal came; what was finished stays.
-        MissingExtraError: ``scheduler`` needs dask and distributed.
+        MissingExtraError: The store needs zarr and filelock; more processes need dask and
+            distributed.
     """
-    task = Task(generator, _importable(method), float(noise))
-    workers = processors() if workers is None else workers
-    _check_counts(shard_size=shard_size, workers=workers, retries=retries + 1)
+    found = as_method(method)
+    _check_counts(shard_size=shard_size, workers=1 if workers is None else workers,
+                  retries=retries + 1)  # fmt: skip
     if not stall > 0:
         raise InputError(f"stall: expected a positive number of seconds, got {stall}")
-    opened = open_observations(source, generator)
-    check_observation(generator, np.empty((0, opened.size)), noise)
-    sums = opened.digests(shard_size)
-    job = _job(task, opened, sums, shard_size)
-    with Writer(Path(store), job) as writer, _signals() as stopped:
-        if writer.missing:
-            pool = _pool(task, min(workers, len(writer.missing)), scheduler, stall)
+    asked = _question(network, source, noise, sensing, shard_size)
+    where = scheduler if scheduler is not None else (workers or 1)
+    job = _job(network, found, asked)
+    with writing(Path(store), job) as writer, _signals() as stopped:
+        missing = writer.missing
+        if missing:
+            task = asked.task(network, found)
+            pool: Workers = (
+                OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, stall)
+            )
+            done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
             try:
-                _run(writer, pool, opened, sums, retries, stopped, progress)
+                with _progress(progress, job.samples, done) as bar:
+                    for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
+                        writer.write(*finished)
+                        bar.update(len(finished.arrays["status"]))
             finally:
                 pool.close()
-        result = writer.store()
+        result = writer.store
     if not result.complete:
         raise StoppedError(
-            f"stopped by {signal.Signals(stopped[0]).name}: {len(result.entries)} of {job.shards} "
+            f"stopped by {signal.Signals(stopped[0]).name}: {len(result.finished)} of {job.shards} "
             "shards are finished; the same job goes on from there",
             stopped[0],
         )
     return result
 
 
-def _run(
-    writer: Writer,
-    pool: Pool,
-    source: Observations,
-    sums: list[str],
-    retries: int,
-    stopped: list[int],
-    progress: bool,
-) -> None:
-    job = writer.job
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is inverted: rows, and their noise and sensing.
 
-    def read(start: int, stop: int) -> Array:
-        values = source.read(start, stop)
-        if (
-            job.span(start // job.shard_size) == (start, stop)
-            and digest(values) != sums[start // job.shard_size]
-        ):
+    Attributes:
+        source: The rows.
+        shard_size: Samples of a shard.
+        sums: SHA-256 of the rows of each shard.
+        noise: A number; (samples, 1) or (samples, m); or (1, m).
+        mask: (n,) or (samples, n), or None.
+        operator: The map of the outputs, or None.
+    """
+
+    source: Observations
+    shard_size: int
+    sums: list[str]
+    noise: Array
+    mask: NDArray[np.bool_] | None
+    operator: Weight | None
+
+    def task(self, network: Network, method: Method) -> Task:
+        """What is the same for all samples."""
+        mask = None if self.mask is None or self.mask.ndim == 2 else self.mask
+        noise = None if len(self.noise) > 1 else self.noise
+        return Task(network, method, noise, mask if self.operator is None else self.operator)
+
+    def read(self, start: int, stop: int) -> Rows:
+        """Some samples of one shard, with what is theirs alone.
+
+        Raises:
+            InputError: They have changed since the job began.
+        """
+        values, index = self.source.read(start, stop), start // self.shard_size
+        first = index * self.shard_size
+        whole = (start, stop) == (first, min(first + self.shard_size, self.source.count))
+        if whole and digest(values) != self.sums[index]:
             raise InputError(
-                f"{source.source.name}: samples {start} to {stop - 1} have changed meanwhile"
+                f"{self.source.source.name}: samples {start} to {stop - 1} have changed meanwhile"
             )
-        return values
-
-    shards = ((index, *job.span(index)) for index in writer.missing)
-    schedule = Schedule(shards, pool, read, job.latent_size, retries)
-    with _progress(progress, job.samples, writer.samples) as bar:
-        for finished in schedule.run(lambda: bool(stopped)):
-            writer.write(*finished)
-            bar.update(len(finished.arrays["status"]))
-
-
-def _importable(method: Method | str) -> Method:
-    found = as_method(method)
-    if type(found).__module__ == "__main__":
-        raise InputError(
-            f"method: {type(found).__name__} is defined in the script or notebook itself, where "
-            "workers cannot find it; put it into a module of its own"
+        return Rows(
+            values,
+            self.noise[start:stop] if len(self.noise) > 1 else None,
+            self.mask[start:stop] if self.mask is not None and self.mask.ndim == 2 else None,
         )
-    return found
+
+    def words(self) -> str:
+        """What was observed."""
+        if self.operator is not None:
+            return f"a linear map of shape {tuple(self.operator.shape)}"
+        return "everything" if self.mask is None else f"a mask of shape {self.mask.shape}"
+
+    def digest(self) -> str:
+        """SHA-256 of noise and sensing."""
+        sha = hashlib.sha256(repr((self.noise.shape, self.words())).encode())
+        sha.update(self.noise.tobytes() + (b"" if self.mask is None else self.mask.tobytes()))
+        for part in () if self.operator is None else weight_bytes(self.operator):
+            sha.update(part)
+        return sha.hexdigest()
+
+
+def _question(
+    network: Network, source: Any, noise: ArrayLike, sensing: Any, shard_size: int
+) -> _Question:
+    """Check what is asked, on the first shard as ``invert`` does."""
+    mask, operator = as_sensing(network, sensing)
+    size = None if operator is None else operator.shape[0]
+    opened = source
+    if not isinstance(source, Observations):
+        opened = open_observations(source, network, size=size)
+    if not opened.count:
+        raise InputError(f"source: expected one sample or more, got shape {opened.shape}")
+    level = as_float64(noise, "noise")
+    # As in invert: one number, one a sample, one an entry, or one for each entry of each sample.
+    level = level[:, None] if level.shape == (opened.count,) else np.atleast_2d(level)
+    if len(level) not in (1, opened.count) or (level < 0).any():
+        raise InputError(
+            f"noise: expected levels of at least 0, one, one a sample ({opened.count}) or one an "
+            f"entry ({opened.size}), got shape {level.shape}"
+        )
+    if mask is not None and mask.ndim == 2 and len(mask) != opened.count:
+        raise InputError(f"sensing: expected {opened.count} masks, got {len(mask)}")
+    sums = opened.digests(shard_size)
+    asked = _Question(opened, shard_size, sums, level, mask, operator)
+    rows = asked.read(0, min(shard_size, opened.count))
+    check_observation(
+        network,
+        rows.values,
+        level if rows.noise is None else rows.noise,
+        (mask if operator is None else operator) if rows.mask is None else rows.mask,
+    )
+    return asked
 
 
 def _check_counts(**counts: int) -> None:
@@ -152,24 +220,26 @@ def _check_counts(**counts: int) -> None:
             raise InputError(f"{name}: expected a whole number, large enough, got {count!r}")
 
 
-def _job(task: Task, source: Observations, sums: list[str], shard_size: int) -> Job:
+def _job(network: Network, method: Method, asked: _Question) -> Job:
     from preimage import __version__
 
-    words = repr(task.method)
+    words = repr(method)
     if " at 0x" in words:
         raise InputError(
             f"method: {words} has no name that stays the same from run to run; make it a dataclass"
         )
     return Job(
-        network=task.generator.digest,
-        source=hashlib.sha256("".join(sums).encode()).hexdigest(),
+        network=network.digest,
+        source=hashlib.sha256("".join(asked.sums).encode()).hexdigest(),
         method=words,
-        method_sha256=_settings_digest(task.method),
-        noise=task.noise,
-        samples=source.count,
-        observation_size=task.generator.observation_size,
-        latent_size=task.generator.latent_size,
-        shard_size=shard_size,
+        method_sha256=_settings_digest(method),
+        noise=float(asked.noise.max()),
+        sensing=asked.words(),
+        question_sha256=asked.digest(),
+        samples=asked.source.count,
+        observation_size=asked.source.size,
+        latent_size=network.latent_size,
+        shard_size=asked.shard_size,
         version=__version__,
     )
 
@@ -185,14 +255,6 @@ def _settings_digest(method: Any) -> str:
             elif dataclasses.is_dataclass(value):
                 sha.update(_settings_digest(value).encode())
     return sha.hexdigest()
-
-
-def _pool(task: Task, workers: int, scheduler: str | None, stall: float) -> Pool:
-    if scheduler is None:
-        return LocalPool(task, workers, stall)
-    from preimage.batch.cluster import DaskPool
-
-    return DaskPool(task, scheduler, stall)
 
 
 @contextlib.contextmanager

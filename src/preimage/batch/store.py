@@ -1,37 +1,59 @@
-"""A store: a folder of shards, and a manifest that says what they are and whether they are whole.
+"""A store: a Zarr group with one array for each result, one chunk of each for every shard.
 
 ::
 
-    manifest.jsonl     its SHA-256; the job; one line a finished shard: SHA-256, samples left out
-    lock               held by the job that writes
-    shards/0000000.safetensors ...
+    zarr.json             attributes: the job, and why samples were left out
+    latent/c/3/0          (samples, k) codes of shard 3; likewise standard_error
+    residual/c/3          (samples,); likewise residual_max, rank, status
+    lock                  held by the process that writes
 
-Every file appears whole or not at all, and the manifest lists a shard only when it is on the disk:
-whatever is cut off, and whenever, the store is that of a job with fewer shards.
+Chunks carry a CRC-32C checksum and appear whole or not at all. The chunk of ``status`` is written
+last, so that a shard is finished when it is there, whenever a job was killed. Any program that
+reads Zarr reads a store: ``zarr.open(path)``, ``xarray.open_zarr(path)``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.batch import shard
-from preimage.errors import FormatError, StoreError
-from preimage.inversion import Status
-from preimage.io.guard import Limits, parse_json
+from preimage.errors import PreimageError, StoreError
+from preimage.inversion import Inversion, Status
+from preimage.io.guard import LIMITS, parse_json
+from preimage.io.zarr_folder import open_array
 
-MANIFEST = "manifest.jsonl"
-_FORM = "preimage store, version 1"
-# A line of a manifest: a shard that lists many samples left out is longer than any other.
-_LINE = Limits(header_bytes=2**24)
+Arrays = dict[str, NDArray[Any]]
+
+METADATA = "zarr.json"
+STATUSES = tuple(Status)
+FORM = "preimage store, version 2"
+
+
+class _Column(NamedTuple):
+    """One array of a store: its type, whether it has a value for each coordinate, what is blank."""
+
+    dtype: str
+    is_code: bool
+    blank: float
+
+
+# Status is the last one that is written.
+COLUMNS = {
+    "latent": _Column("float64", True, np.nan),
+    "standard_error": _Column("float64", True, np.nan),
+    "residual": _Column("float64", False, np.nan),
+    "residual_max": _Column("float64", False, np.nan),
+    "rank": _Column("int32", False, -1),
+    "status": _Column("int8", False, -1),
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +61,13 @@ class Job:
     """What a store holds the results of. Two jobs that differ in anything are two stores.
 
     Attributes:
-        network: SHA-256 of the generator.
+        network: SHA-256 of the network.
         source: SHA-256 of the rows.
         method: The method with all its settings, in words.
-        method_sha256: Of these words.
-        noise: As ``preimage.invert`` takes it.
+        method_sha256: Of these words and of the arrays in them.
+        noise: The largest noise level.
+        sensing: What was observed, in words.
+        question_sha256: Of the noise and of what was observed.
         samples: Number of rows.
         observation_size: Entries of a row.
         latent_size: Entries of a code.
@@ -56,6 +80,8 @@ class Job:
     method: str
     method_sha256: str
     noise: float
+    sensing: str
+    question_sha256: str
     samples: int
     observation_size: int
     latent_size: int
@@ -72,99 +98,32 @@ class Job:
         start = index * self.shard_size
         return start, min(start + self.shard_size, self.samples)
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One finished shard.
-
-    Attributes:
-        shard: Its index.
-        sha256: Of its file.
-        size: Of its file, in bytes.
-        quarantined: For each sample that was left out, by its index in the source, why.
-    """
-
-    shard: int
-    sha256: str
-    size: int
-    quarantined: Mapping[str, str] = field(default_factory=dict)
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of an array of the store."""
+        return (self.samples, self.latent_size) if COLUMNS[name].is_code else (self.samples,)
 
 
-def to_text(job: Job, entries: Iterable[Entry]) -> bytes:
-    """A manifest; the order in which shards were finished does not show."""
-    lines = [asdict(job)]
-    lines += [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.shard)]
-    return sealed("".join(json.dumps(line) + "\n" for line in lines).encode())
+def pack(inversion: Inversion) -> Arrays:
+    """The arrays of a store, for some samples."""
+    codes = {status: code for code, status in enumerate(STATUSES)}
+    found = {name: getattr(inversion, name) for name in COLUMNS if name not in ("status", "rank")}
+    found["rank"] = inversion.rank
+    found["status"] = [codes[status] for status in inversion.status]
+    shapes = {name: np.shape(inversion.latent)[: 1 + c.is_code] for name, c in COLUMNS.items()}
+    return {
+        name: np.array(np.broadcast_to(found[name], shapes[name]), column.dtype)
+        for name, column in COLUMNS.items()
+    }
 
 
-def sealed(body: bytes) -> bytes:
-    """The lines of a manifest, with their SHA-256 in front."""
-    return json.dumps({"form": _FORM, "sha256": shard.sha256(body)}).encode() + b"\n" + body
-
-
-def from_text(data: bytes, path: Path) -> tuple[Job, dict[int, Entry]]:
-    """The job and the finished shards of a manifest.
-
-    Raises:
-        StoreError: No manifest of this version, or a damaged one.
-    """
-    try:
-        seal, _, body = data.partition(b"\n")
-        if parse_json(seal, "first line", _LINE).get("form") != _FORM:
-            raise FormatError(f"expected the form {_FORM!r}")
-        if data != sealed(body):
-            raise FormatError("it is altered: it does not have the SHA-256 of its first line")
-        first, *lines = body.decode().splitlines()
-        job = _typed(Job, parse_json(first, "job", _LINE))
-        entries = [_typed(Entry, parse_json(line, "shard", _LINE)) for line in lines]
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{path}: not a manifest of a store: {error}") from error
-    found = {entry.shard: entry for entry in entries}
-    if len(found) != len(entries) or not set(found) <= set(range(job.shards)):
-        raise StoreError(f"{path}: a shard is listed twice, or there is no such shard")
-    return job, found
-
-
-def _typed(kind: type, values: dict[str, Any]) -> Any:
-    """A dataclass from JSON: numbers are numbers, counts positive, and nothing is missing."""
-    made = kind(**values)
-    for part in fields(kind):
-        value, wanted = getattr(made, part.name), str(part.type)
-        types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-        if isinstance(value, bool) or not isinstance(value, types.get(wanted, (dict,))):
-            raise TypeError(f"{part.name}: expected {wanted}, got {value!r:.100}")
-        if isinstance(value, int) and value < (0 if part.name == "shard" else 1):
-            raise ValueError(f"{part.name}: expected a positive number, got {value}")
-    return made
-
-
-def shard_path(store: Path, index: int) -> Path:
-    """The file of a shard."""
-    return store / "shards" / f"{index:07d}.safetensors"
-
-
-def read_shard(store: Path, job: Job, entry: Entry) -> shard.Arrays:
-    """The arrays of a finished shard; what is not as it was written is never returned.
-
-    Raises:
-        StoreError: Its file is missing, shorter or longer, or altered.
-    """
-    path = shard_path(store, entry.shard)
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size == entry.size else b""
-    except OSError as error:
-        raise StoreError(f"{path}: the shard is missing: {error.strerror}") from error
-    if size != entry.size:
-        word = "truncated" if size < entry.size else "longer than it was"
-        raise StoreError(f"{path}: the shard is {word}: expected {entry.size} bytes, got {size}")
-    found = shard.sha256(data)
-    if found != entry.sha256:
-        raise StoreError(
-            f"{path}: the shard is altered: expected SHA-256 {entry.sha256}, got {found}"
-        )
-    start, stop = job.span(entry.shard)
-    return shard.decode(data, stop - start, job.latent_size)
+def blank(job: Job, count: int) -> Arrays:
+    """The arrays of samples that were left out: no numbers, and status ``FAILED``."""
+    arrays = {
+        name: np.full((count, *job.shape(name)[1:]), column.blank, column.dtype)
+        for name, column in COLUMNS.items()
+    }
+    arrays["status"][:] = STATUSES.index(Status.FAILED)
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,56 +131,51 @@ class Column:
     """One array of all shards together, of which only what is asked for is read.
 
     Slices, numbers, arrays of numbers and boolean masks give NumPy arrays; ``numpy.asarray`` reads
-    all. A shard is compared with its SHA-256 whenever it is read.
+    all. Checksums are compared whenever a chunk is read, and a sample that is not inverted yet is
+    an error.
     """
 
     store: Store
     name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    convert: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(samples,) or (samples, k)."""
+        return self.store.job.shape(self.name)
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def __getitem__(self, index: Any) -> Any:
-        if index is Ellipsis or (isinstance(index, tuple) and any(i is ... for i in index)):
-            return self[:][index]
-        if isinstance(index, tuple):
-            first, rest = index[:1] or (slice(None),), index[1:]
-            found = self[first[0]]
-            one = isinstance(first[0], (int, np.integer))
-            return found[rest] if one else found[(slice(None), *rest)]
-        wanted = np.arange(len(self))[index]  # as NumPy reads it, errors included
-        found = self._rows(np.atleast_1d(wanted))
-        return found[0] if wanted.ndim == 0 else found.reshape(*wanted.shape, *self.shape[1:])
+        parts = index if isinstance(index, tuple) else (index,)
+        if not parts or any(part is Ellipsis for part in parts):
+            return self._rows(np.arange(len(self)))[index]
+        samples = np.arange(len(self))[parts[0]]  # as NumPy reads it, errors included
+        rows = self._rows(samples.reshape(-1)).reshape((*samples.shape, *self.shape[1:]))
+        return rows[(slice(None),) * samples.ndim + parts[1:]] if parts[1:] else rows[()]
 
     def _rows(self, samples: NDArray[np.intp]) -> NDArray[Any]:
-        flat = samples.reshape(-1)
-        shards = flat // self.store.job.shard_size
-        found = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        for index in np.unique(shards):
-            arrays = self.store.arrays(int(index))
-            inside = shards == index
-            rows = flat[inside] - int(index) * self.store.job.shard_size
-            found[inside] = self.convert(arrays[self.name][rows])
-        return found
+        job = self.store.job
+        dtype = object if self.name == "status" else COLUMNS[self.name].dtype
+        rows = np.empty((len(samples), *self.shape[1:]), dtype)
+        shards = samples // job.shard_size
+        for shard in np.unique(shards):
+            inside = shards == shard
+            values = self.store.read(int(shard), self.name)
+            rows[inside] = values[samples[inside] - int(shard) * job.shard_size]
+        return rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         whole: NDArray[Any] = self[:]
         return whole if dtype is None else whole.astype(dtype)
 
     def __repr__(self) -> str:
-        return f"Column({self.name}, shape {self.shape}, {self.dtype})"
-
-
-def _as_status(codes: NDArray[Any]) -> NDArray[np.object_]:
-    return np.array([*shard.STATUSES, None], dtype=object)[:-1][codes]
+        return f"Column({self.name}, shape {self.shape})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,93 +185,85 @@ class Store:
     Attributes:
         path: The folder.
         job: What was inverted, and how.
-        entries: The finished shards.
+        quarantined: For each sample that was left out, why: it raised, killed its worker, or kept
+            it too long.
     """
 
     path: Path
     job: Job
-    entries: Mapping[int, Entry]
+    quarantined: Mapping[int, str]
 
     def __len__(self) -> int:
         return self.job.samples
 
+    def __getattr__(self, name: str) -> Column:
+        """``latent``, ``standard_error``, ``residual``, ``residual_max``, ``rank``, ``status``.
+
+        They are as ``Inversion`` describes them, and NaN, -1 and ``FAILED`` of left-out samples.
+        """
+        if name in COLUMNS:
+            return Column(self, name)
+        raise AttributeError(f"a store has no {name!r}; it has {', '.join(COLUMNS)}")
+
+    @property
+    def finished(self) -> list[int]:
+        """The finished shards, in order."""
+        folder = self.path / "status" / "c"
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        found = sorted(int(name) for name in names if name.isdecimal())
+        return [shard for shard in found if shard < self.job.shards]
+
     @property
     def complete(self) -> bool:
         """Whether every shard is finished."""
-        return len(self.entries) == self.job.shards
+        return len(self.finished) == self.job.shards
 
-    @property
-    def latent(self) -> Column:
-        """(samples, k) codes; NaN where there is none."""
-        return Column(self, "latent", (len(self), self.job.latent_size), np.dtype(np.float64))
-
-    @property
-    def residual(self) -> Column:
-        """(samples,) ``||x - G(latent)||_2``."""
-        return Column(self, "residual", (len(self),), np.dtype(np.float64))
-
-    @property
-    def residual_max(self) -> Column:
-        """(samples,) ``||x - G(latent)||_inf``."""
-        return Column(self, "residual_max", (len(self),), np.dtype(np.float64))
-
-    @property
-    def status(self) -> Column:
-        """(samples,) of ``Status``; ``FAILED`` for a sample that was left out."""
-        return Column(self, "status", (len(self),), np.dtype(object), _as_status)
-
-    @property
-    def rank(self) -> Column:
-        """(samples,) rank of the Jacobian at the code; -1 where it is unknown."""
-        return Column(self, "rank", (len(self),), np.dtype(np.int64))
-
-    @property
-    def quarantined(self) -> dict[int, str]:
-        """For each sample that was left out, why: it killed its worker, or kept it too long."""
-        return {
-            int(sample): reason
-            for index in sorted(self.entries)
-            for sample, reason in self.entries[index].quarantined.items()
-        }
-
-    def arrays(self, index: int) -> shard.Arrays:
-        """The arrays of one shard, verified.
+    def read(self, shard: int, name: str) -> NDArray[Any]:
+        """One array of a finished shard; its checksum is compared.
 
         Raises:
-            StoreError: The shard is not finished, or its file is not as it was written.
+            StoreError: The shard is not finished, or a chunk is missing or damaged.
         """
-        if index not in self.entries:
-            start, stop = self.job.span(index)
+        start, stop = self.job.span(shard)
+        if not chunk_path(self.path, "status", shard).exists():
             raise StoreError(
                 f"{self.path}: samples {start} to {stop - 1} are not inverted yet "
-                f"({len(self.entries)} of {self.job.shards} shards are); run the job again"
+                f"({len(self.finished)} of {self.job.shards} shards are); run the job again"
             )
-        return self._read(index)
-
-    @cached_property
-    def _read(self) -> Callable[[int], shard.Arrays]:
-        # Neighbouring rows are often asked for one after the other.
-        @lru_cache(maxsize=2)
-        def read(index: int) -> shard.Arrays:
-            return read_shard(self.path, self.job, self.entries[index])
-
-        return read
+        chunk = chunk_path(self.path, name, shard)
+        if not chunk.exists():
+            raise StoreError(f"{chunk}: the chunk is missing; run the job again to redo it")
+        try:
+            array = open_array(self.path / name, self.path / name / METADATA, LIMITS)
+            shape, size = self.job.shape(name), self.job.shard_size
+            if (array.shape, array.chunks[0], str(array.dtype)) != (
+                shape, size, COLUMNS[name].dtype):  # fmt: skip
+                raise StoreError(f"expected shape {shape} in chunks of {size}, got {array.info}")
+            values: NDArray[Any] = np.asarray(array[start:stop])
+            if name == "status":
+                return np.array(STATUSES, dtype=object)[values]
+        except Exception as error:  # Zarr raises much on chunks that are cut off or altered
+            raise StoreError(
+                f"{chunk}: the chunk is damaged; run the job again to redo it: {error}"
+            ) from error
+        return values
 
     def faults(self) -> dict[int, str]:
-        """What is wrong with each finished shard: missing, truncated or altered."""
+        """What is wrong with each finished shard: missing or damaged chunks."""
         found = {}
-        for index, entry in sorted(self.entries.items()):
+        for shard in self.finished:
             try:
-                read_shard(self.path, self.job, entry)
-            except (StoreError, FormatError) as error:
-                found[index] = str(error)
+                for name in COLUMNS:
+                    self.read(shard, name)
+            except StoreError as error:
+                found[shard] = str(error)
         return found
 
     def verify(self) -> None:
-        """Read every shard, and compare it with its SHA-256.
+        """Read every chunk, and compare it with its checksum.
 
         Raises:
-            StoreError: A shard is missing, truncated or altered, or not finished.
+            StoreError: A chunk is missing or damaged, or a shard is not finished.
         """
         faults = self.faults()
         if faults:
@@ -327,42 +273,68 @@ class Store:
             )
         if not self.complete:
             raise StoreError(
-                f"{self.path}: {len(self.entries)} of {self.job.shards} shards are finished; run "
+                f"{self.path}: {len(self.finished)} of {self.job.shards} shards are finished; run "
                 "the job again to go on"
             )
 
     def counts(self) -> dict[Status, int]:
         """Number of samples of each status, in the finished shards."""
-        codes = np.zeros(len(shard.STATUSES), dtype=np.int64)
-        for index in self.entries:
-            codes += np.bincount(self.arrays(index)["status"], minlength=len(codes))
-        return {s: int(n) for s, n in zip(shard.STATUSES, codes, strict=True) if n}
+        statuses = [self.read(shard, "status") for shard in self.finished]
+        every = np.concatenate(statuses) if statuses else np.empty(0, dtype=object)
+        return {status: n for status in STATUSES if (n := int((every == status).sum()))}
 
     def __repr__(self) -> str:
-        done = f"{len(self.entries)} of {self.job.shards} shards"
+        done = f"{len(self.finished)} of {self.job.shards} shards"
         return f"Store({str(self.path)!r}, {len(self)} samples, {done})"
+
+
+def chunk_path(store: Path, name: str, shard: int) -> Path:
+    """The file of one chunk."""
+    return store / name / "c" / str(shard) / "0" if COLUMNS[name].is_code else (
+        store / name / "c" / str(shard))  # fmt: skip
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
     """Open the store of a finished or unfinished job, to read it.
 
-    Shards whose files are missing or of another length are found at once, altered ones when they
-    are read, or by ``store.verify()``.
+    Damaged chunks are found when they are read, or by ``store.verify()``.
 
     Raises:
-        StoreError: No store, a broken manifest, or a damaged shard.
+        StoreError: No store, or one whose description is damaged.
+        MissingExtraError: Zarr is not installed.
     """
     folder = Path(path)
-    manifest = folder / MANIFEST
     try:
-        job, entries = from_text(manifest.read_bytes(), manifest)
-        sizes = {index: shard_path(folder, index).stat().st_size for index in entries}
+        text = (folder / METADATA).read_bytes()
     except OSError as error:
-        raise StoreError(f"{folder}: not a whole store: {error}") from error
-    for index, entry in entries.items():
-        if sizes[index] != entry.size:
-            raise StoreError(
-                f"{shard_path(folder, index)}: expected {entry.size} bytes, got {sizes[index]}: "
-                "the shard is damaged; run the job again to redo it"
-            )
-    return Store(folder, job, entries)
+        raise StoreError(f"{folder}: not a store: {error}") from error
+    try:
+        attributes = parse_json(text, METADATA)["attributes"]
+        described, left_out = attributes["preimage"], attributes["left_out"]
+        if described["form"] != FORM:
+            raise ValueError(f"expected the form {FORM!r}, got {described['form']!r:.100}")
+        if described["sha256"] != seal(described["job"]):
+            raise ValueError("the job is altered: it does not have the SHA-256 that is given")
+        job = _typed_job(described["job"])
+        quarantined = {int(sample): str(reason) for sample, reason in left_out.items()}
+    except (PreimageError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{folder / METADATA}: not a store of this version: {error!r}") from error
+    return Store(folder, job, quarantined)
+
+
+def seal(job: Any) -> str:
+    """SHA-256 of a job in JSON."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def _typed_job(values: dict[str, Any]) -> Job:
+    """A job from JSON: numbers are numbers, counts positive, and nothing is missing."""
+    job = Job(**values)
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    for part in fields(Job):
+        value = getattr(job, part.name)
+        if isinstance(value, bool) or not isinstance(value, kinds[str(part.type)]):
+            raise TypeError(f"{part.name}: expected {part.type}, got {value!r:.100}")
+        if isinstance(value, int) and part.type == "int" and value < 1:
+            raise ValueError(f"{part.name}: expected a positive number, got {value}")
+    return job

@@ -1,158 +1,170 @@
-"""Writing a store: locked, resumed, one shard after the other."""
+"""Writing a store: locked, created or resumed, one shard after the other."""
 
 from __future__ import annotations
 
-import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-from preimage.batch import shard
-from preimage.batch.store import MANIFEST, Entry, Job, Store, from_text, shard_path, to_text
-from preimage.errors import InputError, StoreError
-from preimage.io.guard import flush_folder, write_bytes
+from preimage.batch.store import (
+    COLUMNS,
+    FORM,
+    METADATA,
+    STATUSES,
+    Arrays,
+    Job,
+    Store,
+    chunk_path,
+    open_store,
+    seal,
+)
+from preimage.errors import InputError, MissingExtraError, StoreError
+
+
+class Writer:
+    """What one job writes to its store; made by ``writing``."""
+
+    def __init__(self, group: Any, store: Store) -> None:
+        import zarr
+
+        self._group, self.store = group, store
+        # A chunk of nothing but blanks is written, too: one that is not there is damage.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._arrays = {
+                name: zarr.open_array(str(store.path / name), mode="r+") for name in COLUMNS
+            }
+
+    @property
+    def missing(self) -> list[int]:
+        """Shards that are not finished, in order."""
+        finished = set(self.store.finished)
+        return [shard for shard in range(self.store.job.shards) if shard not in finished]
+
+    def write(self, shard: int, arrays: Arrays, left_out: Mapping[int, str]) -> None:
+        """Write a finished shard.
+
+        Raises:
+            StoreError: The disk is full, or the folder cannot be written.
+        """
+        start, stop = self.store.job.span(shard)
+        with unwritable(self.store.path):
+            if left_out:
+                known = {**self.store.quarantined, **left_out}
+                self.store = Store(self.store.path, self.store.job, known)
+                texts = {str(sample): known[sample] for sample in sorted(known)}
+                self._group.update_attributes({"left_out": texts})
+            for name, array in self._arrays.items():
+                array[start:stop] = arrays[name]
+
+
+@contextmanager
+def writing(path: Path, job: Job) -> Iterator[Writer]:
+    """Create or resume a store; no other job may write to it meanwhile.
+
+    Finished shards of a store that is resumed are verified, and what is damaged is deleted, to be
+    done again.
+
+    Raises:
+        InputError: The store holds another job, or the folder something else.
+        StoreError: Another job is writing to it, or it cannot be written.
+        MissingExtraError: Zarr or filelock is not installed.
+    """
+    try:
+        import filelock
+        import zarr
+    except ImportError as error:
+        raise MissingExtraError("zarr and filelock", "batch") from error
+    with unwritable(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise StoreError(
+                f"{path}: another job is writing to this store; wait until it has ended"
+            ) from error
+    try:
+        with unwritable(path):
+            if not (path / METADATA).exists():
+                _create(path, job)
+            store = open_store(path)
+            _check_same(store, job)
+            for leftover in path.rglob("*.partial"):
+                leftover.unlink()
+            for shard in store.faults():
+                chunk_path(path, "status", shard).unlink(missing_ok=True)
+            kept = {s: why for s, why in store.quarantined.items()
+                    if chunk_path(path, "status", s // job.shard_size).exists()}  # fmt: skip
+            group = zarr.open_group(str(path), mode="r+")
+            if kept != store.quarantined:
+                group.update_attributes({"left_out": {str(s): why for s, why in kept.items()}})
+        yield Writer(group, Store(path, job, kept))
+    finally:
+        lock.release()
+
+
+def _create(path: Path, job: Job) -> None:
+    """An empty store. Its group is written last, so that it is not taken for one before."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
+    others = [entry.name for entry in path.iterdir() if entry.name not in ("lock", *COLUMNS)]
+    if others:
+        raise InputError(f"store: {path} is not empty and holds no store: {', '.join(others[:5])}")
+    for name, column in COLUMNS.items():
+        chunks = (job.shard_size, *job.shape(name)[1:])
+        attributes: dict[str, Any] = {}
+        if name == "status":  # the convention of climate data (CF) for values with names
+            meanings = " ".join(map(str, STATUSES))
+            attributes = {"flag_values": list(range(len(STATUSES))), "flag_meanings": meanings}
+        zarr.create_array(
+            str(path / name), shape=job.shape(name), chunks=chunks, dtype=column.dtype,
+            compressors=[Crc32cCodec()], fill_value=column.blank, zarr_format=3, overwrite=True,
+            dimension_names=("sample", "coordinate")[: len(chunks)], attributes=attributes,
+        )  # fmt: skip
+    described = {"form": FORM, "job": asdict(job), "sha256": seal(asdict(job))}
+    with warnings.catch_warnings():
+        # Metadata of all arrays in one file are read at once; format 3 calls that an extension.
+        warnings.simplefilter("ignore")
+        zarr.create_group(
+            str(path), zarr_format=3, attributes={"preimage": described, "left_out": {}}
+        )
+        zarr.consolidate_metadata(str(path))
+
 
 _WHAT = {
     "network": "another network",
     "source": "other observations",
     "method_sha256": "another method",
     "noise": "another noise",
+    "question_sha256": "another noise or sensing",
     "shard_size": "another shard size",
     "version": "another version of preimage",
 }
 
 
-class Writer:
-    """The only job that may write to a store, as long as it is open; a context manager.
-
-    A store that is there is resumed: finished shards are compared with their SHA-256, and what is
-    damaged is taken from the list, to be done again.
-
-    Args:
-        path: The folder, made if it is not there.
-        job: Must be the one that the store was made for.
-
-    Raises:
-        InputError: The store holds another job, or the folder something else.
-        StoreError: Another job is writing to it, or it cannot be written.
-    """
-
-    def __init__(self, path: Path, job: Job) -> None:
-        self.path, self.job = path, job
-        self.redone: dict[int, str] = {}
-        self._entries: dict[int, Entry] = {}
-        try:
-            (path / "shards").mkdir(parents=True, exist_ok=True)
-            flush_folder(path.parent)
-            self._lock = _locked(path / "lock")
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        try:
-            self._resume()
-        except OSError as error:
-            self.close()
-            raise _unwritable(path, error) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _resume(self) -> None:
-        manifest = self.path / MANIFEST
-        if manifest.exists():
-            found, entries = from_text(manifest.read_bytes(), manifest)
-            _check_same(self.path, found, self.job)
-            self.redone = Store(self.path, self.job, entries).faults()
-            self._entries = {i: entry for i, entry in entries.items() if i not in self.redone}
-        elif any(self.path.glob("shards/*")):
-            raise InputError(f"{self.path}: the folder has shards, but no {MANIFEST}")
-        # What was being written when a job was killed, and what no manifest lists.
-        kept = {shard_path(self.path, index).name for index in self._entries}
-        for leftover in [*self.path.glob(".*.partial"), *(self.path / "shards").iterdir()]:
-            if leftover.name not in kept:
-                leftover.unlink()
-        write_bytes(manifest, to_text(self.job, self._entries.values()))
-
-    @property
-    def missing(self) -> list[int]:
-        """Shards that are not finished, in order."""
-        return [index for index in range(self.job.shards) if index not in self._entries]
-
-    @property
-    def samples(self) -> int:
-        """Number of samples in finished shards."""
-        spans = (self.job.span(index) for index in self._entries)
-        return sum(stop - start for start, stop in spans)
-
-    def write(self, index: int, arrays: shard.Arrays, quarantined: dict[int, str]) -> None:
-        """Write a finished shard, and list it once it is on the disk.
-
-        Raises:
-            StoreError: The disk is full, or the folder cannot be written.
-        """
-        data = shard.encode(arrays)
-        reasons = {str(sample): reason for sample, reason in sorted(quarantined.items())}
-        entry = Entry(index, shard.sha256(data), len(data), reasons)
-        try:
-            write_bytes(shard_path(self.path, index), data)
-            entries = {**self._entries, index: entry}
-            write_bytes(self.path / MANIFEST, to_text(self.job, entries.values()))
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        self._entries = entries
-
-    def store(self) -> Store:
-        """What was written up to now."""
-        return Store(self.path, self.job, dict(self._entries))
-
-    def close(self) -> None:
-        """Let other jobs write."""
-        os.close(self._lock)
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _locked(path: Path) -> int:
-    """A file with a lock that the kernel gives up when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError as error:
-        raise StoreError("writing a store needs fcntl.flock, which this system lacks") from error
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise StoreError(
-            f"{path.parent}: another job is writing to this store; wait until it has ended"
-        ) from error
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _check_same(path: Path, found: Job, job: Job) -> None:
-    theirs, ours = asdict(found), asdict(job)
+def _check_same(store: Store, job: Job) -> None:
+    theirs, ours = asdict(store.job), asdict(job)
     different = [word for name, word in _WHAT.items() if theirs[name] != ours[name]]
     if theirs != ours:
         raise InputError(
-            f"store: {path} was made with {', '.join(different) or 'other sizes'} (it holds "
-            f"{found.method}, noise={found.noise}, shards of {found.shard_size}); name another "
-            "folder, or run the job that it was made for"
+            f"store: {store.path} was made with {', '.join(different) or 'other sizes'} (it holds "
+            f"{store.job.method}, noise={store.job.noise}, shards of {store.job.shard_size}); name "
+            "another folder, or run the job that it was made for"
         )
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path}: it cannot be written: {error.strerror or error}; every shard that was finished "
-        "is whole, and the same job goes on from there"
-    )
+@contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into an error of ours that names it."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error} ({where}); what was finished "
+            "stays, and the same job goes on from there"
+        ) from error

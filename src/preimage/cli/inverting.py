@@ -132,29 +132,33 @@ def report(
 
 def batch(
     network: Network,
-    source: Annotated[
-        Path,
-        typer.Argument(help="npy, npz, safetensors, IDX, a folder of PNG, or a Zarr array."),
+    observed: Observed,
+    store: Annotated[
+        Path, typer.Argument(help="Zarr folder of the results; resumed if it exists.")
     ],
-    store: Annotated[Path, typer.Argument(help="Folder of the results; resumed if it is there.")],
     method: Method = "auto",
     noise: Noise = 0.0,
-    shard_size: Annotated[int, typer.Option(help="Samples that a worker inverts at once.")] = 256,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    shard_size: Annotated[int, typer.Option(help="Samples that are inverted at once.")] = 256,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes (Dask); by default this one alone.")
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
     ] = None,
-    retries: Annotated[int, typer.Option(help="Tries more of what failed.")] = 2,
+    retries: Annotated[
+        int, typer.Option(help="Workers that a shard may kill before it is split.")
+    ] = 2,
     stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
     generator = weights.load(network)
+    rows, seen = observed.open(generator)
     try:
         found = preimage.invert_dataset(
-            generator, source, store, method, noise=noise, shard_size=shard_size, workers=workers,
-            scheduler=scheduler, retries=retries, stall=stall, progress=True,
+            generator, rows, store, method, noise=noise, sensing=seen, shard_size=shard_size,
+            workers=workers, scheduler=scheduler, retries=retries, stall=stall, progress=True,
         )  # fmt: skip
     except StoppedError as error:
         typer.echo(f"preimage: {error}", err=True)
@@ -171,6 +175,6 @@ def batch(
         for sample, reason in list(left_out.items())[:SHOWN]:
             typer.echo(f"sample {sample} was left out: {reason}")
         if len(left_out) > SHOWN:
-            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in the manifest")
+            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in zarr.json")
     if not all(status.has_latent for status in counts):
         raise typer.Exit(1)

@@ -17,6 +17,8 @@ from preimage.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from preimage.io.observations import Observations as OpenedObservations
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
 Layers = Annotated[
@@ -105,8 +107,13 @@ class Observed:
             InputError: Options that contradict each other or do not fit the network.
             FormatError: Another format, or samples of another size.
         """
+        rows, sensing = self.open(network)
+        return rows.read(0, rows.count), sensing
+
+    def open(self, network: preimage.Generator) -> tuple[OpenedObservations, NDArray[Any] | None]:
+        """The same without reading the observations yet."""
         sensing = load_sensing(self.mask, self.sensing, network.observation_size)
-        return read_observations(self.observations, network, sensing, self.levels), sensing
+        return opened_observations(self.observations, network, sensing, self.levels), sensing
 
 
 def _as_fixed(text: str) -> dict[int, float]:
@@ -153,9 +160,9 @@ def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-def read_observations(
+def opened_observations(
     path: Path, network: preimage.Generator, sensing: NDArray[Any] | None, levels: str | None
-) -> NDArray[Any]:
+) -> OpenedObservations:
     """The rows of a file; what was converted is said on standard error.
 
     Raises:
@@ -175,7 +182,7 @@ def read_observations(
     found = open_observations(path, network, size=size, levels=pair)
     for note in found.notes:
         typer.echo(f"preimage: {path}: {note}", err=True)
-    return found.read(0, found.count)
+    return found
 
 
 def load_sensing(mask: Path | None, sensing: Path | None, size: int) -> NDArray[Any] | None:

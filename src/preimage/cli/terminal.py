@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from preimage.errors import MissingExtraError
+from preimage.errors import MissingExtraError, StoreError
 
 
 def folder_at(path: Path) -> Path:
@@ -20,11 +20,22 @@ def folder_at(path: Path) -> Path:
 
 
 def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = ()) -> str | None:
-    """Draw the rows into a file; None, and a word on stderr, without matplotlib."""
+    """Draw the rows into a file; None, and a word on stderr, without matplotlib.
+
+    Raises:
+        StoreError: The file cannot be written; nothing is left of it then.
+    """
+    import io
+
+    from preimage.io.guard import write_bytes
     from preimage.plot import image_grid
 
+    drawn = io.BytesIO()
     try:
-        image_grid(rows, columns=columns).savefig(path, dpi=120)
+        image_grid(rows, columns=columns).savefig(drawn, dpi=120, format=path.suffix[1:])
+        write_bytes(path, drawn.getvalue())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
     except MissingExtraError:
         typer.echo(f"No {path.name}: it needs matplotlib, pip install 'preimage[plot]'", err=True)
         return None

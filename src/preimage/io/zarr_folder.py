@@ -47,7 +47,7 @@ def open_array(path: Path, metadata: Path, limits: Limits) -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise MissingExtraError("zarr", "zarr") from error
+        raise MissingExtraError("zarr", "batch") from error
     try:
         array = zarr.open_array(str(path), mode="r")
     except Exception as error:  # what a foreign parser raises on a foreign file is open-ended

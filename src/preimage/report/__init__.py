@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preimage.batch.store import MANIFEST, open_store
+from preimage.batch.store import METADATA, open_store
 from preimage.errors import FormatError, InputError
 from preimage.network import Network, known_chain
 from preimage.report.certificates import certificates_page, find_certificates
@@ -43,13 +43,13 @@ def report_html(
         if observations is not None:
             raise InputError(f"{path}: expected no observations, an inversion's folder holds them")
         return inversions_page(read_run(path), generator)
-    if (path / MANIFEST).exists():
+    if (path / METADATA).exists():
         return store_page(open_store(path), generator, observations)
     certificates = find_certificates(path)
     if not certificates:
         raise FormatError(
             f"{path}: expected the output of `preimage invert` (summary.json), a store of "
-            "`preimage batch` (manifest.jsonl), or a certificate of `preimage certify`"
+            "`preimage batch` (zarr.json), or a certificate of `preimage certify`"
         )
     chain = None if generator is None else known_chain(generator, "a certificate")
     return certificates_page(certificates, chain, observations)

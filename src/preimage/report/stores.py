@@ -39,7 +39,7 @@ def store_page(store: Store, network: Network | None = None, observations: Any =
     lead = f"{job.method}, noise {job.noise:g}, preimage {job.version}; "
     lead += (
         "all shards are finished." if store.complete
-        else f"{len(store.entries)} of {job.shards} shards finished."
+        else f"{len(store.finished)} of {job.shards} shards finished."
     )  # fmt: skip
     sample, residual, largest = _finished(store)
     counts = [(str(status), n, status.message) for status, n in store.counts().items()]
@@ -69,10 +69,9 @@ def store_page(store: Store, network: Network | None = None, observations: Any =
 def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
     """Samples of finished shards, their residuals and largest errors: 24 bytes a sample."""
     parts: list[tuple[Any, ...]] = [(np.empty(0, int), np.empty(0), np.empty(0))]
-    for index in sorted(store.entries):
-        arrays = store.arrays(index)
-        span = np.arange(*store.job.span(index))
-        parts.append((span, arrays["residual"], arrays["residual_max"]))
+    for shard in store.finished:
+        span = np.arange(*store.job.span(shard))
+        parts.append((span, store.read(shard, "residual"), store.read(shard, "residual_max")))
     sample, residual, largest = (np.concatenate(part) for part in zip(*parts, strict=True))
     return sample, residual, largest
 
@@ -130,7 +129,7 @@ def _left_out(store: Store) -> str:
     if not left_out:
         return ""
     more = len(left_out) - _LISTED
-    text = note(f"{more} more are named in the manifest.") if more > 0 else ""
+    text = note(f"{more} more are named in zarr.json.") if more > 0 else ""
     return (
         wide_table("Samples left out", ("sample", "why"), list(left_out.items())[:_LISTED]) + text
     )
