@@ -1,11 +1,12 @@
 """Whole datasets: ``python benchmarks/datasets.py FOLDER [--samples N]``; FOLDER has MNIST in IDX.
 
-Inverts MNIST digits through the zoo's 20-60-784 by this process on one thread, on all its threads, by
-two worker processes, and by a loopback Dask cluster of two workers. Checks that the stores are the
-same to 1e-9, then prints
+Inverts MNIST digits through the zoo's 20-60-784 in one process by one thread and by two, by two
+worker processes, and by a loopback Dask cluster of two. Checks that the stores are the same to
+rounding, then prints
 
-- the throughput of two workers and of two threads over that of one (goal: 1.7), and of a cluster over
-  local workers (goal: 0.9), in samples a second from the first shards that are finished to the last;
+- the throughput of two workers over that of one and of two threads over that of one (goal: 1.7),
+  and of a cluster over local workers (goal: 0.9), in samples a second from the first shards that
+  are finished to the last;
 - for each process the least and the most resident memory from shard 5 to the end, over its median
   (goal: within 10 %).
 

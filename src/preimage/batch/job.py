@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.batch.store import Job, Store
 from preimage.batch.workers import DaskWorkers, OneProcess, Rows, Task, Workers, run
-from preimage.batch.writer import writing
+from preimage.batch.writer import Writer, writing
 from preimage.errors import InputError, StoppedError
 from preimage.generator import Weight, as_float64, weight_bytes
 from preimage.io.observations import Observations, digest, open_observations
@@ -97,18 +97,13 @@ def invert_dataset(
     where = scheduler if scheduler is not None else (workers or 1)
     job = _job(network, found, asked)
     with writing(Path(store), job) as writer, _signals() as stopped:
-        missing = writer.missing
-        if missing:
+        if writer.missing:
             task = asked.task(network, found)
             pool: Workers = (
                 OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, stall)
             )
-            done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
             try:
-                with _progress(progress, job.samples, done) as bar:
-                    for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
-                        writer.write(*finished)
-                        bar.update(len(finished.arrays["status"]))
+                _fill(writer, pool, asked, stopped, progress)
             finally:
                 pool.close()
         result = writer.store
@@ -119,6 +114,17 @@ def invert_dataset(
             stopped[0],
         )
     return result
+
+
+def _fill(
+    writer: Writer, pool: Workers, asked: _Question, stopped: list[int], progress: bool
+) -> None:
+    job, missing = writer.store.job, writer.missing
+    done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
+    with _progress(progress, job.samples, done) as bar:
+        for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
+            writer.write(*finished)
+            bar.update(len(finished.arrays["status"]))
 
 
 @dataclass(frozen=True, eq=False)

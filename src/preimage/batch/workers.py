@@ -204,13 +204,15 @@ class DaskWorkers:
         self._stall = stall
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[Any, tuple[Piece, Rows, float]] = {}
-        self._cluster = None if isinstance(where, str) else _local_cluster(where, retries)
-        address = where if isinstance(where, str) else self._cluster.scheduler_address
+        self._cluster: Any = None
+        if not isinstance(where, str):
+            self._cluster = _local_cluster(where, retries)
+            where = str(self._cluster.scheduler_address)
         try:
-            self._client = distributed.Client(address, timeout=_SECONDS, set_as_default=False)
+            self._client = distributed.Client(where, timeout=_SECONDS, set_as_default=False)
             self._client.wait_for_workers(1, timeout=_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
-            raise StoreError(f"scheduler: {address} has no workers to offer: {error}") from error
+            raise StoreError(f"scheduler: {where} has no workers to offer: {error}") from error
         # The result of a task without inputs: if the worker that holds it dies, Dask makes it
         # again.
         self._payload = self._client.submit(_itself, payload, pure=False)
