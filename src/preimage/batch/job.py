@@ -82,11 +82,10 @@ def invert_dataset(
 
     Raises:
         InputError: Wrong arguments, or a store that was made with others.
-        FormatError: The source cannot be read, or holds what is not finite.
+        FormatError: The source cannot be read, or is not finite.
         StoreError: The store cannot be written, or another job writes to it.
         StoppedError: A signal came; what was finished stays.
-        MissingExtraError: The store needs zarr and filelock; more processes need dask and
-            distributed.
+        MissingExtraError: The extra ``batch``, or ``cluster``, is not installed.
     """
     found = as_method(method)
     _check_counts(shard_size=shard_size, workers=1 if workers is None else workers,
