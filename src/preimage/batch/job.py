@@ -21,8 +21,8 @@ from preimage.batch.store import Job, Store
 from preimage.batch.workers import DaskWorkers, OneProcess, Rows, Task, Workers, run
 from preimage.batch.writer import Writer, writing
 from preimage.errors import InputError, StoppedError
-from preimage.generator import Weight, as_float64, weight_bytes
 from preimage.io.observations import Observations, digest, open_observations
+from preimage.matrix import Weight, as_float64, weight_bytes
 from preimage.methods import Method, as_method
 from preimage.network import Network
 from preimage.observation import as_sensing, check_observation
