@@ -41,10 +41,9 @@ def certify(
     - ``infeasible``: S is empty.
     - ``undecided``: anything else; ``reason`` says why.
 
-    A forward pass in floats has an error of its own. Codes are therefore excluded (and boxes
-    computed) only for the noise plus a bound on that error, while witnesses explain the observation
-    to within the noise itself, in exact arithmetic. Where the noise is below that error, the
-    verdict often is ``undecided``, and the reason names the number.
+    A forward pass in floats has rounding errors. Codes are excluded (and boxes computed) only for
+    the noise plus a bound on these; witnesses explain the observation to within the noise itself,
+    in exact arithmetic. Noise below that bound often is ``undecided``; the reason names it.
 
     Args:
         generator: Dense or sparse layers with piecewise-linear activations; the last may be tanh
@@ -76,10 +75,9 @@ def certify(
         raise InputError(
             f"generator: expected a preimage.Generator, got {type(generator).__name__}"
         )
-    counts = {"rounds": rounds, "nodes": nodes}
-    check_positive({"time_limit": time_limit}, counts)
-    if resolution is not None:
-        check_positive({"resolution": resolution}, {})
+    positive = {"time_limit": time_limit}
+    positive |= {} if resolution is None else {"resolution": resolution}
+    check_positive(positive, {"rounds": rounds, "nodes": nodes})
     check_box(box)
     k = generator.latent_size
     low, high = box_ends(box, k)
