@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import gaussian_generator
 from scipy import sparse
+from scipy.sparse.linalg import aslinearoperator
 
 from preimage import Generator, InputError, Layer, LeakyReLU, from_arrays
 from preimage.network import Network
@@ -160,3 +161,9 @@ def test_fixed_coordinates_become_a_bias(as_csr):
     for bad in ({4: 1.0}, {-1: 1.0}, {0.5: 1.0}, {0: np.nan}, dict.fromkeys(range(4), 0.0)):
         with pytest.raises(InputError):
             generator.fix(bad)
+
+
+def test_a_layer_takes_no_operator():
+    """Claim: what has no matrix is refused where layers are made, and says what to do."""
+    with pytest.raises(InputError, match=r"expected a dense or sparse matrix.*from_torch"):
+        Layer(aslinearoperator(np.eye(3)))

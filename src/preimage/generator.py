@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import sparse
 
 from preimage.activation import Activation, ReLU, activation_name, as_activation
 from preimage.errors import InputError
@@ -19,6 +18,7 @@ from preimage.matrix import (
     Weight,
     as_float64,
     as_weight,
+    is_matrix,
     multiply,
     multiply_adjoint,
     multiply_columns,
@@ -34,8 +34,7 @@ class Layer:
     Layers are equal when their contents are: weight (and whether it is sparse), bias, activation.
 
     Args:
-        weight: Shape (outputs, inputs), dense or ``scipy.sparse``, kept as read-only float64; or an
-            ``Operator`` where a matrix would be too large (no layer programs then).
+        weight: Shape (outputs, inputs), dense or ``scipy.sparse``, kept as read-only float64.
         bias: Shape (outputs,); zeros if None.
         activation: A name or an object such as ``LeakyReLU(0.2)``.
 
@@ -49,6 +48,11 @@ class Layer:
 
     def __post_init__(self) -> None:
         weight = as_weight(self.weight)
+        if not is_matrix(weight):
+            raise InputError(
+                f"weight: expected a dense or sparse matrix, got a {type(weight).__name__}, which "
+                "has none; keep such a network in torch, see preimage.from_torch"
+            )
         bias = as_float64(np.zeros(weight.shape[0]) if self.bias is None else self.bias, "bias")
         if bias.shape != weight.shape[:1]:
             raise InputError(
@@ -71,44 +75,20 @@ class Layer:
 
     @property
     def storage(self) -> str:
-        """``"dense"``, ``"csr"`` or ``"operator"``."""
-        if isinstance(self.weight, np.ndarray):
-            return "dense"
-        return "csr" if sparse.issparse(self.weight) else "operator"
-
-    @property
-    def matrix(self) -> Weight:
-        """The weight, dense or CSR.
-
-        Raises:
-            InputError: The layer is an operator; the message says what to do.
-        """
-        if self.storage == "operator":
-            raise InputError(
-                f"{self!r} has no matrix, which linear programs and exact inversion need; use "
-                "method='gauss_newton', or load the network with a larger `max_matrix_bytes`"
-            )
-        return self.weight
+        """``"dense"`` or ``"csr"``."""
+        return "dense" if isinstance(self.weight, np.ndarray) else "csr"
 
     @cached_property
     def scaled(self) -> Scaled:
-        """The matrix's units, in which the solvers work.
-
-        Raises:
-            InputError: As ``matrix``.
-        """
-        return scale(self.matrix)
+        """The matrix's units, in which the solvers work."""
+        return scale(self.weight)
 
     @cached_property
     def dense_weight(self) -> Array:
-        """The matrix as a read-only dense array.
-
-        Raises:
-            InputError: As ``matrix``.
-        """
+        """The matrix as a read-only dense array."""
         if self.storage == "dense":
             return self.weight
-        dense = self.matrix.toarray()
+        dense = self.weight.toarray()
         dense.setflags(write=False)
         return dense
 
@@ -141,7 +121,7 @@ class Layer:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        kind = {"dense": "", "csr": ", sparse", "operator": ", operator"}[self.storage]
+        kind = {"dense": "", "csr": ", sparse"}[self.storage]
         name = activation_name(self.activation)
         return f"Layer({self.input_size} -> {self.output_size}, {name}{kind})"
 
@@ -232,9 +212,9 @@ class Generator:
         known = as_float64([values[i] for i in indices], "values")
         left = np.setdiff1d(np.arange(k), indices)
         first, *rest = self.layers
-        columns = first.matrix[:, indices]
+        columns = first.weight[:, indices]
         bias = first.bias + np.asarray(columns @ known)
-        return Generator((Layer(first.matrix[:, left], bias, first.activation), *rest))
+        return Generator((Layer(first.weight[:, left], bias, first.activation), *rest))
 
     def domain(self, index: int) -> tuple[float, float]:
         """Interval that holds every input of ``layers[index]``: the range of the layer below."""
@@ -334,12 +314,9 @@ class Generator:
 
     def push_forward(self, derivatives: Sequence[Array]) -> Array:
         """``D_d W_d ... D_1 W_1``, (batch, n, k), for the derivatives of a forward pass."""
-        if self.layers[0].storage == "operator":
-            product = np.eye(self.latent_size)[None]
-        else:  # an identity of a wide latent would be far larger than the weight
-            product = derivatives[0][:, :, None] * self.layers[0].dense_weight
-        start = 0 if self.layers[0].storage == "operator" else 1
-        for layer, d in zip(self.layers[start:], derivatives[start:], strict=True):
+        # An identity of a wide latent would be far larger than the weight.
+        product = derivatives[0][:, :, None] * self.layers[0].dense_weight
+        for layer, d in zip(self.layers[1:], derivatives[1:], strict=True):
             image = multiply_columns(layer.weight, product)
             image *= d[:, :, None]
             product = image

@@ -203,9 +203,6 @@ def layer_program(
         domain: Interval that holds every input of the layer.
         observed: (batch, n), the rows that say anything; None for all.
         spread: (batch, n), tolerance and unit of error of each row, relative to eps; None for 1.
-
-    Raises:
-        InputError: The layer is an operator.
     """
     eps = tolerance[:, None] if spread is None else tolerance[:, None] * spread
     slack: Slack
@@ -223,4 +220,4 @@ def layer_program(
     slab = slab if spread is None else slab.spread(spread)
     shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
     rows = shifted if observed is None else shifted.where(observed)
-    return LayerProgram(layer.matrix, rows, slack, objective, domain, layer.scaled)
+    return LayerProgram(layer.weight, rows, slack, objective, domain, layer.scaled)

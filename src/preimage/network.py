@@ -117,7 +117,7 @@ class Measured:
         if not isinstance(self.network, Generator) or not is_matrix(self.sensing):
             return None
         *below, last = self.network.layers
-        if isinstance(last.activation, Identity) and is_matrix(last.weight):
+        if isinstance(last.activation, Identity):
             weight, bias = self.sensing @ last.weight, self.sensing @ last.bias
             return Generator((*below, Layer(weight, bias, Identity())))
         return Generator((*below, last, Layer(self.sensing, activation=Identity())))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from preimage.errors import FormatError, InputError
+from preimage.errors import FormatError
 from preimage.io.guard import check_entries
 from preimage.matrix import Weight, as_float64
 
@@ -38,25 +38,17 @@ def narrowed(values: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def write_weight(weight: Weight, name: str, tensors: Tensors) -> Record:
-    """Add the tensors of a weight, and return its record.
-
-    Raises:
-        InputError: It is an operator without a matrix.
-    """
+    """Add the tensors of a weight, and return its record."""
     record: Record = {"shape": list(map(int, weight.shape))}
     if isinstance(weight, np.ndarray):
         tensors[name] = narrowed(weight)
         return {"storage": "dense", **record}
-    if sparse.issparse(weight):
-        tensors[f"{name}.data"] = narrowed(weight.data)
-        for part in ("indices", "indptr"):
-            values = getattr(weight, part)
-            small = values.max(initial=0) < 2**31
-            tensors[f"{name}.{part}"] = values.astype(np.int32 if small else np.int64)
-        return {"storage": "csr", **record}
-    raise InputError(
-        f"{name}: a {type(weight).__name__} has no matrix and cannot be written; pass its matrix"
-    )
+    tensors[f"{name}.data"] = narrowed(weight.data)
+    for part in ("indices", "indptr"):
+        values = getattr(weight, part)
+        small = values.max(initial=0) < 2**31
+        tensors[f"{name}.{part}"] = values.astype(np.int32 if small else np.int64)
+    return {"storage": "csr", **record}
 
 
 def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any]) -> Weight:

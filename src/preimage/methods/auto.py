@@ -90,8 +90,7 @@ class Auto:
         network = chain_of(network) or network
         run = _Run(network, observation)
         expands = isinstance(network, Generator) and all(
-            layer.output_size >= layer.input_size and layer.storage != "operator"
-            for layer in network.layers
+            layer.output_size >= layer.input_size for layer in network.layers
         )
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
@@ -123,8 +122,6 @@ class Auto:
         if not isinstance(network, Generator) or not len(samples):
             return near
         layer, domain = network.layers[-1], network.domain(len(network.layers) - 1)
-        if layer.storage == "operator":
-            return near
         part = observation.take(samples)
         reach = _REACH * part.tolerance
         program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
