@@ -1,9 +1,9 @@
 """Fault injection: ``python tests/batch/faults.py --kills 200`` (``make faults``).
 
-1. A job of 60 shards, again and again, in which the job or one of its workers is killed (SIGKILL)
-   at random times. After every kill of the job, each shard that is finished has to be whole;
-   at the end the store has to be, byte for byte, that of an undisturbed run. A log of the shards
-   that were begun tells how many were begun in vain.
+1. A job of 60 shards, again and again, in one process or with workers, in which the job or one of
+   its workers is killed (SIGKILL) at random times. After every kill of the job, each shard that is
+   finished has to be whole; at the end the store has to be, byte for byte, that of an undisturbed
+   run. A log of the shards that were begun tells how many were begun in vain.
 2. A disk that is full (a small tmpfs, where mounting is permitted), then larger again.
 3. A store that is read-only.
 4. Shards that are cut off or have a bit flipped, at random places.
@@ -52,10 +52,10 @@ def job(store: Path, log: Path, seconds: float, workers: int = 1) -> preimage.St
     )
 
 
-def start(store: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
+def start(store: Path, log: Path, seconds: float, workers: int) -> subprocess.Popen[str]:
     """The same in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, __file__, "--job", str(store), str(log), str(seconds), str(WORKERS)],
+        [sys.executable, __file__, "--job", str(store), str(log), str(seconds), str(workers)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -86,11 +86,11 @@ def kill_at_random(kills: int, folder: Path, seconds: float, draw: random.Random
     while of_jobs + of_workers < kills or store.exists():
         log.write_text("")
         before = _listed(store)
-        process = start(store, log, seconds)
+        process = start(store, log, seconds, draw.choice((1, WORKERS)))
         killed_workers = 0
         while process.poll() is None and of_jobs + of_workers < kills:
             # Most kills hit the middle of the work, a few its very beginning.
-            time.sleep(draw.choice((draw.uniform(0, 1), draw.uniform(0.5, 2))))
+            time.sleep(draw.choice((draw.uniform(0, 1), draw.uniform(1, 8))))
             workers = _workers(process.pid)
             if workers and draw.random() < 0.6:
                 with contextlib.suppress(psutil.NoSuchProcess):

@@ -46,7 +46,7 @@ def test_a_sample_that_stalls(tmp_path):
     x[2, 0] = STALLS
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", Troublesome(), shard_size=2, workers=2, retries=0,
-        stall=8.0,
+        stall=20.0,
     )  # fmt: skip
     assert store.quarantined == {2: "its worker was stopped: it took too long"}
 
