@@ -664,6 +664,65 @@ def test_refusals_say_why(module, message):
         from_torch(module.eval() if isinstance(module, (Random, Pair)) else module)
 
 
+class OneSample(nn.Module):
+    """Forwards that take one latent at a time."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.w, self.form = nn.Parameter(torch.randn(9, 6)), form
+
+    def forward(self, z):
+        return self.form(self.w, z)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda w, z: torch.relu(F.linear(z, w)).view(1, 3, 3),
+        lambda w, z: torch.relu(F.linear(z, w)).squeeze(),
+        lambda w, z: torch.relu(w @ z),
+    ],
+)
+def test_forwards_without_a_batch(form):
+    """Claim: what cannot be run in batches is known, where its layers are."""
+    module = OneSample(form).eval()
+    network, z = from_torch(module, (6,)), torch.randn(6)
+    try:
+        expected = module(z[None])
+    except RuntimeError:
+        expected = module(z)
+    assert network(z.numpy()) == pytest.approx(expected.detach().reshape(-1).numpy(), abs=1e-5)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(4, 6)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, z):
+        self.calls += 1
+        return torch.relu(self.f(z))
+
+
+def test_buffers_that_a_forward_changes_stay():
+    """Claim: the forward of the module itself is never run."""
+    module = Counting().eval()
+    agree(module, (4,), "run" if isinstance(from_torch(module), TorchNetwork) else "known")
+    assert module.calls == 0
+
+
+def branching(z):
+    return z if z.abs().max() < 2 else 2 * z
+
+
+def test_branches_on_values_are_not_traced_wrong():
+    """Claim: a forward that branches on the latent's values is run or refused, never a chain."""
+    module = Function(lambda x: branching(x)).eval()
+    with pytest.raises(InputError, match="depends on the others"):
+        from_torch(module, IMAGE)
+
+
 def test_a_constant_is_refused():
     with pytest.raises(InputError, match=r"latent|differentiate"):
         from_torch(Constant().eval(), (4,))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from preimage.errors import FormatError, InputError
+from preimage.generator import Generator
 from preimage.io.chain import (
     MAX_MATRIX_BYTES,
     Chain,
@@ -21,7 +22,7 @@ from preimage.io.chain import (
 )
 from preimage.network import Network
 from preimage.torch_checks import ForwardError
-from preimage.torch_modules import differentiable, import_torch, unwrapped
+from preimage.torch_modules import differentiable, frozen, import_torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
 # Relative rounding errors of a whole network, by the precision in which torch evaluates it.
@@ -68,7 +69,15 @@ def from_torch(
         raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     check_budget(max_matrix_bytes)
     _check_ready(module)
-    network = _runnable(module, input_shape, fixed or {})
+    try:
+        network = _runnable(module, input_shape, fixed or {})
+    except ForwardError:  # it may take one latent at a time
+        alone = None if input_shape is None or fixed else _of_one_sample(
+            module, tuple(input_shape), max_matrix_bytes
+        )  # fmt: skip
+        if alone is None:
+            raise
+        return alone
     _compare_with_module(network, module)
     try:
         chain = known_layers(network, max_matrix_bytes)
@@ -164,6 +173,38 @@ def _network(module: Any, shape: tuple[int, ...], fixed: Mapping[str | int, Any]
             raise error from None
 
 
+def _of_one_sample(module: Any, shape: tuple[int, ...], max_matrix_bytes: int) -> Generator | None:
+    """The layers of a module whose forward takes one latent at a time, with or without a batch.
+
+    Such a module cannot be run in batches. None if its layers are not known either.
+    """
+    from preimage.io.torch_graph import TorchGraph
+
+    torch = import_torch()
+    if any(part.training for part in module.modules()):
+        return None
+    copy = frozen(unwrapped(module), torch.float64)
+    z = probes(math.prod(shape))
+    for lead in ((1, *shape), shape):
+
+        def run(latent: Any, lead: tuple[int, ...] = lead) -> Any:
+            return copy(latent.reshape(lead)).reshape(1, -1)
+
+        try:
+            with torch.no_grad(), differentiable():
+                rows = [run(torch.as_tensor(row)[None]).numpy()[0] for row in (*z, *z)]
+            expected, again = np.array(rows[: len(z)]), np.array(rows[len(z) :])
+            graph = TorchGraph(run, torch.zeros((1, z.shape[1]), dtype=torch.float64))
+            generator = as_chain(graph, max_matrix_bytes).generator
+        except Exception:  # the code of a forward can raise anything; the first error is told
+            continue
+        size = largest_numbers(generator, z)
+        apart = difference(generator(z), expected, size, _ROUNDING["float64"])
+        if np.array_equal(expected, again) and not (apart > 1).any():
+            return generator
+    return None
+
+
 def _candidates(module: Any) -> list[tuple[int, ...]]:
     """Shapes that a latent may have, from the weights, in the order of the modules."""
     nn = import_torch().nn
@@ -192,9 +233,11 @@ def _compare_with_module(network: TorchNetwork, module: Any) -> None:
         return  # in train mode it could change; half precision lacks operations
     same = network if own == {torch.float64} else network.draft or network
     z = probes(network.latent_size, most=_SMALL_SCALE)
-    latent = torch.as_tensor(z, dtype=max(own, key=str), device=network.device)
+    dtype = max(own, key=str)
+    latent = torch.as_tensor(z, dtype=dtype, device=network.device)
+    original = frozen(unwrapped(module), dtype)  # a forward may change its module
     with torch.no_grad(), differentiable():
-        expected = same.evaluate(latent, unwrapped(module)).cpu().numpy()
+        expected = same.evaluate(latent, original).cpu().numpy()
     found = network(z)
     size = np.abs(found).max(axis=1, initial=0.0) + 1.0
     if (difference(found, expected, size, _OWN_ROUNDING) > 1).any():

@@ -94,7 +94,7 @@ def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
         return None
     if name in _CONSTANT and not any(map(depends, _CONSTANT[name])):
         training = _TRAINING_AT.get(name)
-        return "is in train mode" if training and node.args[training] else None
+        return "takes statistics of its input" if training and node.args[training] else None
     if name in _CONSTANT:
         return "takes an index, a mask, a divisor or a scale that depends on the latent"
     if name in _PRODUCTS:
