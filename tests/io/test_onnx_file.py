@@ -249,13 +249,13 @@ def external(tmp_path, width=6, **change):
     return folder / "net.onnx"
 
 
-def test_external_weights_only_on_request(tmp_path):
-    """Claim: refused unless asked for, and then the same network."""
+def test_external_weights_beside_the_file(tmp_path):
+    """Claim: they are taken, unless that is not allowed."""
     path = external(tmp_path)
-    with pytest.raises(FormatError, match=r"'weights\.bin'; .* pass allow_external=True"):
-        load(path)
+    with pytest.raises(FormatError, match=r"'weights\.bin', which allow_external=False"):
+        load(path, allow_external=False)
     x = f(3, 4)
-    agree(load(path, allow_external=True)(x), run(path, x))
+    agree(load(path)(x), run(path, x))
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,8 @@ def test_arguments_of_other_formats(tmp_path):
         with pytest.raises(FormatError, match="says itself what its layers are"):
             load(path, **given)
     (tmp_path / "net.npz").write_bytes(b"")
-    for given in ({"output": "a"}, {"allow_external": True}):
-        with pytest.raises(FormatError, match="output, allow_external: for ONNX files only"):
-            load(tmp_path / "net.npz", **given)
+    with pytest.raises(FormatError, match="output: for ONNX files only"):
+        load(tmp_path / "net.npz", output="a")
     with pytest.raises(FormatError, match="limit file_bytes=10"):
         load(path, limits=Limits(file_bytes=10))
 

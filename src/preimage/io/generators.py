@@ -44,7 +44,7 @@ def load(
     activation: Activation | str | None = None,
     head: Activation | str | None = None,
     output: str | None = None,
-    allow_external: bool = False,
+    allow_external: bool = True,
     limits: Limits = LIMITS,
     max_matrix_bytes: int | None = None,
 ) -> Generator:
@@ -64,7 +64,7 @@ def load(
         head: For a bare file: activation of the last layer.
         output: For an ONNX file: the tensor that is the observation, if not the file's output.
         allow_external: For an ONNX file: whether its weights may stand in other files of the same
-            folder, as torch writes them.
+            folder, as torch writes them. A path that leaves the folder is refused.
         limits: What the file may ask for; an error says which one it goes beyond.
         max_matrix_bytes: For an ONNX file: the largest matrix of a layer, dense or CSR. None is
             32 MB.
@@ -106,8 +106,8 @@ def _load(
         _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
         budget = MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes
         return load_onnx(path, output, allow_external, limits, budget)
-    if output is not None or allow_external:
-        raise InputError("output, allow_external: for ONNX files only")
+    if output is not None:
+        raise InputError("output: for ONNX files only")
     tensors, metadata = reader(path, limits)
     if metadata.get("format") == "preimage":
         _refuse("the file says", layers=layers, activation=activation, head=head)

@@ -95,8 +95,8 @@ def _take_in(model: Any, folder: Path, allow_external: bool, limits: Limits) -> 
         location = entries.get("location", "")
         if not allow_external:
             raise FormatError(
-                f"tensor {tensor.name!r}: its values are in another file, {location!r}; if you "
-                "trust the file to name it, pass allow_external=True"
+                f"tensor {tensor.name!r}: its values are in another file, {location!r}, which "
+                "allow_external=False does not allow"
             )
         place, offset, length = _external(folder, tensor.name, entries)
         total += length
