@@ -104,7 +104,8 @@ def _descend(
     for _ in range(steps):
         if problem.observation.clock.is_over:
             break
-        model.update(moved, run.z[moved])
+        unfinished = moved[run.loss[moved] > rounding[moved]]
+        model.update(unfinished, run.z[unfinished])
         step, predicted = model.step(open_, run.z[open_], weight[open_])
         flat = ~(predicted > problem.stationary * run.loss[open_])
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
