@@ -75,7 +75,21 @@ def dcgan(width=64, latent=100):
     return nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
+class Skips(nn.Module):
+    """A residual block and a concatenation of the latent, with a clip between."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.block, self.head = nn.Linear(5, 20), nn.Linear(20, 20), nn.Linear(25, 40)
+
+    def forward(self, z):
+        x = torch.relu(self.start(z))
+        x = nn.functional.relu6(x + torch.relu(self.block(x)))
+        return torch.sigmoid(self.head(torch.cat([x, z], 1)))
+
+
 DECODERS = {
+    "skips": (Skips, (5,)),
     "mlp": (mlp, (6,)),
     "decoder": (Decoder, (6,)),
     "dcgan": (lambda: dcgan(4, 12), (12, 1, 1)),
