@@ -210,25 +210,6 @@ def dcgan_module(seed: int):  # type: ignore[no-untyped-def]
     return module.eval()
 
 
-def dcgan(draws: int, folder: Path) -> list[Row]:
-    """The standard DCGAN generator, from torch and from ONNX."""
-    import torch
-
-    module = dcgan_module(0)
-    generator = preimage.from_torch(module, input_shape=(100, 1, 1))
-    path = folder / "dcgan.onnx"
-    torch.onnx.export(module, torch.zeros(1, 100, 1, 1), path, dynamo=False)
-    from_file = preimage.load(path)
-    z = np.random.default_rng(4).normal(size=(min(draws, 20), 100))
-    with torch.no_grad():
-        direct = module(torch.tensor(z[:2, :, None, None], dtype=torch.float32)).flatten(1).numpy()
-    worst = max(float(np.abs(g(z[:2]) - direct).max()) for g in (generator, from_file))
-    return [
-        row("DCGAN from torch and ONNX against torch", f"{worst:.1e}", "1e-5", worst <= 1e-5),
-        own_outputs("DCGAN 100 to 3 x 64 x 64", from_file, z, 1e-3, 0.9, 30, 4),
-    ]
-
-
 def images(draws: int) -> list[Row]:
     """Real digits, which the network never made, against Adam with ten restarts."""
     generator = preimage.zoo.load("mnist-20-60-784")
@@ -282,7 +263,7 @@ def phase(draws: int, folder: Path) -> list[Row]:
 
 def main() -> int:
     """Measure and print everything that is asked for."""
-    parts = ("trained", "random", "partial", "convolutional", "dcgan", "images", "phase")
+    parts = ("trained", "random", "partial", "convolutional", "images", "phase")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all")
     parser.add_argument("--draws", type=int, default=200, help="draws a noise level")
@@ -296,7 +277,6 @@ def main() -> int:
         "partial": lambda: partial(arguments.draws),
         "images": lambda: images(arguments.draws),
         "convolutional": lambda: convolutional(arguments.draws),
-        "dcgan": lambda: dcgan(arguments.draws, arguments.out),
         "phase": lambda: phase(arguments.draws, arguments.out),
     }
     held = [ok for name in arguments.parts or works for ok in works[name]()]

@@ -63,7 +63,7 @@ def test_the_gan_of_the_paper_can_be_inverted_layer_by_layer():
 
 def test_the_convolutional_network_contracts_and_can_be_inverted():
     generator = zoo.load("mnist-conv-20")
-    assert [layer.storage for layer in generator.layers] == ["dense", "operator", "operator"]
+    assert [layer.storage for layer in generator.layers] == ["dense", "csr", "csr"]
     assert generator.layers[-1].output_size < generator.layers[-1].input_size
     latent = np.random.default_rng(0).standard_normal((10, 20))
     found = invert(generator, generator(latent), GaussNewton(restarts=8, flip_rounds=0)).latent

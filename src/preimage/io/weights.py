@@ -46,9 +46,13 @@ def write_weight(weight: Weight, name: str, tensors: Tensors) -> Record:
     tensors[f"{name}.data"] = narrowed(weight.data)
     for part in ("indices", "indptr"):
         values = getattr(weight, part)
-        small = values.max(initial=0) < 2**31
-        tensors[f"{name}.{part}"] = values.astype(np.int32 if small else np.int64)
+        tensors[f"{name}.{part}"] = values.astype(_narrowest(int(values.max(initial=0))))
     return {"storage": "csr", **record}
+
+
+def _narrowest(largest: int) -> type[np.signedinteger[Any]]:
+    """The smallest type that holds whole numbers from 0 to ``largest``."""
+    return np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64
 
 
 def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any]) -> Weight:
