@@ -78,8 +78,23 @@ def prove(
         budget = Budget(deadline - fixed, nodes, each)
         # Programs without a box may meet infinities on the way; what they end with is checked.
         with np.errstate(all="ignore"):
-            claims.append(checked(_claim(problem, start, budget, rounds), problem, deadline))
+            claims.append(_proven(problem, start, budget, rounds, deadline))
     return claims
+
+
+def _proven(problem: Problem, start: Array, budget: Budget, rounds: int, deadline: float) -> Claim:
+    """The claim of one sample: by splitting the latent's box where that is apt, else by programs.
+
+    Where the first way decides nothing, the second has the time that is left.
+    """
+    apt = is_small(problem) and sum(problem.network.sizes[1:-1]) > _WIDE
+    for split in (True, False) if apt else (False,):
+        problem.witnesses.clear()
+        last = replace(budget)
+        claim = checked(_claim(problem, start, last, rounds, split), problem, deadline)
+        if claim.verdict != "undecided" or last.spent:
+            break
+    return claim
 
 
 def measured_chain(generator: Generator, observation: Observation) -> Generator:
@@ -103,7 +118,7 @@ def enclosed_noise(noise: float, rounding: float) -> float:
     return float(np.nextafter(noise + rounding, np.inf)) if rounding > 0 else noise
 
 
-def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim:
+def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, split: bool) -> Claim:
     """What is proven of one sample."""
     known, begin, head = bool(np.isfinite(start).all()), time.perf_counter(), None
     if problem.layers[-1].smooth:
@@ -122,7 +137,7 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int) -> Claim
     apart = witness is not None and problem.find_pair(witness)
     if witness is not None and not apart and (exact or not problem.has_box):
         apart = find_free_pair(problem, witness)
-    if is_small(problem) and sum(problem.network.sizes[1:-1]) > _WIDE:
+    if split:
         proof, low, high, stopped = _split(problem, budget, apart)
     else:
         proof, low, high, stopped = _enclosed(problem, budget, rounds, apart)
