@@ -324,7 +324,7 @@ def test_other_runs_of_an_explained_sample_end():
     problem = problem_of(generator, generator(truth))
     z = np.array([truth[0], truth[0] + 1, truth[1] + 1, truth[1]])
     ends = descend(
-        problem, z, np.array([0, 0, 1, 1]), steps=30, damping=1e-2, enough=np.full(2, 1e-20)
+        problem, z, np.array([0, 0, 1, 1]), steps=30, damping=1e-2, target_loss=np.full(2, 1e-20)
     )
     np.testing.assert_array_equal(ends.z[[1, 2]], z[[1, 2]])
     assert (ends.loss[[0, 3]] < 1e-20).all()

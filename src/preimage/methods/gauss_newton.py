@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
-from preimage.methods.joint.descent import Ends
+from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.linear_fit import descend_in_trust_region
 from preimage.methods.joint.linear_regions import descend_by_regions, takes
@@ -48,7 +48,7 @@ class GaussNewton:
     the predicted decrease (Levenberg and Marquardt; Nielsen's update, IMM-REP-1999-05). So the
     loss never rises, and no start is ever made worse. In the l1 and l-infinity norms, linear
     programs within a trust region go on from the best least-squares answers. No layer needs to
-    expand: ``rank J = k`` is enough, and where it is not so at the answer, the sample is
+    expand: ``rank J = k`` is target_loss, and where it is not so at the answer, the sample is
     ``ambiguous`` (``inversion.rank`` tells how many directions of z are seen).
 
     The first start is the code of ``start``, or where there is none, that of a short PLUGIn run
@@ -150,7 +150,7 @@ class GaussNewton:
             z = self._search(replace(problem, observation=observation)).run(z).z
         return z
 
-    def _linear_finish(self, problem: LeastSquares, z: Array, given: Array | None) -> Ends:
+    def _linear_finish(self, problem: LeastSquares, z: Array, given: Array | None) -> DescentResult:
         """Linear programs from the answer and from the given codes; the better end of these."""
         everyone = np.arange(len(z))
         starts = [z]
@@ -158,9 +158,13 @@ class GaussNewton:
             starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, z))
         ends = [self._linear_descend(problem, start, everyone) for start in starts]
         first = np.argmin([end.loss for end in ends], axis=0)
-        return Ends(*(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True)))
+        return DescentResult(
+            *(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True))
+        )
 
-    def _linear_descend(self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]) -> Ends:
+    def _linear_descend(
+        self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]
+    ) -> DescentResult:
         norm, steps, backend = self.norm, self.steps, self.backend
         exact = problem.chain is not None and takes(problem.chain)
         rough = descend_in_trust_region(

@@ -25,7 +25,7 @@ _REJECTED = 8.0
 _GRAM_ENTRIES = 2**23
 
 
-class Ends(NamedTuple):
+class DescentResult(NamedTuple):
     """Where runs ended: codes (runs, k), losses, whether stationary, damping (runs,) each."""
 
     z: Array
@@ -33,9 +33,11 @@ class Ends(NamedTuple):
     stationary: Flags
     damping: Array
 
-    def take(self, runs: Indices) -> Ends:
+    def take(self, runs: Indices) -> DescentResult:
         """Only these runs."""
-        return Ends(self.z[runs], self.loss[runs], self.stationary[runs], self.damping[runs])
+        return DescentResult(
+            self.z[runs], self.loss[runs], self.stationary[runs], self.damping[runs]
+        )
 
 
 class Damping:
@@ -66,8 +68,8 @@ def descend(
     *,
     steps: int,
     damping: Array | float,
-    enough: Array | None = None,
-) -> Ends:
+    target_loss: Array | None = None,
+) -> DescentResult:
     """Levenberg-Marquardt from each row of ``z``; no loss ever rises.
 
     Args:
@@ -76,14 +78,16 @@ def descend(
         samples: (runs,) the sample of each; runs of a sample stand side by side.
         steps: Most steps of a run.
         damping: Initial; a number, or one a run.
-        enough: (samples,) once a run's loss is at most this, the sample's other runs end.
+        target_loss: (samples,) once a run's loss is at most this, the sample's other runs end.
     """
     runs, k = z.shape
     weight = np.zeros(runs) + damping
     size = max(_GRAM_ENTRIES // max(k * k, 1), 1)
     parts = [slice(i, i + size) for i in range(0, max(runs, 1), size)]
-    ends = [_descend(problem, z[i], samples[i], steps, weight[i], enough) for i in parts]
-    return ends[0] if len(ends) == 1 else Ends(*map(np.concatenate, zip(*ends, strict=True)))
+    ends = [_descend(problem, z[i], samples[i], steps, weight[i], target_loss) for i in parts]
+    return (
+        ends[0] if len(ends) == 1 else DescentResult(*map(np.concatenate, zip(*ends, strict=True)))
+    )
 
 
 def _descend(
@@ -92,12 +96,12 @@ def _descend(
     samples: Indices,
     steps: int,
     weight: Array,
-    enough: Array | None,
-) -> Ends:
+    target_loss: Array | None,
+) -> DescentResult:
     count = len(z)
     z = problem.region.project(z).copy()
     damping, model = Damping(weight), model_of(problem, samples)
-    run = Ends(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
+    run = DescentResult(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
     rounding, settled = problem.rounding[samples], problem.settled[samples]
     open_ = moved = np.arange(count)
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
@@ -114,7 +118,9 @@ def _descend(
         flat |= due & (run.loss[open_] >= (1 - problem.idle) * before[open_])
         before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0
         run.stationary[open_[flat]] = True
-        going = ~flat if enough is None else ~flat & ~_surpassed(run, samples, enough)[open_]
+        going = (
+            ~flat if target_loss is None else ~flat & ~_surpassed(run, samples, target_loss)[open_]
+        )
         open_, step, predicted = open_[going], step[going], predicted[going]
         if not len(open_):
             break
@@ -133,9 +139,9 @@ def _descend(
     return run
 
 
-def _surpassed(run: Ends, samples: Indices, enough: Array) -> Flags:
-    """Runs that are not good enough, while another of the same sample is."""
-    good = run.loss <= enough[samples]
-    explained = np.zeros(len(enough), dtype=bool)
+def _surpassed(run: DescentResult, samples: Indices, target_loss: Array) -> Flags:
+    """Runs that are not good target_loss, while another of the same sample is."""
+    good = run.loss <= target_loss[samples]
+    explained = np.zeros(len(target_loss), dtype=bool)
     explained[samples[good]] = True
     return explained[samples] & ~good

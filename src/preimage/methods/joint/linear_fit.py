@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.activation import Identity
 from preimage.layer_program import LayerProgram
-from preimage.methods.joint.descent import Ends
+from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 
 Array = NDArray[np.float64]
@@ -23,7 +23,7 @@ _MATRIX_ENTRIES = 2**24
 
 def descend_in_trust_region(
     problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
-) -> Ends:
+) -> DescentResult:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
 
     While no unit changes its sign, ``A G(z + dz) = A G(z) + J dz``, so that the best step is the
@@ -45,7 +45,7 @@ def descend_in_trust_region(
     """
     z = problem.region.project(z).copy()
     error = problem.error(z, samples)
-    run = Ends(z, fit_size(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
+    run = DescentResult(z, fit_size(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
     radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
     open_ = np.arange(len(z))
     for _ in range(steps):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.generator import Generator
 from preimage.layer_program import LayerProgram
-from preimage.methods.joint.descent import Ends
+from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.methods.joint.linear_fit import fit_size
 from preimage.network import known_chain
@@ -82,7 +82,7 @@ class _Runs:
 
 def descend_by_regions(
     problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
-) -> Ends:
+) -> DescentResult:
     """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
 
     Args:
@@ -106,7 +106,7 @@ def descend_by_regions(
         size = max(_MATRIX_ENTRIES // (sum(_chain(problem).sizes[1:]) * z.shape[1] + 1), 1)
         for first in range(0, len(open_), size):
             _step(problem, runs, open_[first : first + size], samples, norm, backend)
-    return Ends(runs.z, runs.loss, runs.done, np.zeros(count))
+    return DescentResult(runs.z, runs.loss, runs.done, np.zeros(count))
 
 
 def _chain(problem: LeastSquares) -> Generator:

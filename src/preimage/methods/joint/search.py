@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from preimage.generator import Generator
 from preimage.matrix import multiply
-from preimage.methods.joint.descent import Ends, descend
+from preimage.methods.joint.descent import DescentResult, descend
 from preimage.methods.joint.flips import Neighbours, neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 
@@ -77,18 +77,20 @@ class Search:
         self.steps, self.damping, self.seed = steps, damping, seed
         samples, k = len(problem.observation), problem.network.latent_size
         nothing = np.full(samples, np.inf)
-        self.best = Ends(np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy())
+        self.best = DescentResult(
+            np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy()
+        )
         # A loss that needs no other start: rounding error, or where starts are dear what noise
         # accounts for.
         observation = problem.observation
         size = np.linalg.norm(observation.restrict(observation.values), axis=1)
-        self.enough = 0.5 * (observation.unit * size) ** 2
+        self.target_loss = 0.5 * (observation.unit * size) ** 2
         # A loss that noise accounts for: what is better can only be near.
-        self.explained = np.maximum(0.5 * problem.observation.explained**2, self.enough)
+        self.explained = np.maximum(0.5 * problem.observation.explained**2, self.target_loss)
         if problem.chain is None:
-            self.enough = self.explained
+            self.target_loss = self.explained
 
-    def run(self, given: Array | None) -> Ends:
+    def run(self, given: Array | None) -> DescentResult:
         """From all starts, then around the answers.
 
         Args:
@@ -120,7 +122,7 @@ class Search:
         self.problem.observation.clock.report(stage, open_)
 
     def _open(self) -> Indices:
-        return np.flatnonzero(self.best.loss > self.enough)
+        return np.flatnonzero(self.best.loss > self.target_loss)
 
     def _starts(self, samples: Indices, count: int) -> Array:
         """(samples, count, k), the most promising first."""
@@ -144,7 +146,7 @@ class Search:
             if self.problem.observation.clock.is_over:
                 break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
-            open_ = np.flatnonzero((self.best.loss > self.enough) & ~settled)
+            open_ = np.flatnonzero((self.best.loss > self.target_loss) & ~settled)
             self._report(f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_))
             new = open_[fresh[open_]]
             if len(new):
@@ -196,10 +198,12 @@ class Search:
         best = _best(samples, ends.loss, 1)
         self._keep(samples[best], ends.take(best))
 
-    def _descend(self, samples: Indices, z: Array, damping: Array, steps: int) -> Ends:
-        return descend(self.problem, z, samples, steps=steps, damping=damping, enough=self.enough)
+    def _descend(self, samples: Indices, z: Array, damping: Array, steps: int) -> DescentResult:
+        return descend(
+            self.problem, z, samples, steps=steps, damping=damping, target_loss=self.target_loss
+        )
 
-    def _keep(self, samples: Indices, ends: Ends) -> None:
+    def _keep(self, samples: Indices, ends: DescentResult) -> None:
         """Take over the ends, one a sample, that are better than what is known."""
         better = ends.loss <= self.best.loss[samples]
         for kept, new in zip(self.best, ends, strict=True):
