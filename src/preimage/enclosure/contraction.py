@@ -220,7 +220,11 @@ def _contract(
     top = top + rounding(middle.shape[1] + 12) * (size + np.abs(pulled.shift) + np.abs(need))
     room = np.where(np.isfinite(top - need), top - need, np.inf)
     new_low, new_high = _cut(low, high, middle, radius, scaled, room)
-    empty = np.logical_or((room < 0).any(axis=1), (new_low > new_high).any(axis=1))
+    empty = np.asarray((room < 0).any(axis=1))
+    # Cuts that cross refute a box, too, but by two rows together, which ``certify.boxes`` does not
+    # know: such a box is split.
+    crossed = (new_low > new_high).any(axis=1)[:, None]
+    new_low, new_high = np.where(crossed, low, new_low), np.where(crossed, high, new_high)
     misfit = np.zeros(len(low))
     if isinstance(admitted, Ball):
         with np.errstate(divide="ignore", invalid="ignore"):
