@@ -26,7 +26,7 @@ chromium:
 # The main tests without the kernel: NumPy, SciPy and HiGHS must give the same answers.
 test-portable: .venv/installed-test
 	PREIMAGE_KERNEL=0 $(BIN)/python -m pytest tests/lp tests/methods/test_exact.py \
-		tests/methods/test_layerwise.py tests/test_layer_program.py tests/test_invert.py
+		tests/methods/test_layerwise.py tests/test_layer_program.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

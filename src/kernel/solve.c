@@ -29,7 +29,7 @@ typedef struct {
     double unit, price; /* of the bounds and of the costs */
 } Solver;
 
-static const double INFINITE = 1e300; /* what is beyond stands for infinity */
+static const double INFINITE = 1e300; /* what stands for infinity: bounds of at least this size */
 static const double DIVERGED = 1e150;
 
 static Sides new_sides(Arena *arena, long m, long sides, long stride)

@@ -30,6 +30,8 @@ _SLACKS = {"shared": 0, "own": 1, "none": 2}
 _CHUNK_ENTRIES = 2**21
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
 _DENSE_ENTRIES = 2**24
+# What stands for infinity in the kernel.
+_INFINITE = 1e300
 _INTEGERS = ("batch", "n", "k", "stride", "matrices", "slack", "threads")
 _ARRAYS = (
     *("table", "row", "column", "first", "place", "row_size", "column_size"),
@@ -182,7 +184,12 @@ def _run(program: LayerProgram, threads: int | None) -> _Answer:
         low, high = program.box()
         return _Answer(np.clip(z, low, high), lower, upper, proven, steps)
     units, slab, (low, high) = program.scaled, program.slab, program.box()
-    given = (units.row_size, units.column_size, *slab, low, high, program.objective)
+    # The C code knows no infinity: compilers may assume that there is none.
+    lower_end, upper_end, low_end, high_end = (
+        np.clip(part, -_INFINITE, _INFINITE) for part in (slab.lower, slab.upper, low, high)
+    )
+    given = [units.row_size, units.column_size, lower_end, slab.lower_rate, upper_end]
+    given += [slab.upper_rate, low_end, high_end, program.objective]
     matrix = (units.table, units.row, units.column, *units.entries)
     held = [np.ascontiguousarray(part, dtype=np.float64) for part in given]
     answers = (z, lower, upper, np.empty(batch), np.empty(batch), proven, steps)
