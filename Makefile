@@ -11,7 +11,7 @@ demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
 
 test: .venv/installed-test chromium
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 # The C library in place, beside the Python files; an install does the same.
 kernel:

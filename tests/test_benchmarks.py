@@ -33,5 +33,7 @@ def test_decoders_beside_adam():
     assert run.returncode in (0, 1), run.stderr
     lines = run.stdout.splitlines()
     assert len(lines) == 15, run.stderr
-    # What does not depend on time: every residual is as small as asked for.
-    assert all("100%;" in line or "code error" in line for line in lines), run.stdout
+    # What does not depend on time: every residual is at most that of the true code.
+    own = [line for line in lines if "own outputs" in line]
+    assert len(own) == 10
+    assert all("100%;" in line for line in own), run.stdout

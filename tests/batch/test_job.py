@@ -96,8 +96,12 @@ def test_noise_and_sensing_as_in_one_call(tmp_path, kind):
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", "gauss_newton", shard_size=6, **arguments
     )
-    np.testing.assert_allclose(store.latent, expected.latent, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(store.standard_error, expected.standard_error, rtol=1e-6)
+    # A code that the observation does not determine may be any of those that explain it.
+    seen = expected.rank == generator.latent_size
+    assert seen.sum() > len(x) / 2
+    np.testing.assert_allclose(store.latent[seen], expected.latent[seen], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(store.standard_error[seen], expected.standard_error[seen], rtol=1e-6)
+    np.testing.assert_allclose(store.residual, expected.residual, rtol=1e-6, atol=1e-9)
     assert list(store.status) == list(expected.status)
 
 

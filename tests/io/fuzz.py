@@ -63,22 +63,8 @@ def seeds() -> dict[str, list[bytes]]:
     """Good files by suffix."""
     found = {kind: [hostile.whole(kind)] for kind in hostile.KINDS}
     dense = [{"activation": "relu", "storage": "dense", "shape": [6, 4]}]
-    convolution = {
-        "storage": "convolution", "shape": [4, 4], "size": [2, 2], "stride": [1, 1],
-        "dilation": [1, 1], "padding": [[0, 0], [0, 0]], "groups": 1, "transposed": False,
-    }  # fmt: skip
-    terms = [[{"storage": "dense", "shape": [4, 4]}], [{"storage": "dense", "shape": [4, 4]}]]
-    operator = [{
-        "activation": "prelu(0.1,0.2;2)", "storage": "operator", "shape": [4, 4],
-        "parts": [convolution, {"storage": "sum", "shape": [4, 4], "terms": terms}],
-    }]  # fmt: skip
     csr = [{"activation": "leaky_relu(0.2)", "storage": "csr", "shape": [2, 2]}]
-    square = np.ones((4, 4), "f4")
     found["safetensors"] += [
-        hostile.own(operator, **{
-            "layers.0.weight.0.kernel": np.ones((1, 1, 1, 1), "f4"),
-            "layers.0.weight.1.0.0": square, "layers.0.weight.1.1.0": square,
-        }),
         hostile.own(csr, **{
             "layers.0.weight.data": np.ones(2), "layers.0.weight.indices": np.arange(2),
             "layers.0.weight.indptr": np.arange(3), "layers.0.bias": np.ones(2),

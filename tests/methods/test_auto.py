@@ -67,7 +67,7 @@ def test_what_the_last_layer_can_reach_is_tried_by_every_stage():
     inversion = invert(generator, x, "auto", noise=0.01)
     assert (inversion.status == "above_noise").all()
     tried = {s.name for s in inversion.stages if np.isfinite(s.residual).all()}
-    assert tried == {"joint", "layerwise", "restarts"}
+    assert tried == {"joint", "layerwise", "restarts", "perturbed"}
 
 
 def test_stages_survive_squeezing_and_joining():

@@ -282,7 +282,7 @@ def _local_cluster(workers: int, retries: int) -> Any:
     with dask.config.set(settings):
         return distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-            dashboard_address=None, silence_logs="CRITICAL",
+            dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
         )  # fmt: skip
 
 

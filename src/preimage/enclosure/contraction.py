@@ -223,7 +223,7 @@ def _contract(
     empty = np.asarray((room < 0).any(axis=1))
     # Cuts that cross refute a box, too, but by two rows together, which ``certify.boxes`` does not
     # know: such a box is split.
-    crossed = (new_low > new_high).any(axis=1)[:, None]
+    crossed = np.asarray((new_low > new_high).any(axis=1))[:, None]
     new_low, new_high = np.where(crossed, low, new_low), np.where(crossed, high, new_high)
     misfit = np.zeros(len(low))
     if isinstance(admitted, Ball):

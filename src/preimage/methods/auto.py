@@ -50,7 +50,7 @@ class Auto:
                                               | no  | |
                           restarts <----------+-----+ |
                           few restarts <--------------+
-                              | not explained, in reach, some layer contracts
+                              | not explained, in reach
                           perturbed                            then the best of all
 
     ``joint`` is ``GaussNewton`` from few starts, ``layerwise`` the same from the code of
@@ -95,12 +95,14 @@ class Auto:
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", Exact(self.backend), noiseless & expands)
-        run.stage("joint", GaussNewton(restarts=4, flip_rounds=5, seed=self.seed), everyone)
+        # Where layers are not known each start is dear, and begins at the best of many draws.
+        known = isinstance(network, Generator)
+        joint = GaussNewton(restarts=6 if known else 4, flip_rounds=5, seed=self.seed)
+        run.stage("joint", joint, everyone)
         near = self._in_reach(network, observation, run.open())
         start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
         run.stage("layerwise", GaussNewton(restarts=1, flip_rounds=0, start=start), near & expands)
-        # Where layers are not known each start is dear, and begins at the best of many draws.
-        near &= isinstance(network, Generator)
+        near &= known
         for restarts, flip_rounds, wanted in (
             (self.restarts, 8, near),
             (self.restarts // 4, 2, ~near),
@@ -110,8 +112,7 @@ class Auto:
                 restarts=max(restarts, 1), flip_rounds=flip_rounds, start=start, seed=self.seed + 1
             )
             run.stage("restarts", many, wanted)
-        if not expands:
-            run.stage("perturbed", Perturbed(run.latent, seed=self.seed + 2), near)
+        run.stage("perturbed", Perturbed(run.latent, seed=self.seed + 2), near)
         return run.estimate()
 
     def _in_reach(

@@ -50,7 +50,9 @@ class Perturbed:
                 break
             many = observation.take(np.full(self.starts, sample))
             latent[sample] = self._search(network, many, latent[sample])
-        return Estimate(latent, Status.STEP_LIMIT.each(len(observation)))
+        return GaussNewton(restarts=1, flip_rounds=0, start=_Given(latent)).solve(
+            network, observation
+        )
 
     def _search(self, network: Network, many: Observation, known: Array) -> Array:
         """The best code of one sample."""
