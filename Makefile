@@ -10,8 +10,10 @@ PINS := pyproject.toml constraints.txt
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
 
+# The tests that drive a browser wait for it in seconds, so that they run alone.
 test: .venv/installed-test chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" --cov --cov-report=
+	$(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term:skip-covered
 
 # The C library in place, beside the Python files; an install does the same.
 kernel:
