@@ -24,6 +24,7 @@ from preimage.network import Network
 # Parts of a piece that failed. Few levels of parts cost few workers: each takes a second to start.
 _PARTS = 16
 _TICK = 0.25  # seconds between two looks at whether to stop
+_KILLED = "its worker was killed"
 _SECONDS = 30  # to reach a scheduler, and for a first worker
 # One thread a worker. Memory that is free is kept for the next array: giving it back and asking
 # again, as Dask tells glibc to, costs a tenth of the time.
@@ -115,19 +116,25 @@ def run(
 ) -> Iterator[Finished]:
     """Yield shards as they are finished; once ``stopping()``, only what is running ends.
 
-    A piece that fails is replaced by parts of it, down to single samples, which are left out.
+    A piece that fails is replaced by parts of it, down to single samples, which are left out. A
+    killed worker may have held a second piece that did nothing wrong, so a single sample is blamed
+    for it only after it was tried again with no other piece running.
     """
     waiting = deque(Piece(shard, *job.span(shard)) for shard in shards)
+    suspects, suspected = deque[Piece](), set[Piece]()
     done: dict[int, dict[int, Arrays]] = {}
     left_out: dict[int, dict[int, str]] = {}
-    running = 0
-    while (waiting and not stopping()) or running:
-        while waiting and workers.free > 0 and not stopping():
-            piece = waiting.popleft()
+    running: set[Piece] = set()
+    while ((waiting or suspects) and not stopping()) or running:
+        while not stopping() and workers.free > 0:
+            alone = suspects or running & suspected
+            if running if alone else not waiting:
+                break
+            piece = (suspects or waiting).popleft()
             workers.submit(piece, read(piece.start, piece.stop))
-            running += 1
+            running.add(piece)
         for shard, outcome in ((found.piece.shard, found) for found in workers.wait(_TICK)):
-            running -= 1
+            running.remove(outcome.piece)
             parts, missing = done.setdefault(shard, {}), left_out.setdefault(shard, {})
             _, start, stop = outcome.piece
             if outcome.arrays is not None:
@@ -136,6 +143,9 @@ def run(
                 size = -(-(stop - start) // _PARTS)
                 starts = reversed(range(start, stop, size))
                 waiting.extendleft(Piece(shard, at, min(at + size, stop)) for at in starts)
+            elif outcome.reason == _KILLED and outcome.piece not in suspected:
+                suspects.append(outcome.piece)
+                suspected.add(outcome.piece)
             else:
                 parts[start], missing[start] = blank(job, 1), outcome.reason
             first, last = job.span(shard)
@@ -309,5 +319,5 @@ def _outcome(piece: Piece, future: Any) -> Outcome:
     if isinstance(error, PreimageError):
         raise error
     if type(error).__name__ == "KilledWorker":
-        return Outcome(piece, reason="its worker was killed")
+        return Outcome(piece, reason=_KILLED)
     return Outcome(piece, reason=f"{type(error).__name__}: {error}"[:500])
