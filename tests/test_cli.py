@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 import preimage
 from preimage import cli, engine
-from preimage.cli.inverting import invert_in_chunks
 from preimage.inspection import inspect_generator, inspect_network
 
 
@@ -58,17 +57,6 @@ def test_invert_writes_what_it_found(planted, tmp_path, method):
     if method == "linf":
         np.testing.assert_allclose(found, latent, atol=1e-5)
         assert len(summary["layers"]) == 2
-
-
-def test_chunks_give_what_one_call_gives(planted):
-    network, observations, _ = planted
-    generator, values = preimage.load(network), np.load(observations)
-    chunked = invert_in_chunks(generator, values, "linf", 0.0)
-    whole = preimage.invert(generator, values, "linf")
-    np.testing.assert_array_equal(chunked.latent, whole.latent)
-    np.testing.assert_array_equal(chunked.status, whole.status)
-    for ours, theirs in zip(chunked.layers, whole.layers, strict=True):
-        np.testing.assert_array_equal(ours.slack, theirs.slack)
 
 
 def test_invert_speaks_to_people(planted, tmp_path):
@@ -142,7 +130,7 @@ def test_inspect_counts_active_rows(planted):
     assert first["active_worst"] < first["active_median"]
     assert {entry["method"] for entry in found["methods"]} == set(preimage.METHODS)
     assert {entry["verdict"] for entry in found["methods"]} <= {"yes", "mostly", "maybe", "no"}
-    assert "4 -> 24" in run("inspect", network).stdout
+    assert "4 → 24" in run("inspect", network).stdout
 
 
 def test_inspect_says_where_layers_fail():
@@ -180,7 +168,7 @@ def test_inspect_of_a_wide_latent():
 def test_fixed_coordinates(planted):
     """Claim: --fix gives the network of the other coordinates."""
     network, _, _ = planted
-    assert "3 -> 24" in run("inspect", network, "--fix", "1=0.5").stdout
+    assert "3 → 24" in run("inspect", network, "--fix", "1=0.5").stdout
     expect_one_line(run("inspect", network, "--fix", "1:0.5"), "INDEX=VALUE")
     expect_one_line(run("inspect", network, "--fix", "9=0"), "indices from 0 to 3")
 

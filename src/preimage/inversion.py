@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -177,36 +177,11 @@ class Inversion:
     @staticmethod
     def concatenate(parts: Sequence[Inversion]) -> Inversion:
         """Join batches by one method, in order; at least one."""
-        reports = zip(*(part.layers for part in parts), strict=True)
-        return Inversion(
-            np.concatenate([part.latent for part in parts]),
-            np.concatenate([part.residual for part in parts]),
-            np.concatenate([part.residual_max for part in parts]),
-            np.concatenate([part.status for part in parts]),
-            np.concatenate([part.rank for part in parts]),
-            tuple(LayerReport(*map(np.concatenate, zip(*r, strict=True))) for r in reports),
-            tuple(
-                Stage(
-                    s[0].name,
-                    np.concatenate([stage.residual for stage in s]),
-                    np.concatenate([stage.answered for stage in s]),
-                )
-                for s in zip(*(part.stages for part in parts), strict=True)
-            ),
-            np.concatenate([np.broadcast_to(part.bound, len(part)) for part in parts]),
-            np.concatenate([np.broadcast_to(part.gap, len(part)) for part in parts]),
-            np.concatenate([np.broadcast_to(p.standard_error, p.latent.shape) for p in parts]),
-        )
+        return _combined(parts, np.concatenate)
 
     def squeeze(self) -> Inversion:
         """The only sample of a batch of one, without its batch dimension."""
-        layers = tuple(LayerReport(*(part[0] for part in report)) for report in self.layers)
-        stages = tuple(Stage(s.name, s.residual[0], s.answered[0]) for s in self.stages)
-        return Inversion(
-            self.latent[0], self.residual[0], self.residual_max[0], self.status[0], self.rank[0],
-            layers, stages, np.atleast_1d(self.bound)[0], np.atleast_1d(self.gap)[0],
-            np.atleast_1d(self.standard_error)[0],
-        )  # fmt: skip
+        return _combined([self], lambda arrays: np.array(arrays[0])[0])
 
     def __repr__(self) -> str:
         names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)
@@ -255,3 +230,30 @@ def outputs_of(generator: Network, latent: Array) -> Array:
     if finite.any():
         outputs[finite] = generator(codes[finite])
     return outputs[0] if latent.ndim == 1 else outputs
+
+
+def _combined(parts: Sequence[Inversion], join: Callable[[Sequence[Array]], Any]) -> Inversion:
+    """One inversion of several: ``join`` makes one array of those that the parts have."""
+    layers = zip(*(part.layers for part in parts), strict=True)
+    stages = zip(*(part.stages for part in parts), strict=True)
+    arrays = {
+        field.name: join(
+            [
+                np.broadcast_to(
+                    getattr(part, field.name),
+                    part.latent.shape if field.name in ("latent", "standard_error") else len(part),
+                )
+                for part in parts
+            ]
+        )
+        for field in fields(Inversion)
+        if field.name not in ("layers", "stages")
+    }
+    return Inversion(
+        layers=tuple(LayerReport(*map(join, zip(*same, strict=True))) for same in layers),
+        stages=tuple(
+            Stage(same[0].name, join([s.residual for s in same]), join([s.answered for s in same]))
+            for same in stages
+        ),
+        **arrays,
+    )

@@ -29,18 +29,23 @@ def image_shape(size: int) -> tuple[int, ...]:
     return (3, side, side) if 3 * side * side == size else (1, size)
 
 
+def rgba(samples: Array, shape: tuple[int, ...]) -> Array:
+    """Samples (m, n) on the gray or colour scale 0..1 as (m, height, width, 4); NaN is clear."""
+    size = shape[-2:]
+    planes = samples.reshape(len(samples), -1, *size)
+    colour = np.broadcast_to(planes, (len(samples), 3, *size)).transpose(0, 2, 3, 1)
+    opaque = np.isfinite(colour).all(axis=3, keepdims=True)
+    return np.concatenate([np.clip(np.where(opaque, colour, 0.0), 0.0, 1.0), opaque], axis=3)
+
+
 def png(vector: Array) -> bytes:
     """One sample (n,) on the gray or colour scale 0..1 as a PNG; NaN is transparent.
 
     The format is that of RFC 2083: eight bits RGBA, no filter.
     """
-    shape = image_shape(vector.size)
-    planes = np.broadcast_to(vector.reshape(-1, *shape[-2:]), (3, *shape[-2:])).transpose(1, 2, 0)
-    opaque = np.isfinite(planes).all(axis=2, keepdims=True)
-    colour = np.clip(np.where(opaque, planes, 0.0), 0.0, 1.0)
-    bytes_ = np.rint(255 * np.concatenate([colour, opaque], axis=2)).astype(np.uint8)
+    height, width = image_shape(vector.size)[-2:]
+    bytes_ = np.rint(255 * rgba(vector[None], (height, width))[0]).astype(np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in bytes_)  # each row begins with its filter, 0
-    height, width = shape[-2:]
     header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

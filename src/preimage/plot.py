@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import InputError, MissingExtraError
-from preimage.pixels import image_shape
+from preimage.pixels import image_shape, rgba
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,11 +75,7 @@ def _figure(**given: Any) -> Figure:
 
 def _mosaic(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Put the samples (m, n) side by side, a blank gap between them; (height, width, 4) RGBA."""
-    images = array.reshape(len(array), -1, *shape[-2:])
-    colour = np.broadcast_to(images, (len(array), 3, *shape[-2:])).transpose(0, 2, 3, 1)
-    opaque = np.isfinite(colour).all(axis=3, keepdims=True).astype(np.float64)
-    tiles = np.concatenate([np.clip(np.nan_to_num(colour), 0.0, 1.0), opaque], axis=3)
-    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, _gap(shape)), (0, 0)))
+    tiles = np.pad(rgba(array, shape), ((0, 0), (0, 0), (0, _gap(shape)), (0, 0)))
     return np.concatenate(list(tiles), axis=1)[:, : -_gap(shape)]
 
 

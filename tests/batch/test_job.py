@@ -46,7 +46,7 @@ def test_a_sample_that_stalls(tmp_path):
     x[2, 0] = STALLS
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", Troublesome(), shard_size=2, workers=2, retries=0,
-        stall=20.0,
+        shard_timeout=20.0,
     )  # fmt: skip
     assert store.quarantined == {2: "its worker was stopped: it took too long"}
 
@@ -225,7 +225,7 @@ def test_bad_arguments(tmp_path):
         ({"shard_size": 0}, "shard_size"),
         ({"workers": 1.5}, "workers"),
         ({"retries": -1}, "retries"),
-        ({"stall": 0}, "stall"),
+        ({"shard_timeout": 0}, "shard_timeout"),
     ]:
         given = {"source": x, "method": QUICK, **arguments}
         with pytest.raises(InputError, match=message):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from preimage.errors import InputError, StoppedError
 from preimage.io.observations import Observations, digest, open_observations
 from preimage.matrix import Weight, as_float64, weight_bytes
 from preimage.methods import Method, as_method
+from preimage.methods.parameters import check_positive
 from preimage.network import Network
 from preimage.observation import as_sensing, check_observation
 
@@ -45,8 +48,9 @@ def invert_dataset(
     workers: int | None = None,
     scheduler: str | None = None,
     retries: int = 2,
-    stall: float = 3600.0,
+    shard_timeout: float = 3600.0,
     progress: bool = False,
+    stall: float | None = None,
 ) -> Store:
     """Invert every sample of a source, shard by shard, into a store that survives interruption.
 
@@ -73,9 +77,10 @@ def invert_dataset(
         scheduler: Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``, to run there
             instead; preimage has to be installed on its workers.
         retries: How many workers a piece may kill before it is split, or left out.
-        stall: Seconds that a worker may take for a shard.
+        shard_timeout: Seconds that a worker may take for a shard, counted from when it begins.
         progress: Show samples a second and the time left: a bar in a terminal or a notebook, lines
             in a log.
+        stall: Deprecated name of ``shard_timeout``.
 
     Returns:
         The complete store.
@@ -88,10 +93,17 @@ def invert_dataset(
         MissingExtraError: The extra ``batch``, or ``cluster``, is not installed.
     """
     found = as_method(method)
-    _check_counts(shard_size=shard_size, workers=1 if workers is None else workers,
-                  retries=retries + 1)  # fmt: skip
-    if not stall > 0:
-        raise InputError(f"stall: expected a positive number of seconds, got {stall}")
+    if stall is not None:
+        warnings.warn("stall is shard_timeout now", DeprecationWarning, stacklevel=2)
+        shard_timeout = stall
+    check_positive(
+        {} if shard_timeout == math.inf else {"shard_timeout": shard_timeout},
+        {
+            "shard_size": shard_size,
+            "workers": 1 if workers is None else workers,
+            "retries + 1": retries + 1,
+        },
+    )
     asked = _question(network, source, noise, sensing, shard_size)
     where = scheduler if scheduler is not None else (workers or 1)
     job = _job(network, found, asked)
@@ -99,20 +111,11 @@ def invert_dataset(
         if writer.missing:
             task = asked.task(network, found)
             pool: Workers = (
-                OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, stall)
+                OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, shard_timeout)
             )
-            try:
+            with contextlib.closing(pool):
                 _fill(writer, pool, asked, stopped, progress)
-            finally:
-                pool.close()
-        result = writer.store
-    if not result.complete:
-        raise StoppedError(
-            f"stopped by {signal.Signals(stopped[0]).name}: {len(result.finished)} of {job.shards} "
-            "shards are finished; the same job goes on from there",
-            stopped[0],
-        )
-    return result
+        return writer.store
 
 
 def _fill(
@@ -124,6 +127,13 @@ def _fill(
         for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
             writer.write(*finished)
             bar.update(len(finished.arrays["status"]))
+    store = writer.store
+    if not store.complete:
+        raise StoppedError(
+            f"stopped by {signal.Signals(stopped[0]).name}: {len(store.finished)} of {job.shards} "
+            "shards are finished; the same job goes on from there",
+            stopped[0],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,12 +227,6 @@ def _question(
         (mask if operator is None else operator) if rows.mask is None else rows.mask,
     )
     return asked
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InputError(f"{name}: expected a whole number, large enough, got {count!r}")
 
 
 def _job(network: Network, method: Method, asked: _Question) -> Job:

@@ -6,34 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import preimage
-from preimage.cli.options import (
-    Json,
-    Method,
-    Network,
-    Noise,
-    Observed,
-    StateDict,
-)
-from preimage.cli.terminal import (
-    folder_at,
-    number,
-    print_json,
-    print_table,
-    progress_bar,
-    write_picture,
-)
+from preimage.cli.options import Json, Method, Network, Noise, Observed, StateDict
+from preimage.cli.terminal import print_json, print_table, write_picture
 from preimage.errors import StoppedError
+from preimage.notebook import number
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-CHUNK = 16  # samples between two steps of the progress bar
 SHOWN = 16  # samples in a picture
 
 
@@ -55,42 +37,25 @@ def invert(
     generator = weights.load(network)
     values, seen = observed.read(generator)
     start = time.perf_counter()
-    inversion = invert_in_chunks(generator, values, method, noise, seen)
+    inversion = preimage.invert(generator, values, method, noise=noise, sensing=seen)
     seconds = time.perf_counter() - start
     settings = {"network": network, "observations": str(observed.observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
-    folder = folder_at(out)
+    out.mkdir(parents=True, exist_ok=True)
     rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
     if values.shape[1] == generator.observation_size:
         rows = {"observation": values[:SHOWN].astype(np.float64), **rows}
-    picture = write_picture(rows, folder / "grid.png") if len(values) else None
+    picture = write_picture(rows, out / "grid.png") if len(values) else None
     summary = write_run(
-        folder, generator, values, inversion, settings=settings, sensing=seen, seconds=seconds,
+        out, generator, values, inversion, settings=settings, sensing=seen, seconds=seconds,
         picture=picture,
     )  # fmt: skip
     if as_json:
         print_json(summary)
     else:
-        _print_summary(summary, folder)
+        _print_summary(summary, out)
     if not all(status.has_latent for status in inversion.status):
         raise typer.Exit(1)
-
-
-def invert_in_chunks(
-    generator: preimage.Generator, values: NDArray[np.float64], method: str, noise: float,
-    sensing: NDArray[Any] | None = None,
-) -> preimage.Inversion:  # fmt: skip
-    """As ``preimage.invert`` gives it, with a bar."""
-    starts = range(0, max(len(values), 1), CHUNK)
-    parts = []
-    with progress_bar(len(values), "inverting") as bar:
-        for start in starts:
-            chunk = values[start : start + CHUNK]
-            each = sensing is not None and sensing.dtype == bool and sensing.ndim == 2
-            part = sensing[start : start + CHUNK] if each else sensing  # type: ignore[index]
-            parts.append(preimage.invert(generator, chunk, method, noise=noise, sensing=part))
-            bar.update(len(chunk))
-    return preimage.Inversion.concatenate(parts)
 
 
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
@@ -148,7 +113,12 @@ def batch(
     retries: Annotated[
         int, typer.Option(help="Workers that a shard may kill before it is split.")
     ] = 2,
-    stall: Annotated[float, typer.Option(help="Seconds that a shard may take.")] = 3600.0,
+    shard_timeout: Annotated[
+        float,
+        typer.Option(
+            "--shard-timeout", "--stall", help="Seconds that a worker may take for a shard."
+        ),
+    ] = 3600.0,
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -158,7 +128,8 @@ def batch(
     try:
         found = preimage.invert_dataset(
             generator, rows, store, method, noise=noise, sensing=seen, shard_size=shard_size,
-            workers=workers, scheduler=scheduler, retries=retries, stall=stall, progress=True,
+            workers=workers, scheduler=scheduler, retries=retries, shard_timeout=shard_timeout,
+            progress=True,
         )  # fmt: skip
     except StoppedError as error:
         typer.echo(f"preimage: {error}", err=True)

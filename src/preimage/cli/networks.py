@@ -20,25 +20,18 @@ def inspect(
 ) -> None:
     """Show a network's layers, and which methods can invert it."""
     from preimage.inspection import inspect_generator
+    from preimage.report.network import layers_table, methods_table
 
     generator = weights.load(network)
-    found = inspect_generator(generator)
+    found = asdict(inspect_generator(generator))
     if as_json:
-        print_json({"network": network, **asdict(found)})
+        print_json({"network": network, **found})
         return
     typer.echo(f"{generator}\n")
-    print_table(
-        "Layers", ("layer", "sizes", "expansion", "parameters", "activation", "active rows: median",
-                   "worst", "rank", "needed"),
-        [(str(row.index), f"{row.inputs} -> {row.outputs}", f"{row.expansion:.2f}",
-          f"{row.parameters:,}", row.activation, f"{row.active_median:.0f}",
-          str(row.active_worst), "" if row.rank_worst < 0 else f"{row.rank_median:.0f}",
-          str(row.inputs)) for row in found.layers],
-    )  # fmt: skip
-    typer.echo(found.active_note)
-    typer.echo(f"{found.rank_note}\n")
-    rows = [(m.method, m.verdict, m.reason) for m in found.methods]
-    print_table("Methods", ("method", "works", "why"), rows, words=True)
+    print_table("Layers", *layers_table(found))
+    typer.echo(found["active_note"])
+    typer.echo(f"{found['rank_note']}\n")
+    print_table("Methods", *methods_table(found), words=True)
 
 
 def zoo(as_json: Json = False) -> None:

@@ -111,9 +111,45 @@ class Observed:
         return rows.read(0, rows.count), sensing
 
     def open(self, network: preimage.Generator) -> tuple[OpenedObservations, NDArray[Any] | None]:
-        """The same without reading the observations yet."""
-        sensing = load_sensing(self.mask, self.sensing, network.observation_size)
-        return opened_observations(self.observations, network, sensing, self.levels), sensing
+        """As ``read``, without reading the observations; conversions are told on stderr."""
+        from preimage.io.observations import open_observations
+
+        sensing = self._sensing(network.observation_size)
+        measured = sensing is not None and sensing.dtype != bool
+        size = len(sensing) if sensing is not None and measured else None
+        levels = None if self.levels is None else _as_levels(self.levels)
+        found = open_observations(self.observations, network, size=size, levels=levels)
+        for note in found.notes:
+            typer.echo(f"preimage: {self.observations}: {note}", err=True)
+        return found, sensing
+
+    def _sensing(self, size: int) -> NDArray[Any] | None:
+        """A boolean mask (size,) or (samples, size), a matrix, or None for everything."""
+        import numpy as np
+
+        from preimage.io.observations import load_observations
+
+        if self.mask is None:
+            return None if self.sensing is None else np.asarray(load_observations(self.sensing))
+        if self.sensing is not None:
+            raise InputError("--mask, --sensing: expected one of them, got both")
+        values = np.asarray(load_observations(self.mask))
+        if values.size % size or not np.isin(values, (0, 1)).all():
+            raise InputError(
+                f"--mask {self.mask}: expected 0 and 1 (or False and True), {size} entries a "
+                f"sample, got shape {values.shape}"
+            )
+        values = values.reshape(-1, size).astype(bool)
+        return values[0] if len(values) == 1 else values
+
+
+def _as_levels(text: str) -> tuple[float, float]:
+    """Black and white, of ``0,255``."""
+    try:
+        black, white = map(float, text.split(","))
+    except ValueError as error:
+        raise InputError(f"--levels: expected BLACK,WHITE, got {text!r}") from error
+    return black, white
 
 
 def _as_fixed(text: str) -> dict[int, float]:
@@ -158,57 +194,3 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def opened_observations(
-    path: Path, network: preimage.Generator, sensing: NDArray[Any] | None, levels: str | None
-) -> OpenedObservations:
-    """The rows of a file; what was converted is said on standard error.
-
-    Raises:
-        InputError: Levels that are no pair of numbers.
-        FormatError: Another format, or samples of another size.
-    """
-    from preimage.io.observations import open_observations
-
-    measured = sensing is not None and sensing.dtype != bool
-    size = len(sensing) if sensing is not None and measured else None
-    try:
-        pair = None if levels is None else tuple(float(part) for part in levels.split(","))
-    except ValueError as error:
-        raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}") from error
-    if pair is not None and len(pair) != 2:
-        raise InputError(f"--levels: expected BLACK,WHITE, got {levels!r}")
-    found = open_observations(path, network, size=size, levels=pair)
-    for note in found.notes:
-        typer.echo(f"preimage: {path}: {note}", err=True)
-    return found
-
-
-def load_sensing(mask: Path | None, sensing: Path | None, size: int) -> NDArray[Any] | None:
-    """What these options say was observed: a boolean mask, a matrix, or None for everything.
-
-    Args:
-        mask: The option.
-        sensing: The option.
-        size: n, the network's output size.
-
-    Raises:
-        InputError: Both options, or a mask of another size or with other values than 0 and 1.
-    """
-    import numpy as np
-
-    from preimage.io.observations import load_observations
-
-    if mask is None:
-        return None if sensing is None else np.asarray(load_observations(sensing))
-    if sensing is not None:
-        raise InputError("--mask, --sensing: expected one of them, got both")
-    values = np.asarray(load_observations(mask))
-    if values.size % size or not np.isin(values, (0, 1)).all():
-        raise InputError(
-            f"--mask {mask}: expected 0 and 1 (or False and True), {size} entries a sample, got "
-            f"shape {values.shape}"
-        )
-    values = values.reshape(-1, size).astype(bool)
-    return values[0] if len(values) == 1 else values

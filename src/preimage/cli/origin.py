@@ -9,8 +9,9 @@ import typer
 
 import preimage
 from preimage.cli.options import Json, StateDict
-from preimage.cli.terminal import folder_at, number, print_json, print_table
+from preimage.cli.terminal import print_json, print_table
 from preimage.errors import InputError
+from preimage.notebook import number
 
 
 def provenance(
@@ -36,7 +37,7 @@ def provenance(
     named = {name: StateDict().load(name) for name in networks}
     found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)
     if out is not None:
-        folder_at(out)
+        out.mkdir(parents=True, exist_ok=True)
         for index, one in enumerate(found):
             one.certificate.save(out / f"{index}.json")
             if one.latent.size and one.latent[0] == one.latent[0]:

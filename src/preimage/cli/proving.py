@@ -8,15 +8,10 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli.options import (
-    Json,
-    Network,
-    Noise,
-    Observed,
-    StateDict,
-)
-from preimage.cli.terminal import folder_at, number, print_json, print_table
+from preimage.cli.options import Json, Network, Noise, Observed, StateDict
+from preimage.cli.terminal import print_json, print_table
 from preimage.errors import InputError, MissingExtraError
+from preimage.notebook import number
 
 
 def certify(
@@ -35,7 +30,7 @@ def certify(
     generator = weights.load(network)
     values, seen = observed.read(generator)
     found = preimage.certify(generator, values, noise=noise, sensing=seen, box=box)
-    folder_at(out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
     found.save(out)
     half = np.median(found.upper - found.lower, axis=1) / 2
     if picture is not None:

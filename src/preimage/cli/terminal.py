@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,6 @@ from typing import Any
 import typer
 
 from preimage.errors import MissingExtraError, StoreError
-
-
-def folder_at(path: Path) -> Path:
-    """The folder, made if it is not there."""
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = ()) -> str | None:
@@ -40,21 +32,6 @@ def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = 
         typer.echo(f"No {path.name}: it needs matplotlib, pip install 'preimage[plot]'", err=True)
         return None
     return str(path)
-
-
-def progress_bar(total: int | None, label: str, layout: str | None = None) -> Any:
-    """A bar on stderr: only where a terminal is there to see it, and only after a second."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total, desc=label, bar_format=layout, delay=1.0, disable=None, leave=False,
-        file=sys.stderr,
-    )  # fmt: skip
-
-
-def number(value: float) -> str:
-    """Three digits; nothing where unknown."""
-    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def print_table(

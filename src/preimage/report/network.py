@@ -68,23 +68,33 @@ def network_card(
         return f"<p>{chain}; {hint}.</p>{_reports(reports)}{known}"
     if not inspection["layers"]:
         return f"<p>{chain}. {RUN}</p>{known}"
-    layers = [
-        (row["index"], row["inputs"], row["outputs"], f"{row['expansion']:.2f}",
-         row["activation"], f"{row['parameters']:,}", f"{row['active_median']:.0f}",
-         row["active_worst"], row["inputs"])
-        for row in inspection["layers"]
-    ]  # fmt: skip
-    columns = ("layer", "inputs", "outputs", "expansion", "activation", "parameters",
-               "active rows: median", "worst", "needed")  # fmt: skip
-    methods = [(row["method"], row["verdict"], row["reason"]) for row in inspection["methods"]]
     return (
         f"<p>{KNOWN}</p>"
-        + wide_table("Layers", columns, layers)
+        + wide_table("Layers", *layers_table(inspection))
         + note(f"{inspection['active_note']} {inspection['rank_note']}")
         + _reports(reports)
-        + wide_table("Methods that can invert it", ("method", "can invert it", "why"), methods)
+        + wide_table("Methods that can invert it", *methods_table(inspection))
         + known
     )
+
+
+def layers_table(inspection: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Columns and a row a layer, as text."""
+    columns = ("layer", "sizes", "expansion", "parameters", "activation", "active rows: median",
+               "worst", "rank", "needed")  # fmt: skip
+    return columns, [
+        (str(row["index"]), f"{row['inputs']} → {row['outputs']}", f"{row['expansion']:.2f}",
+         f"{row['parameters']:,}", row["activation"], f"{row['active_median']:.0f}",
+         str(row["active_worst"]), "" if row["rank_worst"] < 0 else f"{row['rank_median']:.0f}",
+         str(row["inputs"]))
+        for row in inspection["layers"]
+    ]  # fmt: skip
+
+
+def methods_table(inspection: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Columns and a row a method, as text."""
+    rows = [(row["method"], row["verdict"], row["reason"]) for row in inspection["methods"]]
+    return ("method", "can invert it", "why"), rows
 
 
 def _reports(reports: Sequence[Mapping[str, Any]]) -> str:
