@@ -27,7 +27,7 @@ from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Deduction, output_targets, tighten_bounds
-from preimage.methods import milp
+from preimage.lp import highs
 from preimage.methods.branch_and_bound import Model, Search
 
 NOISES = [1e-4, 1e-2, 0.1]
@@ -135,7 +135,7 @@ def plain_optimum(
     Deduction.start(bounds).propagate(network)
     uncertain = (x > 0.98 * reach) & (x <= reach)
     model = Model(search, relax(network, bounds), bounds, reach, uncertain)
-    _, bound = milp.minimise(model.program, 5e-7, 60.0)
+    _, bound = highs.minimise_mixed(model.program, 5e-7, 60.0)
     return bound, time.perf_counter() - start
 
 

@@ -85,8 +85,8 @@ def highs(program: LinearProgram) -> Solve:
     from preimage.lp.highs import minimise
 
     def solve() -> float:
-        outcome, point, _ = minimise(program)
-        return float(program.cost @ point) if outcome == "optimal" else np.nan
+        found = minimise(program)
+        return found.bound if found.outcome == "optimal" else np.nan
 
     return solve
 

@@ -56,7 +56,6 @@ VARIANTS = {
     "linf, kernel": LayerwiseLP(backend="kernel"),
     "l1, kernel": LayerwiseLP(norm="l1", backend="kernel"),
     "relaxed, kernel": LayerwiseLP(norm="relaxed", growth=4.0, backend="kernel"),
-    "linf, piqp": LayerwiseLP(backend="piqp"),
     "exact, kernel": Exact("kernel"),
     "linf in a box": LayerwiseLP(box=1.0),
     "projected exact": ProjectedGradient(Exact(), steps=3),

@@ -57,7 +57,6 @@ HEAVY = {
     "matplotlib",
     "PIL",
     "highspy",
-    "piqp",
     "onnx",
     "dask",
     "typer",

@@ -71,7 +71,7 @@ def oracle(layer, x, eps, norm, nonnegative):
     return result["primal objective"]
 
 
-@pytest.mark.parametrize("backend", ["highs", "piqp"])
+@pytest.mark.parametrize("backend", ["highs", "kernel"])
 @pytest.mark.parametrize("norm", ["linf", "l1", "relaxed"])
 @pytest.mark.parametrize(
     "activation", [ReLU(), LeakyReLU(0.1), LeakyReLU(0.3), Identity()], ids=repr

@@ -31,9 +31,14 @@ class Clock:
     report: Callable[[str, int], None] = _silent
 
     @property
+    def left(self) -> float:
+        """Seconds that are left, at least 0."""
+        return max(self.deadline - time.perf_counter(), 0.0)
+
+    @property
     def is_over(self) -> bool:
         """Whether the time has run out."""
-        return time.perf_counter() >= self.deadline
+        return self.left == 0
 
 
 UNLIMITED = Clock()

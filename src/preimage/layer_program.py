@@ -175,13 +175,25 @@ def take(program: LayerProgram, samples: NDArray[np.intp] | slice) -> LayerProgr
 
 @dataclass(frozen=True, eq=False)
 class LinearProgram:
-    """``minimise cost @ v  subject to  matrix @ v <= bound, lower <= v <= upper``."""
+    """``minimise cost @ v  subject to  least <= matrix @ v <= bound, lower <= v <= upper``.
+
+    Attributes:
+        cost: (variables,).
+        matrix: (rows, variables), dense or CSR.
+        bound: (rows,).
+        lower: (variables,).
+        upper: (variables,).
+        least: (rows,); None for minus infinity.
+        integer: (variables,) which variables are whole numbers; None for none.
+    """
 
     cost: Array
     matrix: Weight
     bound: Array
     lower: Array
     upper: Array
+    least: Array | None = None
+    integer: NDArray[np.bool_] | None = None
 
 
 def layer_program(

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 SHOWN = 6  # thumbnails, rows of a table
 PACKAGES = ("preimage", "numpy", "scipy", "highspy", "safetensors", "torch", "onnx",
-            "piqp", "matplotlib", "pillow", "pandas", "scikit-learn", "dask", "zarr")  # fmt: skip
+            "matplotlib", "pillow", "pandas", "scikit-learn", "dask", "zarr")  # fmt: skip
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:

@@ -42,7 +42,7 @@ def test_no_worse_than_the_true_code_and_than_any_stage(noise):
     z = rng.normal(size=(12, 6))
     error = rng.uniform(-noise, noise, size=(12, 120))
     x = generator(z) + error
-    inversion = invert(generator, x, Auto(backend="piqp"), noise=noise)
+    inversion = invert(generator, x, "auto", noise=noise)
     assert (inversion.residual <= np.linalg.norm(x - generator(z), axis=1) * (1 + 1e-9)).all()
     best = np.nanmin([stage.residual for stage in inversion.stages], axis=0)
     np.testing.assert_allclose(inversion.residual, best, rtol=1e-12)

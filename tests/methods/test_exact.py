@@ -62,7 +62,7 @@ def test_example_of_uniqueness_without_any_active_row():
     assert inversion.layers[0].rank == 0
 
 
-@pytest.mark.parametrize("backend", ["highs", "piqp"])
+@pytest.mark.parametrize("backend", ["highs", "kernel"])
 def test_a_layer_that_does_not_determine_its_input_is_ambiguous(backend):
     wide = from_arrays([[[1.0, 1.0]]])  # z1 + z2 is all that can be seen
     inversion = invert(wide, [3.0], Exact(backend))

@@ -76,7 +76,7 @@ def test_a_layerwise_start_is_improved():
     generator = gaussian_generator((5, 25, 100), rng)
     z = rng.normal(size=(3, 5))
     x = generator(z) + rng.uniform(-0.05, 0.05, size=(3, 100))
-    first = LayerwiseLP(backend="piqp")
+    first = LayerwiseLP()
     rough = invert(generator, x, first, noise=0.05)
     fine = invert(generator, x, GaussNewton(restarts=1, start=first), noise=0.05)
     assert (fine.residual <= rough.residual).all()

@@ -1,8 +1,8 @@
 """Solving layer programs: ``solve(program, backend)``.
 
-``"kernel"`` is made for these programs; ``"highs"`` and ``"piqp"`` are general solvers. What a
-backend says is checked here and in ``duality``: feasibility, slack and value are recomputed from
-the unscaled data. Programs that the kernel cannot settle go to HiGHS, one by one, and are marked.
+``"kernel"`` is made for these programs; ``"highs"`` is a general solver. What a backend says is
+checked here and in ``duality``: feasibility, slack and value are recomputed from the unscaled data.
+Programs that the kernel cannot settle go to HiGHS, one by one, and are marked.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
-from preimage.lp import general, kernel, piqp
+from preimage.lp import highs, kernel
 from preimage.lp.duality import dual_bound
 from preimage.lp.outcome import Outcome
 
 Array = NDArray[np.float64]
-Backend = Literal["kernel", "highs", "piqp"]
+Backend = Literal["kernel", "highs"]
 
-BACKENDS = ("kernel", *general.SOLVERS)
+BACKENDS = ("kernel", "highs")
 
 __all__ = [
     "BACKENDS",
@@ -31,6 +32,7 @@ __all__ = [
     "Solution",
     "check_backend",
     "dual_bound",
+    "highs",
     "kernel",
     "solve",
     "with_objective",
@@ -66,34 +68,37 @@ class Solution:
 
 
 def check_backend(backend: str) -> None:
-    """Raise ``InputError`` for an unknown backend, ``MissingExtraError`` for one not installed."""
+    """Raise ``InputError`` for an unknown backend."""
     if backend not in BACKENDS:
         raise InputError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend == "piqp":
-        piqp.load()
 
 
 def solve(
-    program: LayerProgram, backend: Backend = "kernel", threads: int | None = None
+    program: LayerProgram,
+    backend: Backend = "kernel",
+    threads: int | None = None,
+    clock: Clock = UNLIMITED,
 ) -> Solution:
     """Minimise every sample of ``program``.
 
     Args:
         program: A batch of layer programs.
-        backend: ``"kernel"`` (batched interior point; see ``engine``), ``"highs"`` (simplex,
-            the reference) or ``"piqp"`` (dense interior point).
+        backend: ``"kernel"`` (batched interior point; see ``engine``) or ``"highs"`` (simplex,
+            the reference).
         threads: Threads of the kernel; None for all processors of the process. The answers do
             not depend on it.
+        clock: Samples that are not reached in time have the outcome ``FAILED``.
     """
     check_backend(backend)
     if backend == "kernel":
-        found = kernel.minimise(program, threads)
+        found = kernel.minimise(program, threads, clock)
         open_ = found.outcome == Outcome.FAILED
     else:
         found, open_ = kernel.unsettled(program), np.ones(len(program), dtype=bool)
-    solver = "highs" if backend == "kernel" else backend
     for sample in np.flatnonzero(open_):
-        answer = general.solve(program, int(sample), solver)
+        if clock.is_over:
+            break
+        answer = highs.solve(program, int(sample), clock.left)
         found.outcome[sample], found.z[sample] = answer[:2]
         found.dual_lower[sample], found.dual_upper[sample] = answer[2:]
     slack = program.slack_at(found.z)

@@ -85,16 +85,19 @@ def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
 
 
 def is_optimal(
-    program: LayerProgram, z: Array, dual_lower: Array, dual_upper: Array
+    program: LayerProgram, z: Array, dual_lower: Array, dual_upper: Array, allowed: float = _GAP
 ) -> NDArray[np.bool_]:
-    """Whether ``z`` is feasible and the multipliers prove that nothing is better, (batch,)."""
+    """Whether ``z`` is feasible and the multipliers prove that nothing is better, (batch,).
+
+    ``allowed`` is the largest relative gap between value and bound.
+    """
     value = (program.objective * z).sum(axis=1)
     size = np.abs(program.objective * z).sum(axis=1)
     if program.slack != "none":
         slack = program.slack_at(z)
         value, size = value + slack, size + slack
     gap = value - dual_bound(program, dual_lower, dual_upper)
-    close = np.abs(gap) <= _GAP * np.abs(value)
+    close = np.abs(gap) <= allowed * np.abs(value)
     if not close.all():
         terms = size + _terms(program, dual_lower, dual_upper) + _slack_terms(program, z)
         close |= _is_rounding(program, gap, value, terms)

@@ -1,73 +1,310 @@
-"""The reference backend: HiGHS's simplex method, through highspy."""
+"""HiGHS, a general solver: one program at a time, scaled, solved and checked.
+
+It is the reference for layer programs, solves those that the kernel cannot settle, and all programs
+with integers. What it says is not believed: points and multipliers are checked from the program's
+own data. Numbers that overflow or vanish when scaled never reach it.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from preimage.layer_program import LinearProgram
+from preimage.layer_program import LayerProgram, LinearProgram, take
+from preimage.lp.duality import is_optimal
 from preimage.lp.outcome import Outcome
+from preimage.scaling import Scaled, power_of_two
 
 Array = NDArray[np.float64]
+
+# HiGHS's tolerances are absolute, in scaled units; its own default for integers, 1e-6, is as large
+# as the gaps asked for.
 _TOLERANCE = 1e-9
+_MIXED_TOLERANCE = 1e-8
+# Largest violation, relative to the program's scaled bounds, of a point that counts as feasible.
+_FEASIBLE = 1e-7
+# Relative gap between value and proven bound that shows an optimum.
+_GAP = 1e-6
+_FARTHEST = 1e3
 
 
-def minimise(program: LinearProgram) -> tuple[Outcome, Array, Array]:
-    """Solve a (scaled) linear program.
+class Answer(NamedTuple):
+    """What HiGHS says.
 
-    Returns:
-        The outcome, the minimiser over all variables and the multipliers of the rows (both
-        meaningless unless optimal).
+    Attributes:
+        outcome: ``FAILED`` where it stopped before the end.
+        point: (variables,) the best it found; None for none.
+        multipliers: (rows,) of the rows' upper sides; NaN for none.
+        bound: A lower bound on the minimum; infinite where there is no point.
+    """
+
+    outcome: Outcome
+    point: Array | None
+    multipliers: Array
+    bound: float
+
+
+def minimise(
+    program: LinearProgram, seconds: float = np.inf, gap: float = 0.0, tolerance: float = _TOLERANCE
+) -> Answer:
+    """Let HiGHS solve a program as it stands.
+
+    Args:
+        program: With or without integers.
+        seconds: After which it stops.
+        gap: Absolute difference of value and bound at which it stops, if there are integers.
+        tolerance: Of rows, reduced costs and integers; absolute.
     """
     import highspy
 
     solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.setOptionValue("threads", 1)
-    solver.setOptionValue("random_seed", 0)
-    solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
-    solver.setOptionValue("dual_feasibility_tolerance", _TOLERANCE)
-    # At its default of 1e-9 entries are dropped that decide programs of condition 1e5.
-    solver.setOptionValue("small_matrix_value", 1e-12)
+    for name, value in (
+        ("output_flag", False), ("threads", 1), ("random_seed", 0), ("time_limit", seconds),
+        ("primal_feasibility_tolerance", tolerance), ("dual_feasibility_tolerance", tolerance),
+        ("mip_feasibility_tolerance", tolerance), ("mip_abs_gap", gap), ("mip_rel_gap", 0.0),
+        # At its default of 1e-9 entries are dropped that decide programs of condition 1e5.
+        ("small_matrix_value", 1e-12),
+    ):  # fmt: skip
+        solver.setOptionValue(name, value)
     solver.passModel(_model(highspy, program))
     solver.run()
-    status = solver.getModelStatus()
-    if status in (
-        highspy.HighsModelStatus.kUnboundedOrInfeasible,
-        highspy.HighsModelStatus.kInfeasible,
-    ):
+    statuses, mixed = highspy.HighsModelStatus, program.integer is not None
+    unclear = (statuses.kUnboundedOrInfeasible, statuses.kInfeasible)
+    if solver.getModelStatus() in unclear and not mixed:
         # Presolve calls some unbounded programs infeasible; the simplex method can tell.
         solver.setOptionValue("presolve", "off")
         solver.run()
-        status = solver.getModelStatus()
     outcome = {
-        highspy.HighsModelStatus.kOptimal: Outcome.OPTIMAL,
-        highspy.HighsModelStatus.kModelEmpty: Outcome.OPTIMAL,
-        highspy.HighsModelStatus.kInfeasible: Outcome.INFEASIBLE,
-        highspy.HighsModelStatus.kUnbounded: Outcome.UNBOUNDED,
-    }.get(status, Outcome.FAILED)
-    solution = solver.getSolution()
-    point = np.asarray(solution.col_value, dtype=np.float64)
+        statuses.kOptimal: Outcome.OPTIMAL,
+        statuses.kModelEmpty: Outcome.OPTIMAL,
+        statuses.kInfeasible: Outcome.INFEASIBLE,
+        statuses.kUnbounded: Outcome.UNBOUNDED,
+    }.get(solver.getModelStatus(), Outcome.FAILED)
+    solution, info = solver.getSolution(), solver.getInfo()
     # HiGHS gives a row that is bounded above a multiplier of at most 0 when it minimises.
     dual = -np.asarray(solution.row_dual, dtype=np.float64)
-    if outcome is Outcome.OPTIMAL and point.shape != program.cost.shape:
+    point = np.asarray(solution.col_value, dtype=np.float64)
+    known = point.shape == program.cost.shape
+    if mixed:
+        known, bound = known and info.primal_solution_status == 2, info.mip_dual_bound
+    else:
+        bound = info.objective_function_value if outcome is Outcome.OPTIMAL else -np.inf
+    if outcome is Outcome.OPTIMAL and not known:
         outcome = Outcome.FAILED
     if dual.shape != program.bound.shape:
         dual = np.full(len(program.bound), np.nan)
-    return outcome, point, dual
+    bound = np.inf if outcome is Outcome.INFEASIBLE else bound
+    return Answer(outcome, point if known else None, dual, float(bound))
 
 
 def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]
-    matrix = sparse.csc_array(program.matrix)
+    matrix, rows = sparse.csc_array(program.matrix), len(program.bound)
     model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(program.cost), len(program.bound)
+    model.num_col_, model.num_row_ = len(program.cost), rows
     model.col_cost_ = program.cost
     model.col_lower_, model.col_upper_ = program.lower, program.upper
-    model.row_lower_ = np.full(len(program.bound), -np.inf)
+    model.row_lower_ = np.full(rows, -np.inf) if program.least is None else program.least
     model.row_upper_ = program.bound
     model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    model.a_matrix_.start_ = matrix.indptr
-    model.a_matrix_.index_ = matrix.indices
+    model.a_matrix_.start_, model.a_matrix_.index_ = matrix.indptr, matrix.indices
     model.a_matrix_.value_ = matrix.data
+    if program.integer is not None:
+        kinds = highspy.HighsVarType
+        model.integrality_ = [kinds.kInteger if i else kinds.kContinuous for i in program.integer]
     return model
+
+
+def minimise_mixed(
+    program: LinearProgram, gap: float, seconds: float
+) -> tuple[Array | None, float]:
+    """The best point of a program with integers, and a lower bound on the minimum.
+
+    HiGHS is given ``v = middle + radius u``, with rows divided by their largest entry and the cost
+    by its own, in which every tolerance is relative, and its bound is lowered by a tolerance for
+    every variable, which is what a reduced cost of that size is worth over ``|u| <= 1``.
+
+    Args:
+        program: What to solve; with ``least`` and ``integer``.
+        gap: Absolute difference of value and bound at which to stop.
+        seconds: Time limit.
+
+    Returns:
+        (variables,) or None where none was found; the bound, infinite where there is no point.
+    """
+    low, high, whole = program.lower, program.upper, program.integer
+    free = whole | ~np.isfinite(high - low)
+    with np.errstate(invalid="ignore"):
+        middle = np.where(free, 0.0, (low + high) / 2)
+        radius = np.where(free | (high <= low), 1.0, (high - low) / 2)
+    matrix = sparse.csr_array(program.matrix.multiply(radius[None, :]))
+    size = abs(matrix).max(axis=1).toarray().ravel() if matrix.nnz else np.ones(len(program.bound))
+    size = np.where(size > 0, size, 1.0)
+    shift, cost = program.matrix @ middle, program.cost * radius
+    unit = float(np.abs(cost).max(initial=0.0)) or 1.0
+    scaled = LinearProgram(
+        cost / unit,
+        sparse.csr_array(matrix.multiply(1.0 / size[:, None])),
+        (program.bound - shift) / size,
+        (low - middle) / radius,
+        (high - middle) / radius,
+        (program.least - shift) / size,
+        whole if whole is not None and whole.any() else None,
+    )
+    answer = minimise(scaled, seconds, gap / unit, _MIXED_TOLERANCE)
+    lost = _MIXED_TOLERANCE * len(cost)
+    bound = float(program.cost @ middle) + unit * (answer.bound - lost)
+    return None if answer.point is None else middle + radius * answer.point, bound
+
+
+def solve(
+    program: LayerProgram, sample: int, seconds: float = np.inf
+) -> tuple[Outcome, Array, Array, Array]:
+    """Solve one sample of a batch of layer programs.
+
+    Where the multipliers do not prove the optimum, the program is solved once more around the
+    point, in units of its slack, since tolerances are absolute (iterative refinement: Gleixner,
+    Steffy and Wolter, 2016). ``FAILED`` where the gap stays above 1e-6 of the value.
+
+    Returns:
+        The outcome; z (k,), inside its domain; and the multipliers, at least 0, of the lower and
+        of the upper sides (n,). All NaN unless optimal.
+    """
+    n, k = program.weight.shape[-2:]
+    nothing = np.full(k, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    one = take(program, slice(sample, sample + 1))
+    if not program.scaled.usable:
+        return Outcome.FAILED, *nothing
+    center, unit, found = np.zeros(k), None, []
+    for _ in range(2):
+        outcome, z, lower, upper = _solve(one, center, unit, seconds)
+        if outcome is not Outcome.OPTIMAL:
+            break
+        for dual_lower, dual_upper in ((lower, upper), _refined(one, z, lower, upper)):
+            found.append((z, dual_lower, dual_upper))
+            if is_optimal(one, z[None], dual_lower[None], dual_upper[None])[0]:
+                return outcome, z, dual_lower, dual_upper
+        center, unit = z, float(one.slack_at(z[None])[0])
+        if not unit > 0:
+            break
+    for answer in found:
+        if _is_best_nearby(one, *answer):
+            return Outcome.OPTIMAL, *answer
+    return Outcome.FAILED if found else outcome, *nothing
+
+
+def _is_best_nearby(program: LayerProgram, z: Array, lower: Array, upper: Array) -> bool:
+    """Whether no code up to a thousand times as large as z is better by more than 1e-6.
+
+    In a domain without ends, or with far ones, rounding of the reduced costs may hide more.
+    """
+    column = program.sizes[1].reshape(-1)
+    size = _FARTHEST * (column * np.abs(z)).max(initial=0.0) / column
+    low, high = program.box()
+    near = replace(program, domain=(np.maximum(low, -size), np.minimum(high, size)))
+    return bool(is_optimal(near, z[None], lower[None], upper[None], _GAP)[0])
+
+
+def _refined(program: LayerProgram, z: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """The multipliers of a batch of one, with reduced costs of 0 wherever z is inside its domain.
+
+    HiGHS's are 0 within a tolerance, which is worth much where z is large. The correction is the
+    least one of the multipliers that are neither 0 nor as large as their slack pays for.
+    """
+    y, slab, (low, high) = upper - lower, program.slab, program.box()
+    inside, free = (z > low[0]) & (z < high[0]), y != 0
+    matrix = program.weight_of(0)
+    matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
+    paid = np.where(y > 0, slab.upper_rate[0], -slab.lower_rate[0]) * (program.slack != "none")
+    if program.slack == "own":
+        free &= paid * y < 1 - _TOLERANCE
+    equations = matrix[free][:, inside].T
+    missing = -(program.objective[0] + y @ matrix)[inside]
+    if program.slack == "shared" and (paid * y).sum() > 0.5:
+        equations = np.vstack([equations, paid[free]])
+        missing = np.append(missing, 1.0 - (paid * y).sum())
+    size = np.abs(equations).max(axis=1, initial=0.0)
+    size = np.where(size > 0, size, 1.0)
+    y[free] += np.linalg.lstsq(equations / size[:, None], missing / size, rcond=1e-15)[0]
+    return np.maximum(-y, 0.0), np.maximum(y, 0.0)
+
+
+def _solve(
+    program: LayerProgram, center: Array, unit: float | None, seconds: float
+) -> tuple[Outcome, Array, Array, Array]:
+    """A batch of one, as steps from ``center``, with bounds in units of ``unit``; see ``solve``."""
+    n, k = program.weight.shape[-2:]
+    z, lower, upper = np.full(k, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    image, (low, high) = program.image(center[None]), program.box()
+    slab = program.slab._replace(lower=program.slab.lower - image, upper=program.slab.upper - image)
+    shifted = replace(program, slab=slab, domain=(low - center, high - center))
+    scaled, column, row, unit, price = _standard_form(shifted, unit)
+    if not _is_finite(scaled):
+        return Outcome.FAILED, z, lower, upper
+    try:
+        outcome, point, dual, _ = minimise(scaled, seconds)
+    except (ArithmeticError, RuntimeError, ValueError):
+        return Outcome.FAILED, z, lower, upper
+    if outcome is Outcome.UNBOUNDED and not program.objective.any():
+        outcome = Outcome.FAILED  # a slack alone is at least 0
+    if outcome is Outcome.OPTIMAL and point is not None:
+        if not (scaled.matrix @ point - scaled.bound).max(initial=0.0) <= _FEASIBLE:
+            return Outcome.FAILED, z, lower, upper
+        # The domain binds exactly: a tiny negative input would be a wrong sign below.
+        z = np.clip(center + point[:k] * column * unit, low[0], high[0])
+        above, below = program.finite_sides(0)
+        dual = np.maximum(dual, 0.0) * price
+        lower[:], upper[:] = 0.0, 0.0
+        upper[above] = dual[: len(above)] * row[above]
+        lower[below] = dual[len(above) :] * row[below]
+    return outcome, z, lower, upper
+
+
+def _standard_form(
+    program: LayerProgram, unit: float | None
+) -> tuple[LinearProgram, Array, Array, float, float]:
+    """A batch of one in its units: rows, columns, slacks and costs have their largest near 1.
+
+    Returns:
+        The program; factors of z's entries and of the rows; units of the bounds (if not given, that
+        of the largest) and of the costs.
+    """
+    units, slab, (low, high) = program.scaled, program.slab, program.box()
+    _, row, column = units.of(0)
+    # A row without an entry has no unit of its own: its rates give one, or its bounds.
+    size = np.maximum(slab.lower_rate, slab.upper_rate)[0]
+    bounds = [np.where(np.isinf(part[0]), 0.0, np.abs(part[0])) for part in slab[::2]]
+    empty = (units.row_size[0] if units.row_size.ndim == 2 else units.row_size) == 0
+    row = np.where(empty, 1.0 / power_of_two(np.where(size > 0, size, np.maximum(*bounds))), row)
+    scaled = LayerProgram(
+        units.matrix(0),
+        slab._replace(**{name: part * row for name, part in slab._asdict().items()}),
+        program.slack,
+        program.objective * column,
+        (low / column, high / column),
+    ).linear_program(0)
+    factor, slacks = np.ones(len(scaled.cost)), scaled.matrix[:, len(column) :]
+    if slacks.shape[1] and slacks.shape[0]:
+        largest = abs(slacks).max(axis=0)
+        largest = largest.toarray().ravel() if not isinstance(largest, np.ndarray) else largest
+        factor[len(column) :] = 1.0 / power_of_two(largest)
+    matrix = Scaled(scaled.matrix, np.ones(len(scaled.bound)), factor, factor, factor).matrix()
+    cost = scaled.cost * factor
+    largest = np.abs(scaled.bound).max(initial=0.0) if unit is None else unit
+    unit, price = (
+        float(power_of_two(np.asarray(size))) for size in (largest, np.abs(cost).max(initial=0.0))
+    )
+    found = LinearProgram(
+        cost / price, matrix, scaled.bound / unit, scaled.lower / unit, scaled.upper / unit
+    )
+    return found, column, row, unit, price
+
+
+def _is_finite(program: LinearProgram) -> bool:
+    matrix = program.matrix if isinstance(program.matrix, np.ndarray) else program.matrix.data
+    numbers = (matrix, program.bound, program.cost)
+    bounds = np.concatenate([program.lower, program.upper])
+    return all(np.isfinite(part).all() for part in numbers) and not np.isnan(bounds).any()

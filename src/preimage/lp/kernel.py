@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage import engine
+from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, take
-from preimage.lp import duality, general
+from preimage.lp import duality, highs
 from preimage.lp.outcome import Outcome
 from preimage.threads import processors
 
@@ -28,6 +29,8 @@ __all__ = ["Settled", "accepts", "minimise", "take", "unsettled"]
 _SLACKS = {"shared": 0, "own": 1, "none": 2}
 # Entries of the arrays of a batch that exist at the same time beside its answers.
 _CHUNK_ENTRIES = 2**21
+# Products ``n k^2`` of the programs that are solved before a time limit is asked for: some 0.5 s.
+_CHUNK_PRODUCTS = 2**29
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
 _DENSE_ENTRIES = 2**24
 # What stands for infinity in the kernel.
@@ -105,30 +108,38 @@ def unsettled(program: LayerProgram) -> Settled:
     )
 
 
-def minimise(program: LayerProgram, threads: int | None = None) -> Settled:
+def minimise(
+    program: LayerProgram, threads: int | None = None, clock: Clock = UNLIMITED
+) -> Settled:
     """Solve every sample.
 
     Args:
         program: The batch. What ``accepts`` declines stays ``FAILED``.
         threads: Threads to use; None for all that the process may use.
+        clock: Samples that are not reached in time stay ``FAILED``.
     """
     settled = unsettled(program)
     if not accepts(program):
         return settled
-    batch, n = program.slab.lower.shape
+    batch, (n, k) = len(program), program.weight.shape[-2:]
     size = batch
     if program.weight.ndim == 3:
-        size = max(_CHUNK_ENTRIES // max(n * program.weight.shape[-1], 1), 8)
-    for first in range(0, batch, size):
+        size = max(_CHUNK_ENTRIES // max(n * k, 1), 8)
+    if np.isfinite(clock.deadline):
+        size = max(min(size, _CHUNK_PRODUCTS // max(n * k * k, 1)), 1)
+    for first in range(0, batch, max(size, 1)):
+        if clock.is_over:
+            break
         chunk = slice(first, first + size)
         part = program if size >= batch else take(program, chunk)
-        _settle(part, threads, Settled(*(getattr(settled, name)[chunk] for name in vars(settled))))
+        views = (getattr(settled, name)[chunk] for name in vars(settled))
+        _settle(part, threads, clock, Settled(*views))
     return settled
 
 
-def _settle(program: LayerProgram, threads: int | None, settled: Settled) -> None:
+def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: Settled) -> None:
     """Solve, and where nothing is proven, ask whether there is no point or no optimum."""
-    found = _run(program, threads)
+    found = _run(program, threads, clock)
     optimal = found.proven != 0
     open_ = np.flatnonzero(~optimal)
     if len(open_):
@@ -142,10 +153,10 @@ def _settle(program: LayerProgram, threads: int | None, settled: Settled) -> Non
     settled.dual_lower[optimal] = found.lower[optimal]
     settled.dual_upper[optimal] = found.upper[optimal]
     open_ = np.flatnonzero(~optimal)
-    if not len(open_):
+    if not len(open_) or clock.is_over:
         return
     part = take(program, open_)
-    found = _run(duality.elastic(part), threads)
+    found = _run(duality.elastic(part), threads, clock)
     proven = duality.proves_infeasible(part, found.lower, found.upper)
     settled.outcome[open_[proven]] = Outcome.INFEASIBLE
     settled.dual_lower[open_[proven]] = found.lower[proven]
@@ -155,7 +166,7 @@ def _settle(program: LayerProgram, threads: int | None, settled: Settled) -> Non
     if not len(open_) or not program.objective[open_].any():
         return
     part = take(program, open_)
-    found = _run(_bounded(duality.recession(part)), threads)
+    found = _run(_bounded(duality.recession(part)), threads, clock)
     proven = duality.proves_unbounded(part, found.z)
     settled.outcome[open_[proven]] = Outcome.UNBOUNDED
     settled.ray[open_[proven]] = found.z[proven]
@@ -169,7 +180,7 @@ def _bounded(program: LayerProgram) -> LayerProgram:
     return replace(program, domain=(np.maximum(low, -unit), np.minimum(high, unit)))
 
 
-def _run(program: LayerProgram, threads: int | None) -> _Answer:
+def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     """Minimisers, multipliers of both sides, steps: of the kernel, or of HiGHS without it."""
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
@@ -178,7 +189,9 @@ def _run(program: LayerProgram, threads: int | None) -> _Answer:
     library = engine.library()
     if library is None:
         for sample in range(batch):
-            answer = general.solve(program, sample, "highs")
+            if clock.is_over:
+                break
+            answer = highs.solve(program, sample, clock.left)
             if all(np.isfinite(part).all() for part in answer[1:]):
                 z[sample], lower[sample], upper[sample] = answer[1:]
         low, high = program.box()

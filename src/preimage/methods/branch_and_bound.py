@@ -20,7 +20,8 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
-from preimage.methods import milp
+from preimage.layer_program import LinearProgram
+from preimage.lp import highs
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.nearest import LARGEST, Nearest, misfits
 from preimage.methods.parameters import check_positive
@@ -198,7 +199,7 @@ class Search:
                 break
             model = Model(self, relax(self.network, bounds), bounds, reach, uncertain)
             gap = self.noise / 2 if self.method.decide else self.method.gap / 2
-            point, found = milp.minimise(model.program, gap, seconds)
+            point, found = highs.minimise_mixed(model.program, gap, seconds)
             if found == np.inf:
                 return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
             bound = max(bound, found)
@@ -360,7 +361,7 @@ class Model:
             self.add(row, -1.0, -free, np.array([x - offset + big]), big, unit)
             self.add(c * row, -1.0, -free, np.array([x - c * offset]), -big, unit)
 
-    def build(self, relaxation: Relaxation) -> milp.MixedProgram:
+    def build(self, relaxation: Relaxation) -> LinearProgram:
         """All rows over all variables."""
         width = self.size + self.misfits + self.switches
         matrices = [
@@ -373,13 +374,13 @@ class Model:
         least = missed if self.l1 else np.array([missed.max(initial=0.0)])
         most = np.full(self.misfits, self.reach * (1 + 1e-6))
         ones, zeros = np.ones(self.switches), np.zeros(self.switches)
-        return milp.MixedProgram(
+        return LinearProgram(
             cost=np.concatenate([np.zeros(self.size), np.ones(self.misfits), zeros]),
             matrix=sparse.vstack(matrices, format="csr"),
-            lower=np.concatenate([lower for _, lower, _ in self.parts]),
-            upper=np.concatenate([upper for _, _, upper in self.parts]),
-            low=np.concatenate([low, least, zeros]),
-            high=np.concatenate([high, np.maximum(most, least), ones]),
+            bound=np.concatenate([upper for _, _, upper in self.parts]),
+            lower=np.concatenate([low, least, zeros]),
+            upper=np.concatenate([high, np.maximum(most, least), ones]),
+            least=np.concatenate([lower for _, lower, _ in self.parts]),
             integer=np.concatenate([np.zeros(self.size + self.misfits), ones]).astype(bool),
         )
 

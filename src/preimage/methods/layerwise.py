@@ -53,7 +53,7 @@ class LayerwiseLP:
     Args:
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         growth: Factor by which eps grows, above 1 (the paper's alpha; 1.2 there).
-        backend: Of the programs: ``"kernel"``, ``"highs"`` or ``"piqp"`` (extra ``piqp``).
+        backend: Of the programs: ``"kernel"`` or ``"highs"``.
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
         patience: Steps of eps, one after another, that may bring no smaller error before it stays
             (l1 and relaxed); the paper's is 0.
