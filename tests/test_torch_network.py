@@ -284,6 +284,7 @@ def test_arguments_that_do_not_fit_are_refused(fixed, message):
         (Applied(lambda z: z > 0), "got torch.bool"),
         (Applied(lambda z: z.sum(0)), r"output of shape \(3, ...\)"),
         (Applied(lambda z: z / 0), "not finite"),
+        (Applied(lambda z: (z @ z.new_ones(4, 3)).squeeze()), r"squeeze\(\) drops the batch"),
         (Applied(lambda z: z.detach().square()), "derivative|differentiate"),
         (Applied(lambda z: z.round() * 3), "its derivative is 0"),
         (Applied(Wrong.apply), "in forward and in reverse mode differ"),

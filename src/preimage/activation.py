@@ -41,7 +41,10 @@ class Activation(Protocol):
         """
 
     def slopes(self, size: int) -> tuple[Array, Array] | None:
-        """Slopes of ``size`` units below and above 0, (size,) each; None where it is smooth."""
+        """Slopes of ``size`` units below and above 0, (size,) each; None if it is smooth.
+
+        Only a function that is linear on either side of 0, and 0 there, has them.
+        """
 
     def __call__(self, a: Array) -> Array:
         """Values at the pre-activations ``a``."""
@@ -69,35 +72,31 @@ class _Kinked:
     inflection: ClassVar[float] = math.inf
 
     @property
-    def _slope(self) -> Any:
-        return self.slope
-
-    @property
     def range(self) -> tuple[float, float]:
         """Infimum and supremum of the values."""
-        return (-math.inf if np.any(np.asarray(self._slope) > 0) else 0.0), math.inf
+        return (-math.inf if np.any(np.greater(self.slope, 0)) else 0.0), math.inf
 
     def slopes(self, size: int) -> tuple[Array, Array]:
         """Slopes of ``size`` units below and above 0, (size,) each."""
-        return np.broadcast_to(np.asarray(self._slope, dtype=np.float64), size), np.ones(size)
+        return np.broadcast_to(np.asarray(self.slope, dtype=np.float64), size), np.ones(size)
 
     def __call__(self, a: Array) -> Array:
         """Values at the pre-activations ``a``."""
-        return np.maximum(a, 0.0) + self._slope * np.minimum(a, 0.0)
+        return np.maximum(a, 0.0) + self.slope * np.minimum(a, 0.0)
 
     def derivative(self, a: Array) -> Array:
         """Derivative at ``a``; at the kink that from below."""
-        return np.where(a > 0, 1.0, self._slope)
+        return np.where(a > 0, 1.0, self.slope)
 
     def inverse(self, x: Array) -> Array:
         """Paper, equation 5; NaN where the slope is 0 and ``x <= 0``."""
-        return np.where(x > 0, x, x / np.where(np.equal(self._slope, 0), np.nan, self._slope))
+        return np.where(x > 0, x, x / np.where(np.equal(self.slope, 0), np.nan, self.slope))
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return kinked_slab(self._slope, x, tolerance)
+        return kinked_slab(self.slope, x, tolerance)
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return relaxed_kinked_slab(self._slope, x, tolerance)
+        return relaxed_kinked_slab(self.slope, x, tolerance)
 
 
 @dataclass(frozen=True)
@@ -151,10 +150,8 @@ class PReLU(_Kinked):
     def __post_init__(self) -> None:
         slopes = tuple(float(slope) for slope in self.negative_slopes)
         if not slopes or not all(0.0 <= slope < math.inf for slope in slopes):
-            raise InputError(
-                "PReLU: slopes must not be negative, one a channel, got "
-                f"{self.negative_slopes!s:.200}"
-            )
+            found = f"{self.negative_slopes!s:.200}"
+            raise InputError(f"PReLU: slopes must not be negative, one a channel, got {found}")
         if not isinstance(self.repeat, int) or self.repeat < 1:
             raise InputError(f"PReLU: repeat must be a positive integer, got {self.repeat!r}")
         object.__setattr__(self, "negative_slopes", slopes)
@@ -163,8 +160,20 @@ class PReLU(_Kinked):
     def name(self) -> str:  # noqa: D102
         return f"prelu({','.join(map(repr, self.negative_slopes))};{self.repeat})"
 
+    @property
+    def range(self) -> tuple[float, float]:  # noqa: D102
+        return (-math.inf if any(self.negative_slopes) else 0.0), math.inf
+
+    def slopes(self, size: int) -> tuple[Array, Array]:
+        """Slopes of the units below and above 0; ``InputError`` for another number of units."""
+        found = len(self.negative_slopes) * self.repeat
+        if found != size:
+            raise InputError(f"expected PReLU slopes for {size} outputs, got {found}")
+        return super().slopes(size)
+
     @cached_property
-    def _slope(self) -> Array:
+    def slope(self) -> Array:
+        """Of each entry."""
         return np.repeat(np.array(self.negative_slopes), self.repeat)
 
 
@@ -373,8 +382,8 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
     Raises:
         InputError: Neither.
 
-    >>> as_activation("leaky_relu(0.2)")
-    LeakyReLU(slope=0.2)
+    >>> as_activation("leaky_relu(0.2)").name
+    'leaky_relu(0.2)'
     """
     if isinstance(activation, str):
         if found := _WITH_NUMBER.fullmatch(activation):
@@ -389,12 +398,3 @@ def as_activation(activation: Activation | str, argument: str = "activation") ->
         f"{argument}: expected one of {', '.join(BY_NAME)}, or an object such as LeakyReLU(0.2), "
         f"got {activation!r}"
     )
-
-
-def activation_name(activation: Activation) -> str:
-    """The name that ``as_activation`` reads back.
-
-    >>> activation_name(LeakyReLU(0.2)), activation_name(ReLU())
-    ('leaky_relu(0.2)', 'relu')
-    """
-    return activation.name

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from preimage.activation import Activation, ReLU, activation_name, as_activation
+from preimage.activation import Activation, ReLU, as_activation
 from preimage.errors import InputError
 from preimage.matrix import (
     Array,
     Weight,
+    as_cotangent,
     as_float64,
+    as_rows,
     as_weight,
     is_matrix,
     multiply,
@@ -39,7 +41,8 @@ class Layer:
         activation: A name or an object such as ``LeakyReLU(0.2)``.
 
     Raises:
-        InputError: Wrong dimensions, numbers that are not finite and real, unknown activation.
+        InputError: Wrong dimensions, numbers that are not finite and real, an unknown activation,
+            or one with slopes for another number of units.
     """
 
     weight: Weight
@@ -62,6 +65,7 @@ class Layer:
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
         object.__setattr__(self, "activation", as_activation(self.activation))
+        self.activation.slopes(self.output_size)  # raises where it has slopes for other units
 
     @property
     def input_size(self) -> int:
@@ -121,8 +125,8 @@ class Layer:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        kind = {"dense": "", "csr": ", sparse"}[self.storage]
-        name = activation_name(self.activation)
+        kind = "" if self.storage == "dense" else ", sparse"
+        name = self.activation.name
         return f"Layer({self.input_size} -> {self.output_size}, {name}{kind})"
 
 
@@ -220,15 +224,6 @@ class Generator:
         """Interval that holds every input of ``layers[index]``: the range of the layer below."""
         return self.layers[index - 1].activation.range if index else (-np.inf, np.inf)
 
-    def _as_latent(self, z: ArrayLike) -> tuple[Array, bool]:
-        latent = as_float64(z, "latent")
-        if latent.ndim not in (1, 2) or latent.shape[-1] != self.latent_size:
-            raise InputError(
-                f"latent: expected shape ({self.latent_size},) or (batch, {self.latent_size}), "
-                f"got shape {latent.shape}"
-            )
-        return np.atleast_2d(latent), latent.ndim == 1
-
     def _repr_html_(self) -> str:
         from preimage.notebook import generator_html
 
@@ -243,7 +238,7 @@ class Generator:
         Returns:
             Shape (observation_size,) or (batch, observation_size), float64.
         """
-        latent, single = self._as_latent(z)
+        latent, single = as_rows(z, self.latent_size, "latent")
         for layer in self.layers:
             latent = layer(latent)
         return latent[0] if single else latent
@@ -265,7 +260,7 @@ class Generator:
         Returns:
             Shape (observation_size, latent_size), with the batch in front if z has one.
         """
-        latent, single = self._as_latent(z)
+        latent, single = as_rows(z, self.latent_size, "latent")
         product = self.linearize(latent)[1]
         return product[0] if single else product
 
@@ -295,13 +290,8 @@ class Generator:
         Returns:
             The shape of z.
         """
-        latent, single = self._as_latent(z)
-        cotangent = np.atleast_2d(as_float64(v, "v"))
-        if cotangent.shape != (len(latent), self.observation_size):
-            raise InputError(
-                f"v: expected shape {(len(latent), self.observation_size)} for a latent of shape "
-                f"{latent.shape}, got shape {cotangent.shape}"
-            )
+        latent, single = as_rows(z, self.latent_size, "latent")
+        cotangent = as_cotangent(v, latent, self.observation_size)
         gradient = self.pull_back(self.derivatives(self.preactivations(latent)), cotangent)
         return gradient[0] if single else gradient
 
@@ -330,7 +320,7 @@ class Generator:
 
     def __repr__(self) -> str:
         chain = " -> ".join(map(str, self.sizes))
-        names = [activation_name(layer.activation) for layer in self.layers]
+        names = [layer.activation.name for layer in self.layers]
         same = names[0] if len(set(names)) == 1 else ", ".join(names)
         return f"Generator({chain}; {same})"
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import activation_name
 from preimage.generator import Generator, Layer
 from preimage.io.torch_module import reason_not_known
 from preimage.network import Network, chain_of
@@ -87,7 +86,7 @@ def _jacobian_rank(network: Network, latent: NDArray[np.float64]) -> tuple[str, 
 
 def _rank(layer: Layer, known: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Rank of the active rows for some draws, (draws,); NaN if the layer is too large."""
-    if layer.storage == "operator" or math.prod(layer.weight.shape) > _LARGEST_RANKED:
+    if math.prod(layer.weight.shape) > _LARGEST_RANKED:
         return np.full(len(known), np.nan)
     weight = layer.dense_weight
     # Rows in one unit: a large row must not hide the others.
@@ -112,7 +111,7 @@ def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
                 index, layer.input_size, layer.output_size,
                 layer.output_size / max(layer.input_size, 1),
                 int(weights) + int(np.count_nonzero(layer.bias)),
-                activation_name(layer.activation), float(np.median(known)), int(known.min()),
+                layer.activation.name, float(np.median(known)), int(known.min()),
                 float(np.median(ranks)), -1 if np.isnan(ranks).any() else int(ranks.min()),
             )
         )  # fmt: skip

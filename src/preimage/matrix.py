@@ -72,6 +72,51 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
     return array
 
 
+def as_rows(values: ArrayLike, size: int, argument: str) -> tuple[Array, bool]:
+    """Check latents or other vectors, of which a single one may come without a batch.
+
+    Args:
+        values: Shape (size,) or (batch, size).
+        size: Entries of a vector.
+        argument: Name of the argument, for the error.
+
+    Returns:
+        Shape (batch, size), and whether ``values`` was a single vector.
+
+    Raises:
+        InputError: Another shape, or entries that ``as_float64`` refuses.
+    """
+    rows = as_float64(values, argument)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != size:
+        raise InputError(
+            f"{argument}: expected shape ({size},) or (batch, {size}), got shape {rows.shape}"
+        )
+    return np.atleast_2d(rows), rows.ndim == 1
+
+
+def as_cotangent(v: ArrayLike, latent: Array, size: int) -> Array:
+    """Check the vectors of a vector-Jacobian product, one a latent.
+
+    Args:
+        v: Shape (size,) or (batch, size).
+        latent: Shape (batch, k).
+        size: Entries of an output.
+
+    Returns:
+        Shape (batch, size).
+
+    Raises:
+        InputError: Another shape, or entries that ``as_float64`` refuses.
+    """
+    cotangent = np.atleast_2d(as_float64(v, "v"))
+    if cotangent.shape != (len(latent), size):
+        raise InputError(
+            f"v: expected shape {(len(latent), size)} for a latent of shape {latent.shape}, got "
+            f"shape {cotangent.shape}"
+        )
+    return cotangent
+
+
 def as_weight(weight: Any, argument: str = "weight") -> Weight:
     """Check a matrix or operator; matrices are copied to read-only float64.
 

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage.activation import Tanh
 from preimage.certify import Certificate, certify
 from preimage.errors import InputError
 from preimage.generator import Generator
@@ -124,7 +123,7 @@ def _judge(
 ) -> Provenance:  # fmt: skip
     """One network."""
     head = generator.layers[-1].activation
-    low, high = (-1.0, 1.0) if isinstance(head, Tanh) else (0.0, 1.0)
+    low, high = head.range if np.isfinite(head.range).all() else (0.0, 1.0)
     unit = (high - low) / _TOP
     x = low + unit * values
     bottom, top = head.range

@@ -61,11 +61,19 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             "module: two evaluations at the same latents differ; switch off what is random in it, "
             "such as noise, or give the random values by `fixed`"
         )
-    if not _close(found[1:], run(z[1:])) or not _close(found[1:2], run(z[1:2])):
-        raise ForwardError(
-            "module: the output of a sample depends on the others of its batch, as with a batch "
-            "norm without running statistics; each must depend on its own latent alone"
-        )
+    for part in (z[1:], z[1:2]):
+        expected, alone = found[1 : 1 + len(part)], run(part)
+        if alone.shape != expected.shape:
+            raise ForwardError(
+                f"module: expected an output of shape {tuple(expected.shape)} for a batch of "
+                f"{len(part)}, got {tuple(alone.shape)}; a forward that ends in squeeze() drops "
+                "the batch, too: name the dimension, as in squeeze(1)"
+            )
+        if not _close(expected, alone):
+            raise ForwardError(
+                "module: the output of a sample depends on the others of its batch, as with a "
+                "batch norm without running statistics; each must depend on its own latent alone"
+            )
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import InputError
-from preimage.matrix import as_float64
+from preimage.matrix import as_cotangent, as_rows
 from preimage.torch_checks import check_derivatives, check_mode, check_outputs, check_statistics
 from preimage.torch_modules import (
     arguments,
@@ -146,7 +146,7 @@ class TorchNetwork:
         Returns:
             Shape (observation_size,) or (batch, observation_size), float64.
         """
-        latent, single = self._as_latent(z)
+        latent, single = as_rows(z, self.latent_size, "latent")
         torch = import_torch()
         outputs = np.empty((len(latent), self.observation_size))
         with torch.no_grad(), differentiable():
@@ -202,13 +202,8 @@ class TorchNetwork:
         Returns:
             The shape of z.
         """
-        latent, single = self._as_latent(z)
-        cotangent = np.atleast_2d(as_float64(v, "v"))
-        if cotangent.shape != (len(latent), self.observation_size):
-            raise InputError(
-                f"v: expected shape {(len(latent), self.observation_size)} for a latent of shape "
-                f"{latent.shape}, got shape {cotangent.shape}"
-            )
+        latent, single = as_rows(z, self.latent_size, "latent")
+        cotangent = as_cotangent(v, latent, self.observation_size)
         torch = import_torch()
         gradient = np.empty_like(latent)
         with torch.enable_grad(), differentiable():
@@ -217,15 +212,6 @@ class TorchNetwork:
                 outputs, given = self.evaluate(start.clone()), self._tensor(cotangent[part])
                 gradient[part] = _as_numpy(torch.autograd.grad(outputs, start, given)[0])
         return gradient[0] if single else gradient
-
-    def _as_latent(self, z: ArrayLike) -> tuple[Array, bool]:
-        latent = as_float64(z, "latent")
-        if latent.ndim not in (1, 2) or latent.shape[-1] != self.latent_size:
-            raise InputError(
-                f"latent: expected shape ({self.latent_size},) or (batch, {self.latent_size}), "
-                f"got shape {latent.shape}"
-            )
-        return np.atleast_2d(latent), latent.ndim == 1
 
     def _tensor(self, values: Array) -> Tensor:
         torch = import_torch()

@@ -28,7 +28,7 @@ def planted() -> Generator:
         (lambda r: r.update(shape=[6, 2.0]), "malformed: .*whole numbers"),
         (lambda r: r.update(shape=[True, 2]), "malformed: .*whole numbers"),
         (lambda r: r.update(shape=3), "malformed: TypeError"),
-        (lambda r: r.update(storage="operator"), "convolutions in files are no longer read"),
+        (lambda r: r.update(storage="operator"), "expected storage dense or csr, got .operator"),
         (lambda r: r.update(storage=["csr"]), "expected storage dense or csr"),
         (lambda r: r.update(activation="prelu(0.1,0.2;7)"), "slopes for 6 outputs, got 14"),
         (lambda r: r.update(activation="prelu(0.1;999999999999)"), "slopes for 6 outputs"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from preimage.activation import Identity, activation_name
+from preimage.activation import Identity
 from preimage.certify import boxes, checker
 from preimage.certify.certificate import Claim, Question
 from preimage.certify.equations import exact_solutions, find_free_pair
@@ -241,7 +241,7 @@ def exact_layers(generator: Generator) -> list[checker.Layer]:
     """The generator for the checker's arithmetic; layer 0 is the latent."""
     network, layers = as_network(generator), [checker.latent_layer(generator.latent_size)]
     for i, layer in enumerate(generator.layers, 1):
-        name = activation_name(layer.activation)
+        name = layer.activation.name
         smooth = name if name in ("sigmoid", "tanh") else None
         flat, slopes = layer.dense_weight.ravel().tolist(), network.slopes[i].tolist()
         bias = layer.bias.tolist()
@@ -254,7 +254,7 @@ def network_digest(generator: Generator) -> str:
     """The digest that the checker computes of a network's content."""
     sha = hashlib.sha256()
     for layer in generator.layers:
-        (n, k), name = layer.weight.shape, activation_name(layer.activation)
+        (n, k), name = layer.weight.shape, layer.activation.name
         numbers = (layer.dense_weight.ravel().tolist(), layer.bias.tolist())
         sha.update(f"{n} {k} {name}".encode() + b"".join(map(checker.pack, numbers)))
     return sha.hexdigest()

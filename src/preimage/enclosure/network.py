@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
+from preimage.activation import Activation
 from preimage.errors import InputError
 from preimage.generator import Generator
 
@@ -32,15 +32,9 @@ def slopes(activation: Activation, size: int) -> Array:
     Raises:
         InputError: The activation is not piecewise linear.
     """
-    match activation:
-        case ReLU():
-            return np.zeros(size)
-        case Identity():
-            return np.ones(size)
-        case LeakyReLU(slope):
-            return np.full(size, slope)
-        case PReLU():
-            return -activation(np.full(size, -1.0))
+    pieces = activation.slopes(size)
+    if pieces is not None and (pieces[1] == 1).all():
+        return pieces[0]
     raise InputError(
         f"a hidden layer with {activation!r}: only ReLU, LeakyReLU, PReLU and identity can be "
         "enclosed; a tanh or sigmoid may stand at the end only"
@@ -87,11 +81,11 @@ def as_network(generator: Generator) -> Network:
     for index, layer in enumerate(generator.layers):
         weights.append(layer.dense_weight)
         biases.append(layer.bias)
-        smooth = isinstance(layer.activation, (Tanh, Sigmoid))
+        bounded = bool(np.isfinite(layer.activation.range).all())
         last = index == len(generator.layers) - 1
         below.append(
             np.zeros(layer.output_size)
-            if smooth and last
+            if bounded and last
             else slopes(layer.activation, layer.output_size)
         )
     return Network(tuple(weights), tuple(map(np.abs, weights)), tuple(biases), tuple(below))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from preimage.activation import Activation, PReLU, activation_name, as_activation
+from preimage.activation import Activation, as_activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
 from preimage.io import npz, safetensors_file, torch_file
@@ -147,7 +147,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
         record = write_weight(layer.weight, f"layers.{index}.weight", tensors)
         if layer.bias.any():
             tensors[f"layers.{index}.bias"] = narrowed(layer.bias)
-        records.append({"activation": activation_name(layer.activation), **record})
+        records.append({"activation": layer.activation.name, **record})
     metadata = {"format": "preimage", "version": "1", "layers": json.dumps(records)}
     write_bytes(path, writer(tensors, metadata))
 
@@ -175,19 +175,10 @@ def _from_own_form(tensors: Tensors, metadata: dict[str, str], limits: Limits) -
         prefix = f"layers.{index}"
         bias = tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
         try:
-            activation = as_activation(name)
-            if isinstance(activation, PReLU):  # the one whose size is its own
-                _check_slopes(activation, weight.shape[0])
-            layers.append(Layer(weight, bias, activation))  # type: ignore[arg-type]
+            layers.append(Layer(weight, bias, as_activation(name)))  # type: ignore[arg-type]
         except ValueError as error:
             raise FormatError(f"{prefix}: {error}") from error
     return Generator(tuple(layers))
-
-
-def _check_slopes(activation: PReLU, outputs: int) -> None:
-    found = len(activation.negative_slopes) * activation.repeat
-    if found != outputs:
-        raise FormatError(f"expected PReLU slopes for {outputs} outputs, got {found}")
 
 
 def _from_state_dict(

@@ -68,11 +68,6 @@ def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any]) -> Weigh
         weight: Weight = tensor(tensors, name)
     elif storage == "csr":
         weight = _read_csr(tensors, name, shape)
-    elif storage == "operator":
-        raise FormatError(
-            f"tensor {name!r}: convolutions in files are no longer read; pass the torch module to "
-            "preimage.from_torch again, and save a network whose matrices are small"
-        )
     else:
         raise FormatError(f"tensor {name!r}: expected storage dense or csr, got {storage!r:.200}")
     if weight.shape != shape:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from preimage.activation import Sigmoid, Tanh
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import Budget, enclose
 from preimage.enclosure.network import Bounds, as_network
@@ -100,8 +99,11 @@ class BranchAndBound:
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         generator = known_chain(network, "branch and bound")
-        if isinstance(generator.layers[-1].activation, (Tanh, Sigmoid)):
-            raise InputError("branch and bound needs a piecewise-linear head, not tanh or sigmoid")
+        last = generator.layers[-1]
+        if last.activation.slopes(last.output_size) is None:
+            raise InputError(
+                f"branch and bound needs a piecewise-linear head, not {last.activation.name}"
+            )
         if observation.mask is not None:
             raise InputError(
                 "branch and bound: expected sensing=None or a matrix, got a mask; "

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
-from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
 from preimage.generator import Layer
 from preimage.inversion import Estimate, LayerReport, Status
@@ -159,7 +158,8 @@ class _Step:
         batch, log_growth = len(self.x), np.log(self.method.growth)
         z = np.full((batch, self.layer.input_size), np.nan)
         status = Status.SOLVED.each(batch)
-        subset_rows = isinstance(self.layer.activation, (ReLU, Identity))
+        slopes = self.layer.activation.slopes(self.layer.output_size)
+        subset_rows = slopes is not None and bool(np.isin(slopes[0], (0.0, 1.0)).all())
         trial, solved = np.zeros(batch, dtype=np.int64), np.full(batch, -1)
         infeasible, feasible = np.full(batch, -1), np.full(batch, _UNKNOWN)
         eps, open_ = start.copy(), samples
