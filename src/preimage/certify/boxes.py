@@ -16,6 +16,8 @@ those of least squares, and those that the record gives; any rows are valid.
 
 Rounding: a product of n terms is off by at most ``gamma |W| |z|`` with gamma a little above n u
 (Higham, section 3.1); every use of it below adds that much in the direction that proves less.
+Underflow: a row that is carried back is off by at most the smallest number in each entry, and so is
+its product with z by that times the sum of all ``|z_j|``.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ Network = list[tuple[Array, Array, Array]]
 
 # Parts that are checked at once, by the numbers that their affine forms hold.
 _NUMBERS = 4_000_000
-# In each precision: sizes that weights may have (or 0), so that nothing overflows and what
-# underflows is far below the last of these, which is added to what rounding is counted in.
+# In each precision: sizes that weights may have (or 0), and what is added to the quantities that
+# rounding is counted in. A product that underflows is off by at most the smallest normal number,
+# which is far below gamma times the last.
 _RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**400, 2.0**-900)}
 
 
@@ -60,16 +63,17 @@ def remaining(
     left, claims = _walk(tokens, low, high, len(observed))
     volumes = [np.prod(claim[1] - claim[0]) for claim in claims]
     order = np.argsort(volumes, kind="stable").tolist()
+    network = [_numbers(layer) for layer in layers]
     for dtype in (np.float32, np.float64):
-        network = [_numbers(layer, dtype) for layer in layers]
         if not all(_in_range(part, dtype) for layer in network for part in layer):
             continue
+        chain = [(w.astype(dtype), b.astype(dtype), c.astype(dtype)) for w, b, c in network]
         widths = [len(layer[1]) for layer in network]
         step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
         failed = []
         for first in range(0, len(order), step):
             some = order[first : first + step]
-            proven = _prove(network, [claims[i] for i in some], ends)
+            proven = _prove(chain, [claims[i] for i in some], ends)
             failed += [i for i, good in zip(some, proven.tolist(), strict=True) if not good]
         order = failed
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
@@ -119,15 +123,14 @@ def _rows(sparse: list[Any], size: int) -> Array:
     return rows
 
 
-def _numbers(layer: Any, dtype: Any) -> tuple[Array, Array, Array]:
-    """Weight, bias and slopes of a layer in this precision."""
+def _numbers(layer: Any) -> tuple[Array, Array, Array]:
+    """Weight, bias and slopes of a layer."""
     flat, shape, bias, slopes, _ = layer
-    with np.errstate(over="ignore"):
-        weight = np.array(flat).reshape(shape).astype(dtype)
-        return weight, np.array(bias).astype(dtype), np.array(slopes).astype(dtype)
+    return np.array(flat).reshape(shape), np.array(bias), np.array(slopes)
 
 
 def _in_range(values: Array, dtype: Any) -> bool:
+    """Whether all numbers are 0 or of a size that this precision can work with, before a cast."""
     least, most, _ = _RANGE[np.dtype(dtype).name]
     sizes = np.abs(values[values != 0])
     return bool(((sizes >= least) & (sizes <= most)).all())
@@ -192,15 +195,20 @@ def _gamma(terms: int, dtype: Any) -> Any:
 
 
 def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
-    """For each layer: low and high ends, ``|W| |z| + |b|``; then center, A, squares, last ends."""
+    """For each layer: low and high ends, ``|W| |z| + |b|``, what underflow counts in.
+
+    Then center, A, squares and the last layer's ends.
+    """
     dtype, k = mid.dtype, mid.shape[1]
     center, every = mid, rad[:, :, None] * np.eye(k, dtype=dtype)
     error, bound, fresh = np.zeros_like(mid), np.abs(mid) + rad, None
+    floor = dtype.type(_RANGE[dtype.name][2])
     layers = []
     for number, (weight, bias, c) in enumerate(network):
         turned = np.ascontiguousarray(weight.T)
         magnitude = np.abs(turned)
-        scale = bound @ magnitude + np.abs(bias) + dtype.type(_RANGE[dtype.name][2])
+        scale = bound @ magnitude + np.abs(bias) + floor
+        slip = floor * (1 + bound.sum(1) + scale.sum(1))
         last = number == len(network) - 1
         if last:
             squares = (every[:, k:] ** 2).sum(1)
@@ -218,7 +226,7 @@ def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
         low, high = center - width, center + width
         if last and (c == 1).all():
             low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
-        layers.append((low, high, scale))
+        layers.append((low, high, scale, slip))
         if last:
             return layers, center, every[:, :k], squares, (low, high)
         ratio, edge, open_ = _band(low, high, c)
@@ -274,7 +282,7 @@ def _carry(
     total, lost = np.zeros(rows.shape[:2], dtype), np.zeros(rows.shape[:2], dtype)
     for number in range(len(network) - 1, -1, -1):
         weight, bias, c = network[number]
-        low, high, scale = layers[number]
+        low, high, scale, slip = layers[number]
         gamma = _gamma(len(weight), dtype)
         if number < len(network) - 1 and (c != 1).any():
             ratio, edge, open_ = _band(low, high, c)
@@ -287,7 +295,7 @@ def _carry(
             below = np.where(c <= 1, steep, ratio), np.where(c <= 1, 0, edge)
             total = total + _each(up, above[1]) + _each(down, below[1])
             rows = up * above[0][:, None] + down * below[0][:, None]
-        lost = lost + 2 * gamma * (_each(np.abs(rows), scale) + dtype.type(_RANGE[dtype.name][2]))
+        lost = lost + 2 * gamma * (_each(np.abs(rows), scale) + slip[:, None])
         total = total + rows @ bias
         lost = lost + gamma * np.abs(total)
         rows = rows @ weight

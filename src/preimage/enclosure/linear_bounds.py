@@ -31,8 +31,9 @@ from preimage.enclosure.network import Array, Network
 # Floats of float32 or float64.
 Floats = NDArray[Any]
 
-# In each precision: sizes that weights may have (or 0), so that nothing overflows and what
-# underflows is far below the last of these, which is added to what rounding is counted in.
+# In each precision: sizes that weights may have (or 0), and what is added to the quantities that
+# rounding is counted in. A product that underflows is off by at most the smallest normal number,
+# which is far below ``Chain.gamma`` times the last.
 _RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**400, 2.0**-900)}
 
 
@@ -47,6 +48,7 @@ class Chain:
         biases: (n_i,) each.
         slopes: (n_i,) each, below 0.
         unit: The largest relative error of one operation, with room for those of second order.
+        in_range: Whether the numbers are of a size for which the bounds hold in this precision.
     """
 
     weights: tuple[Floats, ...]
@@ -55,10 +57,15 @@ class Chain:
     biases: tuple[Floats, ...]
     slopes: tuple[Floats, ...]
     unit: float
+    in_range: bool
 
     @staticmethod
     def of(network: Network, dtype: Any = np.float64) -> Chain:
         """Take the numbers of a network in this precision."""
+        least, most, _ = _RANGE[np.dtype(dtype).name]
+        parts = network.weights[1:], network.biases[1:], network.slopes[1:]
+        sizes = [np.abs(array[array != 0]) for part in parts for array in part]  # before the cast
+        in_range = all(bool(((size >= least) & (size <= most)).all()) for size in sizes)
         with np.errstate(over="ignore"):
             weights = tuple(w.astype(dtype) for w in network.weights[1:])
         across = tuple(np.ascontiguousarray(w.T) for w in weights)
@@ -69,6 +76,7 @@ class Chain:
             tuple(b.astype(dtype) for b in network.biases[1:]),
             tuple(c.astype(dtype) for c in network.slopes[1:]),
             float(np.finfo(dtype).eps) * 0.51,
+            in_range,
         )
 
     @property
@@ -80,13 +88,6 @@ class Chain:
     def floor(self) -> Any:
         """Added to what rounding is counted in, for what underflows."""
         return self.dtype.type(_RANGE[self.dtype.name][2])
-
-    @property
-    def in_range(self) -> bool:
-        """Whether the numbers are of a size for which the bounds hold in this precision."""
-        least, most, _ = _RANGE[self.dtype.name]
-        sizes = [np.abs(a[a != 0]) for a in (*self.weights, *self.biases, *self.slopes)]
-        return all(bool(((size >= least) & (size <= most)).all()) for size in sizes)
 
     def gamma(self, terms: int) -> float:
         """Relative error of a sum of so many products, and of what is done to it afterwards."""
@@ -113,6 +114,7 @@ class Forms:
         lower: Of the pre-activations.
         upper: Of the pre-activations.
         reach: ``|W| |z| + |b|``, in units of which rounding is counted.
+        slip: (boxes,) each: what underflow in a row that is pulled back is counted in.
         center: (boxes, n) the output's c.
         linear: (boxes, k, n) the output's A.
         variance: (boxes, n) squares of the output's symbols, summed; a hint, no bound.
@@ -125,6 +127,7 @@ class Forms:
     lower: list[Floats]
     upper: list[Floats]
     reach: list[Floats]
+    slip: list[Floats]
     center: Floats
     linear: Floats
     variance: Floats
@@ -172,19 +175,21 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
     lower: list[Floats] = []
     upper: list[Floats] = []
     reach: list[Floats] = []
+    slip: list[Floats] = []
     undecided = np.zeros(count, dtype=np.intp)
     squares = np.zeros((count, 0))
     for i, (across, magnitude) in enumerate(zip(chain.across, chain.magnitudes, strict=True)):
         last = i == len(chain.across) - 1
         reach.append(size @ magnitude + np.abs(chain.biases[i]) + chain.floor)
+        slip.append(chain.floor * (1 + size.sum(axis=1) + reach[-1].sum(axis=1)))
         if last:
             squares = _squares(symbols, fresh) @ across**2
         center, linear = center @ across + chain.biases[i], linear @ across
         if last and (chain.slopes[i] == 1).all():
             # Nothing asks for the interval of an affine output.
             ends = np.broadcast_to(np.asarray(np.inf, dtype), center.shape)
-            return Forms(chain, middle, radius, [*lower, -ends], [*upper, ends], reach, center,
-                         linear, squares, undecided)  # fmt: skip
+            return Forms(chain, middle, radius, [*lower, -ends], [*upper, ends], reach, slip,
+                         center, linear, squares, undecided)  # fmt: skip
         symbols = symbols @ across
         if fresh is not None:
             symbols = np.concatenate([symbols, across[fresh[0]] * fresh[1][:, :, None]], axis=1)
@@ -204,7 +209,8 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1])) * np.maximum(chain.slopes[i], 1)
         error = slope * error + np.where(bent, dtype.type(16 * unit) * ends, 0)
         size = np.abs(center) + slope * spread + half + error
-    return Forms(chain, middle, radius, lower, upper, reach, center, linear, squares, undecided)
+    return Forms(chain, middle, radius, lower, upper, reach, slip, center, linear, squares,
+                 undecided)  # fmt: skip
 
 
 def _packed(open_: NDArray[np.bool_], half: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -260,7 +266,7 @@ def pull_back(forms: Forms, rows: Floats, values: bool = False) -> Pulled:
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
             shift = shift + _dot(up, lines.high_shift) + _dot(down, lines.low_shift)
             rows = up * lines.high_slope[:, None] + down * lines.low_slope[:, None]
-        lost = lost + 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + chain.floor)
+        lost = lost + 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
         shift = shift + rows @ chain.biases[i]
         lost = lost + gamma * np.abs(shift)
         rows = rows @ weight
