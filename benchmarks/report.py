@@ -18,10 +18,10 @@ from scaling import EXPANSION, Curve
 
 # How many times the throughput of a peer is asked for, at the full batch, and at batch 1.
 TARGETS = {
-    ("cvxopt", (100, 20)): (50, 3),
-    ("cvxopt", (784, 60)): (20, 3),
-    ("cvxopt", (500, 100)): (20, 3),
-    ("cvxopt", (600, 250)): (15, 3),
+    ("cvxopt", (100, 20)): (60, 3),
+    ("cvxopt", (784, 60)): (30, 3),
+    ("cvxopt", (500, 100)): (25, 3),
+    ("cvxopt", (600, 250)): (20, 3),
     ("PIQP", (784, 60)): (10, 1),
 }
 COLOURS = {

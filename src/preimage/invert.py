@@ -13,7 +13,7 @@ from preimage.clock import Clock, Progress
 from preimage.errors import InputError
 from preimage.inversion import Inversion
 from preimage.methods import Method, as_method
-from preimage.methods.assess import assess, standard_error
+from preimage.methods.assess import assess
 from preimage.methods.parameters import check_positive
 from preimage.network import Measured, Network, chain_of
 from preimage.observation import Observation, check_observation
@@ -94,8 +94,7 @@ def invert(
 
 
 def _invert(network: Network, observation: Observation, solver: Method) -> Inversion:
-    found = assess(network, observation, solver.solve(network, observation))
-    return replace(found, standard_error=standard_error(network, observation, found))
+    return assess(network, observation, solver.solve(network, observation))
 
 
 def _numbers(network: Network) -> int:

@@ -44,11 +44,17 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     latent[~finite | no_latent] = np.nan
     finite &= ~no_latent
     rank = np.full(len(latent), -1)
-    rank[finite] = (
-        _rank(network, observation, latent, np.flatnonzero(finite))
-        if estimate.rank is None
-        else estimate.rank[finite]
-    )
+    if estimate.rank is not None:
+        rank[finite] = estimate.rank[finite]
+    standard_error = np.full(latent.shape, np.nan)
+    wanted = np.flatnonzero(finite & ((observation.noise > 0) | (estimate.rank is None)))
+    if len(wanted):
+        found, variance = _fit(network, observation).identify(latent[wanted], wanted)
+        if estimate.rank is None:
+            rank[wanted] = found
+        known = (observation.noise[wanted] > 0) & np.isin(rank[wanted], (-1, network.latent_size))
+        deviation = observation.tolerance[wanted, None] * np.sqrt(variance)
+        standard_error[wanted[known]] = deviation[known]
     # Whatever ended a method: a code that explains is solved, or ambiguous; one that does not is
     # neither.
     status[finite & within & (status != Status.AMBIGUOUS)] = Status.SOLVED
@@ -65,39 +71,9 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
         for part in (estimate.bound, estimate.gap)
     )
     return Inversion(
-        latent, residual, largest, status, rank, estimate.layers, estimate.stages, bound, gap
-    )
-
-
-def standard_error(network: Network, observation: Observation, inversion: Inversion) -> Array:
-    """``Inversion.standard_error`` at its codes, (batch, k).
-
-    Columns of the Jacobian are scaled to norm 1 first, so that units of the latent do not matter.
-    """
-    error = np.full(inversion.latent.shape, np.nan)
-    rank = np.asarray(inversion.rank)
-    determined = (rank < 0) | (rank == network.latent_size)
-    finite = np.isfinite(inversion.latent).all(axis=1)
-    samples = np.flatnonzero((observation.noise > 0) & finite & determined)
-    if not len(samples) or not network.latent_size:
-        return error
-    gram, _ = _fit(network, observation).linearize(inversion.latent[samples], samples)
-    size = np.sqrt(np.einsum("raa->ra", gram))
-    size = np.where(size > 0, size, np.nan)
-    known = np.isfinite(size).all(axis=1)
-    size, samples = size[known], samples[known]
-    scaled = gram[known] / (size[:, :, None] * size[:, None, :])
-    values, vectors = np.linalg.eigh(scaled)
-    values = np.where(values > len(size.T) * np.finfo(float).eps, values, np.nan)
-    variance = np.einsum("rab,rb->ra", vectors**2, 1.0 / values)
-    error[samples] = observation.tolerance[samples, None] * np.sqrt(variance) / size
-    return error
-
-
-def _rank(
-    network: Network, observation: Observation, latent: Array, samples: NDArray[np.intp]
-) -> NDArray[np.int64]:
-    return _fit(network, observation).rank(latent[samples], samples)
+        latent, residual, largest, status, rank, estimate.layers, estimate.stages, bound, gap,
+        standard_error,
+    )  # fmt: skip
 
 
 def _fit(network: Network, observation: Observation) -> LeastSquares:

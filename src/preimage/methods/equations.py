@@ -33,6 +33,15 @@ class _Equations(ctypes.Structure):
     ]
 
 
+class _Inverses(ctypes.Structure):
+    """``Inverses`` of ``src/kernel/inverse.c``."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "k", "threads")),
+        *((name, ctypes.c_void_p) for name in ("gram", "diagonal", "positive")),
+    ]
+
+
 def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Minimise ``sum_j (scale_j (w_j . z - t_j))^2`` for each sample (paper, Theorem 2).
 
@@ -68,6 +77,37 @@ def rank_of_rows(units: Scaled, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
         some = units.table[:-1, :k][rows[sample]]
         rank[sample] = np.linalg.matrix_rank(some) if some.size else 0
     return rank
+
+
+def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Diagonals of the inverses of ``D^-1 gram D^-1``, where D is the root of the diagonal.
+
+    Args:
+        gram: (batch, k, k), symmetric and positive semidefinite.
+
+    Returns:
+        Diagonals (batch, k), each at least 1, and (batch,) where the matrix is positive definite
+        in floating point; elsewhere the diagonal is NaN.
+    """
+    batch, k, _ = gram.shape
+    diagonal, positive = np.full((batch, k), np.nan), np.full(batch, k == 0)
+    library = engine.library()
+    if k and batch and library is not None:
+        flags = np.zeros(batch, dtype=np.int64)
+        held = (np.ascontiguousarray(gram), diagonal, flags)
+        call = _Inverses(batch, k, processors(), *map(engine.address, held))
+        if library.invert_diagonals(ctypes.byref(call)):
+            raise MemoryError("no memory for the workspace of the inverses")
+        return diagonal, flags != 0
+    size = np.sqrt(np.einsum("raa->ra", gram))
+    some = np.flatnonzero((size > 0).all(axis=1) & np.isfinite(size).all(axis=1))
+    if k and len(some):
+        scaled = gram[some] / (size[some, :, None] * size[some, None, :])
+        values, vectors = np.linalg.eigh(scaled)
+        positive[some] = values[:, 0] > k * np.finfo(float).eps * values[:, -1]
+        good = positive[some]
+        diagonal[some[good]] = np.einsum("rab,rb->ra", vectors[good] ** 2, 1.0 / values[good])
+    return diagonal, positive
 
 
 def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> NDArray[np.bool_]:

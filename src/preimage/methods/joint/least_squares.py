@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from preimage.activation import Activation, LeakyReLU, PReLU
 from preimage.generator import Generator, Layer
+from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.joint.step import squares
 from preimage.methods.region import Region
@@ -180,26 +181,35 @@ class LeastSquares:
         none = np.zeros((0, self.network.observation_size, z.shape[1]))
         return np.concatenate([none, *parts])
 
-    def rank(self, z: Array, samples: Indices) -> NDArray[np.int64]:
-        """Numerical rank of the observed Jacobian at each row of ``z``, in any units of z."""
+    def identify(self, z: Array, samples: Indices) -> tuple[NDArray[np.int64], Array]:
+        """How far the observation determines each row of ``z``, in any units of z.
+
+        Returns:
+            (runs,) the numerical rank of the observed Jacobian J there, and (runs, k) the diagonal
+            of ``(J^T J)^-1``, NaN where the rank is not full.
+        """
         runs, k = z.shape
-        rank = np.full(runs, k)
         if not k:
-            return rank
+            return np.zeros(runs, dtype=np.int64), np.zeros((runs, 0))
         gram, _ = replace(self, prior=0.0).linearize(z, samples)
-        size = np.sqrt(np.einsum("raa->ra", gram))
-        seen = (size > 0).all(axis=1)
-        scaled = gram[seen] / (size[seen, :, None] * size[seen, None, :])
-        values = np.linalg.eigvalsh(scaled)
-        sure = np.zeros(runs, dtype=bool)
-        sure[seen] = values[:, 0] > _SURE_RANK * values[:, -1]
-        unsure = np.flatnonzero(~sure)
+        variance, positive = inverse_diagonals(gram)
+        variance /= np.where(positive[:, None], np.einsum("raa->ra", gram), 1.0)
+        # Of a matrix with unit diagonal the largest eigenvalue is at most k, and the smallest is
+        # at least one over the trace of the inverse.
+        trace = np.einsum("ra,raa->r", variance, gram)
+        unsure = np.flatnonzero(~(positive & (trace * k < 1.0 / _SURE_RANK)))
+        rank = np.full(runs, k)
         for part, _, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
-            norm = np.linalg.norm(jacobian, axis=1, keepdims=True)
-            rank[unsure[part]] = np.linalg.matrix_rank(
-                jacobian / np.where(norm > 0, norm, 1.0), rtol=_RANK
-            )
-        return rank
+            norm = np.linalg.norm(jacobian, axis=1)
+            scaled = jacobian / np.where(norm > 0, norm, 1.0)[:, None]
+            _, values, rows = np.linalg.svd(scaled, full_matrices=False)
+            some = unsure[part]
+            rank[some] = (values > _RANK * values[:, :1]).sum(axis=1)
+            full = rank[some] == k
+            inverse = np.einsum("rba,rb->ra", rows[full] ** 2, values[full] ** -2.0)
+            variance[some] = np.nan
+            variance[some[full]] = inverse / norm[full] ** 2
+        return rank, variance
 
     @cached_property
     def _units(self) -> int:
