@@ -83,7 +83,7 @@ def test_samples_that_fail(address, tmp_path):
     x[[1, 4, 6], 0] = RAISES, KILLS, STALLS
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", Troublesome(), shard_size=1, scheduler=address, retries=0,
-        shard_timeout=20.0,
+        shard_timeout=6.0,
     )  # fmt: skip
     assert set(store.quarantined) == {1, 4, 6}
     assert "ZeroDivisionError" in store.quarantined[1]

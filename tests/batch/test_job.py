@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jobs import content, problem
 from scipy import sparse
-from troublesome import EXITS, KILLS, QUICK, RAISES, REFUSES, STALLS, Troublesome
+from troublesome import EXITS, KILLS, QUICK, RAISES, REFUSES, STALLS, SlowToLoad, Troublesome
 
 import preimage
 from preimage.errors import InputError, StoppedError
@@ -46,9 +46,26 @@ def test_a_sample_that_stalls(tmp_path):
     x[2, 0] = STALLS
     store = preimage.invert_dataset(
         generator, x, tmp_path / "store", Troublesome(), shard_size=2, workers=2, retries=0,
-        shard_timeout=20.0,
+        shard_timeout=6.0,
     )  # fmt: skip
     assert store.quarantined == {2: "its worker was stopped: it took too long"}
+
+
+def test_a_worker_that_takes_long_to_begin(tmp_path):
+    """Claim: loading the network and the method is no part of the time that a shard may take."""
+    generator, x, _ = problem(4)
+    store = preimage.invert_dataset(
+        generator, x, tmp_path / "store", SlowToLoad(4.0), shard_size=2, workers=2, retries=0,
+        shard_timeout=2.0,
+    )  # fmt: skip
+    assert store.quarantined == {}
+
+
+def test_the_old_name_of_the_timeout(tmp_path):
+    """Claim: ``stall`` still works, and warns."""
+    generator, x, _ = problem(2)
+    with pytest.warns(DeprecationWarning, match="shard_timeout"):
+        preimage.invert_dataset(generator, x, tmp_path / "store", QUICK, stall=5.0)
 
 
 @pytest.mark.parametrize("workers", [1])

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import preimage
 from preimage.generator import Generator
@@ -55,4 +56,23 @@ class Logged:
         with open(self.log, "a") as file:
             file.write(f"{observation.values[0, -1]!r}\n")
         time.sleep(self.seconds)
+        return QUICK.solve(generator, observation)
+
+
+def _slow_to_load(seconds: float) -> SlowToLoad:
+    time.sleep(seconds)
+    return SlowToLoad(seconds)
+
+
+@dataclass(frozen=True)
+class SlowToLoad:
+    """``QUICK``, in a worker that takes long to begin."""
+
+    seconds: float
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _slow_to_load, (self.seconds,)
+
+    def solve(self, generator: Generator, observation: Observation) -> Estimate:
+        """Invert."""
         return QUICK.solve(generator, observation)

@@ -7,6 +7,7 @@ import functools
 import os
 import queue
 import time
+import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -193,7 +194,7 @@ class DaskWorkers:
         where: Number of processes on this machine, or the address of a scheduler.
         retries: How many workers a piece may kill before it fails (a local cluster only: of a
             remote one it is the scheduler's setting ``allowed-failures``).
-        stall: Seconds that a piece may take; its worker is then restarted.
+        shard_timeout: Seconds from when a worker begins a piece; the worker is then restarted.
 
     Raises:
         InputError: The network or the method cannot be sent to another process.
@@ -201,7 +202,7 @@ class DaskWorkers:
         StoreError: No scheduler at that address, or it has no worker.
     """
 
-    def __init__(self, task: Task, where: int | str, retries: int, stall: float) -> None:
+    def __init__(self, task: Task, where: int | str, retries: int, shard_timeout: float) -> None:
         try:
             import cloudpickle
             import distributed
@@ -211,9 +212,11 @@ class DaskWorkers:
             payload = cloudpickle.dumps(task)
         except Exception as error:  # pickle raises what the objects in it raise
             raise InputError(f"the network or the method cannot be pickled: {error!r}") from error
-        self._stall = stall
+        self._shard_timeout = shard_timeout
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._running: dict[Any, tuple[Piece, Rows, float]] = {}
+        self._running: dict[Any, tuple[Piece, Rows]] = {}
+        self._begun: dict[Piece, float] = {}  # when, as the worker itself reported
+        self._topic = f"preimage-{uuid.uuid4().hex}"
         self._cluster: Any = None
         if not isinstance(where, str):
             self._cluster = _local_cluster(where, retries)
@@ -223,6 +226,7 @@ class DaskWorkers:
             self._client.wait_for_workers(1, timeout=_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise StoreError(f"scheduler: {where} has no workers to offer: {error}") from error
+        self._client.subscribe_topic(self._topic, self._begins)
         # The result of a task without inputs: if the worker that holds it dies, Dask makes it
         # again.
         self._payload = self._client.submit(_itself, payload, pure=False)
@@ -237,9 +241,16 @@ class DaskWorkers:
         with warnings.catch_warnings():
             # Dask warns of large arguments; rows have to travel one way or another.
             warnings.simplefilter("ignore", UserWarning)
-            future = self._client.submit(_solve, self._payload, tuple(rows), pure=False)
-        self._running[future] = piece, rows, time.monotonic()
+            future = self._client.submit(
+                _solve, self._payload, tuple(rows), self._topic, tuple(piece), pure=False
+            )
+        self._begun.pop(piece, None)
+        self._running[future] = piece, rows
         future.add_done_callback(self._ended.put)
+
+    def _begins(self, event: tuple[float, Any]) -> None:
+        """A worker has begun a piece; this is called in a thread of Dask."""
+        self._begun[Piece(*event[1])] = time.monotonic()
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See ``Workers``."""
@@ -251,7 +262,7 @@ class DaskWorkers:
         with contextlib.suppress(queue.Empty):
             future = self._ended.get(timeout=seconds)
             if future in self._running:  # else it was too late, and has been cancelled
-                piece, rows, _ = self._running.pop(future)
+                piece, rows = self._running.pop(future)
                 if future.status in ("cancelled", "lost"):
                     self.submit(piece, rows)  # its input went away, which is no fault of its own
                 else:
@@ -261,7 +272,10 @@ class DaskWorkers:
     def _stalled(self) -> list[Outcome]:
         """Pieces that take too long, their workers restarted."""
         now = time.monotonic()
-        late = [f for f, (_, _, since) in self._running.items() if now - since > self._stall]
+        late = [
+            future for future, (piece, _) in self._running.items()
+            if now - self._begun.get(piece, now) > self._shard_timeout
+        ]  # fmt: skip
         if not late:
             return []
         keys = {future.key for future in late}
@@ -308,8 +322,12 @@ def _task(payload: bytes) -> Task:
     return task
 
 
-def _solve(payload: bytes, rows: tuple[Any, ...]) -> Arrays:
-    return _task(payload).solve(Rows(*rows))
+def _solve(payload: bytes, rows: tuple[Any, ...], topic: str, piece: tuple[int, ...]) -> Arrays:
+    import distributed
+
+    task = _task(payload)
+    distributed.get_worker().log_event(topic, piece)
+    return task.solve(Rows(*rows))
 
 
 def _outcome(piece: Piece, future: Any) -> Outcome:
