@@ -1,8 +1,10 @@
 """The command: output, files and exit codes."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 import preimage
 from preimage import cli, engine
+from preimage.cli.terminal import write_picture
 from preimage.inspection import inspect_generator, inspect_network
 
 
@@ -100,6 +103,19 @@ def test_a_missing_matplotlib_costs_only_the_picture(planted, tmp_path, monkeypa
     assert result.exit_code == 0
     assert "preimage[plot]" in result.stderr
     assert json.loads(result.stdout)["picture"] is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_costs_no_picture_that_was_there(tmp_path):
+    """Claim: the error names the picture and the reason, and the old picture stays whole."""
+    path = tmp_path / "grid.png"
+    path.write_bytes(b"old")
+    partial = tmp_path / f".grid.png.{os.getpid()}.partial"
+    partial.symlink_to("/dev/full")  # takes no byte, as a full disk does
+    with pytest.raises(preimage.StoreError, match=r"grid\.png: cannot be written: No space left"):
+        write_picture({"x": np.ones((1, 4))}, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_bad_input_is_one_line_and_exit_code_2(planted, tmp_path):

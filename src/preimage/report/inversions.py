@@ -9,19 +9,8 @@ import numpy as np
 
 from preimage.network import Network
 from preimage.notebook import number, worst_first
-from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
-from preimage.report.page import (
-    SHOWN,
-    compared,
-    drawn,
-    note,
-    page,
-    samples,
-    spread,
-    statuses,
-    wide_table,
-)
+from preimage.report.page import SHOWN, Shown, page, spread, statuses, wide_table
 from preimage.report.run import Run
 
 
@@ -54,35 +43,13 @@ def inversions_page(run: Run, network: Network | None = None) -> str:
 
 
 def _samples(run: Run) -> str:
-    residual, sensed = run.residual, run.measured is not run.reconstruction
-    order = worst_first(residual)[:SHOWN]
-    name = "measurements" if sensed else "observation"
-    figures = []
-    for i in order:
-        images = compared(run.observation[i], run.reconstruction[i], run.measured[i], i, name)
-        status = run.summary["sample_status"][i]
-        caption = f"sample {i}: {status}, residual {number(residual[i])}"
-        figures.append(drawn(images, caption, _codes(run, i)))
-    text = (
-        f"{len(order)} of {len(residual)}. Each: {name}, reconstruction, and "
-        f"difference{' of the measurements' if sensed else ''} (gray is none; white is an "
-        "observation that is brighter by one)."
-    )
-    if np.isnan(run.observation).any():
-        text += " Hatched: not observed."
-    if np.isfinite(run.standard_error).any():
-        text += " Standard errors take the noise as the standard deviation of independent errors."
-    return note(text) + samples(figures)
-
-
-def _codes(run: Run, i: int) -> str:
-    """The code with twice its standard errors, folded away; nothing where they are unknown."""
-    code, error = run.latent[i], run.standard_error[i]
-    if not np.isfinite(code).all() or not np.isfinite(error).all():
-        return ""
-    text = f"Code, standard error {number(float(np.median(error)))} (median)"
-    shown = intervals_svg(code - 2 * error, code + 2 * error, {"code": code}, text, "± 2 errors")
-    return f'<details><summary class="soft">{text}</summary>{shown}</details>'
+    worst, sensed = worst_first(run.residual)[:SHOWN], run.measured is not run.reconstruction
+    shown = Shown(
+        worst, np.array(run.summary["sample_status"])[worst], run.residual[worst],
+        run.latent[worst], run.standard_error[worst], run.reconstruction[worst],
+        run.observation[worst], run.measured[worst], "measurements" if sensed else "observation",
+    )  # fmt: skip
+    return shown.html(len(run.residual))
 
 
 def _settings(summary: Mapping[str, Any]) -> str:

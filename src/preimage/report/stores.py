@@ -15,17 +15,7 @@ from preimage.io.observations import open_observations
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
-from preimage.report.page import (
-    SHOWN,
-    compared,
-    drawn,
-    note,
-    page,
-    samples,
-    spread,
-    statuses,
-    wide_table,
-)
+from preimage.report.page import SHOWN, Shown, note, page, spread, statuses, wide_table
 
 Array = NDArray[np.float64]
 
@@ -54,7 +44,7 @@ def store_page(store: Store, network: Network | None = None, observations: Any =
             "How they ended": statuses(counts),
             "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
             "Largest errors max |x − G(z)|": spread(largest, "largest errors", job.noise, "noise"),
-            "Worst samples": _worst_samples(
+            "Samples, worst first": _worst_samples(
                 store, sample[worst], residual[worst], network, observations
             ),
             "Left out": _left_out(store),
@@ -96,14 +86,9 @@ def _worst_samples(
         error = np.linalg.norm(seen - outputs, axis=1)
         if not np.allclose(error, residual, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise InputError("observations: expected those that were inverted; residuals differ")
-    figures = [
-        drawn(
-            compared(None if seen is None else seen[i], outputs[i], outputs[i], sample[i]),
-            f"sample {sample[i]}: {status[i]}, residual {number(residual[i])}",
-        )
-        for i in range(len(sample))
-    ]
-    return note(f"{len(sample)} of {len(store)}, worst first.") + samples(figures)
+    error = store.standard_error[sample]
+    shown = Shown(sample, status, residual, latent, error, outputs, seen, outputs)
+    return shown.html(len(store))
 
 
 def _code(latent: Array) -> str:
