@@ -5,16 +5,17 @@ Every check compares what is given with what the network makes of codes from N(0
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage.certify import certify
+from preimage.certify import Certificate, certify
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inspection import inspect_generator
@@ -33,10 +34,23 @@ _CHANGING = ("BatchNorm", "Dropout", "InstanceNorm")
 _DRAWS = 200  # random codes
 _SAMPLES = 2  # observations that are inverted
 _FIT = GaussNewton(restarts=2, flip_rounds=0, steps=25)
-_BOX = 5.0  # codes with |z_i| <= 5 are certified
+BOX = 5.0  # codes with |z_i| <= 5 are certified
 _PATIENCE = 5.0  # seconds for the certificate
 _EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it
 _CODES = (0.1, 3.0)  # root mean square of the entries of a plausible code
+# Usual mistakes of scale undone: a x + b.
+_SCALES = {
+    "nothing is changed": (1.0, 0.0),
+    "it is divided by 255": (1 / 255, 0.0),
+    "it is divided by 255 and mapped from 0..1 to -1..1": (2 / 255, -1.0),
+    "it is mapped from 0..1 to -1..1": (2.0, -1.0),
+    "it is mapped from -1..1 to 0..1": (0.5, 0.5),
+    "it is multiplied by 255": (255.0, 0.0),
+    "MNIST's normalisation (0.1307, 0.3081) is undone": (0.3081, 0.1307),
+    "it is negated (x to -x)": (-1.0, 0.0),
+    "black and white are exchanged (x to 1 - x)": (-1.0, 1.0),
+    "black and white are exchanged (x to 255 - x) and it is divided by 255": (-1 / 255, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +89,9 @@ def examine(
     """
     found: list[Finding] = []
     if not isinstance(network, Network):
-        found += _of_module(network, seed)
+        found += _of_module(network)
         with warnings.catch_warnings(action="ignore"):  # it is found already
-            network = from_torch(_in_eval_mode(network))
+            network = from_torch(copy.deepcopy(network).eval())
     rng = np.random.default_rng(seed)
     codes = rng.standard_normal((_DRAWS, network.latent_size))
     outputs = network(codes)
@@ -98,14 +112,8 @@ def examine(
 # The network ------------------------------------------------------------------------------------
 
 
-def _in_eval_mode(module: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(module).eval()
-
-
-def _of_module(module: Any, seed: int) -> Iterator[Finding]:
-    """Train mode, and the import beside the module."""
+def _of_module(module: Any) -> Iterator[Finding]:
+    """Modules in training mode, and batch norms that were never trained."""
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -145,7 +153,7 @@ def _of_outputs(network: Network, codes: Array, outputs: Array) -> Iterator[Find
             "saturated by pre-activations that are too large (were the weights scaled twice?)."
         ))  # fmt: skip
         return
-    head = _head_range(network, outputs)
+    head = head_range(network, outputs)
     if head is not None:
         yield from _of_head(outputs, *head)
     tiny = codes[:20]
@@ -164,13 +172,19 @@ def _of_outputs(network: Network, codes: Array, outputs: Array) -> Iterator[Find
     ))  # fmt: skip
 
 
-def _head_range(network: Network, outputs: Array) -> tuple[float, float] | None:
-    """The range of the last activation, if it is bounded; of a run network, as it looks."""
-    if chain_of(network) is None:
-        low, high = outputs.min(), outputs.max()
-        return None if low < -1 or high > 1 else (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
-    low, high = output_range(network)
-    return (low, high) if np.isfinite([low, high]).all() else None
+def head_range(network: Network, outputs: Array) -> tuple[float, float] | None:
+    """The range of the last activation, if it is bounded.
+
+    Of a network that is only run it is what ``outputs`` at random codes look like: (0, 1), (-1, 1),
+    or None.
+    """
+    if chain_of(network) is not None:
+        low, high = output_range(network)
+        return (low, high) if np.isfinite([low, high]).all() else None
+    least, most = outputs.min(), outputs.max()
+    if most > 1 or least < -1 or -0.1 <= least < 0:
+        return None
+    return (0.0, 1.0) if least >= 0 else (-1.0, 1.0)
 
 
 def _of_head(outputs: Array, low: float, high: float) -> Iterator[Finding]:
@@ -253,47 +267,38 @@ def _size_message(wanted: int, given: int) -> str:
 
 def _changes(
     size: int, chain: Generator | None, outputs: Array
-) -> Mapping[str, tuple[str, Callable[[Array], Array]]]:
+) -> dict[str, tuple[str, Callable[[Array], Array]]]:
     """Usual mistakes undone, each with its topic; the first changes nothing."""
     height, width = image_shape(size)[-2:]
     colours = size // (height * width)
 
-    def moved(how: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        return lambda x: how(x.reshape(len(x), colours, height, width)).reshape(len(x), -1)
+    def moved(
+        how: Callable[[Array], Array], shape: tuple[int, ...] = (colours, height, width)
+    ) -> tuple[str, Callable[[Array], Array]]:
+        return "layout", lambda x: how(x.reshape(len(x), *shape)).reshape(len(x), -1)
 
-    found: dict[str, tuple[str, Callable[[Array], Array]]] = {
-        "nothing is changed": ("scale", lambda x: x),
-        "it is divided by 255": ("scale", lambda x: x / 255),
-        "it is divided by 255 and mapped from 0..1 to -1..1": ("scale", lambda x: x / 127.5 - 1),
-        "it is mapped from 0..1 to -1..1": ("scale", lambda x: 2 * x - 1),
-        "it is mapped from -1..1 to 0..1": ("scale", lambda x: (x + 1) / 2),
-        "it is multiplied by 255": ("scale", lambda x: 255 * x),
-        "MNIST's normalisation (0.1307, 0.3081) is undone": (
-            "scale", lambda x: 0.3081 * x + 0.1307
-        ),
-        "it is negated (x to -x)": ("scale", lambda x: -x),
-        "black and white are exchanged (x to 1 - x)": ("scale", lambda x: 1 - x),
-        "black and white are exchanged (x to 255 - x) and it is divided by 255": (
-            "scale", lambda x: 1 - x / 255
-        ),
-    }  # fmt: skip
+    def scaled(slope: float, offset: float) -> tuple[str, Callable[[Array], Array]]:
+        return "scale", lambda x: slope * x + offset
+
+    found = {words: scaled(*line) for words, line in _SCALES.items()}
     if chain is not None and chain.layers[-1].activation.name == "identity" and outputs.min() < 0:
         found["the missing sigmoid is undone (x to its logit; import the head, too)"] = (
             "head", lambda x: np.log(np.clip(x, 1e-4, 1 - 1e-4) / np.clip(1 - x, 1e-4, 1 - 1e-4))
         )  # fmt: skip
     if height > 1:
-        found["rows and columns are exchanged"] = ("layout", moved(lambda x: x.swapaxes(2, 3)))
-        found["it is turned upside down"] = ("layout", moved(lambda x: x[:, :, ::-1]))
-        found["left and right are exchanged"] = ("layout", moved(lambda x: x[..., ::-1]))
+        found |= {
+            "rows and columns are exchanged": moved(lambda x: x.swapaxes(2, 3)),
+            "it is turned upside down": moved(lambda x: x[:, :, ::-1]),
+            "left and right are exchanged": moved(lambda x: x[..., ::-1]),
+        }
     if colours == 3:
-        found["channels are moved first (NHWC to NCHW)"] = (
-            "layout",
-            lambda x: x.reshape(len(x), height, width, 3).transpose(0, 3, 1, 2).reshape(len(x), -1),
-        )
-        found["channels are moved last (NCHW to NHWC)"] = (
-            "layout", moved(lambda x: x.transpose(0, 2, 3, 1))
-        )  # fmt: skip
-        found["red and blue are exchanged (BGR to RGB)"] = ("layout", moved(lambda x: x[:, ::-1]))
+        found |= {
+            "channels are moved first (NHWC to NCHW)": moved(
+                lambda x: x.transpose(0, 3, 1, 2), (height, width, 3)
+            ),
+            "channels are moved last (NCHW to NHWC)": moved(lambda x: x.transpose(0, 2, 3, 1)),
+            "red and blue are exchanged (BGR to RGB)": moved(lambda x: x[:, ::-1]),
+        }
     return found
 
 
@@ -331,30 +336,50 @@ def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) ->
     if found.status[0] == "solved":
         yield Finding("range", False, f"A code explains {what}: largest error {error:.3g}.")
     else:
-        proven = _infeasible(chain, samples[0], noise)
+        certificate, proven = prove(network, samples[0], noise)
+        if certificate is not None and certificate.verdict in ("unique", "ambiguous"):
+            proven += " Give method='auto' more restarts."
         yield Finding("range", own, (
             f"The best code found leaves a largest error of {error:.3g} on {what}, noise is "
             f"{noise:.3g}. " + proven
         ))  # fmt: skip
     yield Finding("method", False, _method(chain))
     yield Finding("time", False, (
-        f"method='auto' took {_duration(seconds)} a sample here; preimage batch inverts many at "
+        f"method='auto' took {seconds:.2g} s a sample here; preimage batch inverts many at "
         "once, which is faster."
     ))  # fmt: skip
 
 
-def _infeasible(chain: Generator | None, sample: Array, noise: float) -> str:
+def prove(
+    network: Network, sample: ArrayLike, noise: float, sensing: Any = None
+) -> tuple[Certificate | None, str]:
+    """Certify what a network can make of a sample, within seconds.
+
+    Args:
+        network: Known or run.
+        sample: (n,).
+        noise: Bound on the largest absolute noise entry.
+        sensing: As in ``preimage.certify``.
+
+    Returns:
+        The certificate, None where nothing can be proven; and a sentence.
+    """
+    chain, codes = chain_of(network), f"with |z_i| <= {BOX:g}"
     if chain is None:
-        return "Nothing is proven: the layers of this network are not known."
+        return None, "Nothing is proven: the layers of this network are not known."
     try:
-        verdict = certify(chain, sample, noise=noise, box=_BOX, time_limit=_PATIENCE).verdict
+        found = certify(chain, sample, noise=noise, box=BOX, time_limit=_PATIENCE, sensing=sensing)
     except InputError as error:
-        return f"Nothing is proven: {error}"
-    if verdict == "infeasible":
-        return f"It is proven that no code with |z_i| <= {_BOX:g} comes within the noise."
-    if verdict == "undecided":
-        return f"Whether a code comes within the noise is not proven after {_PATIENCE:g} s."
-    return "A code within the noise exists: give method='auto' more restarts."
+        return None, f"Nothing is proven: {error}"
+    return found, {
+        "unique": f"It is proven that every code {codes} that explains the observation lies "
+        f"within {found.distance:.2g} of one code.",
+        "ambiguous": f"It is proven that two codes {codes} explain the observation; they are "
+        f"{found.distance:.2g} apart.",
+        "infeasible": f"It is proven that no code {codes} explains the observation.",
+        "undecided": f"Whether a code {codes} explains the observation is not decided: "
+        f"{found.reason}.",
+    }[str(found.verdict)]
 
 
 def _method(chain: Generator | None) -> str:
@@ -371,7 +396,3 @@ def _method(chain: Generator | None) -> str:
             "with bounded noise, 'l1' with a few gross errors."
         )
     return f"method='auto' (or 'gauss_newton') suits. Layer-wise methods may fail: {exact.reason}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

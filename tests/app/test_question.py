@@ -62,7 +62,7 @@ def cut_off():
     [
         ("a.png", b"", "expected a picture"),
         ("a.png", b"no picture", "expected a picture"),
-        ("a.png", cut_off(), "no longer"),
+        ("a.png", cut_off(), "cut off"),
         ("a.svg", b"<svg/>", "expected a picture"),
         ("a.npy", b"no array", "npy"),
     ],

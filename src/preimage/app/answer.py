@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 import preimage
 from preimage.app.question import Question, numbers
+from preimage.doctor import prove
 from preimage.errors import InputError
 from preimage.network import Network, chain_of
-from preimage.report.network import RUN
 
 Array = NDArray[np.float64]
 
 # Methods that answer in seconds. Those in _ANY need no known layers.
 METHODS = ("auto", "linf", "exact", "l1", "relaxed", "gauss_newton", "gradient")
 _ANY = ("auto", "gauss_newton", "gradient")
-BOX = 5.0  # certified are the codes with |z_i| <= BOX
-PATIENCE = 5.0  # seconds for a certificate
 
 
 class Answer(NamedTuple):
@@ -28,39 +26,16 @@ class Answer(NamedTuple):
 
     Attributes:
         method: Its name.
-        latent: (k,); NaN where there is none.
-        standard_error: (k,) of it; NaN where unknown.
-        reconstruction: (n,) likewise.
-        status: How it ended.
+        found: Its code, with standard errors and a status.
+        reconstruction: (n,); NaN where there is no code.
         misfit: Largest error on what is seen, to be held against the noise.
         seconds: Time it took.
     """
 
     method: str
-    latent: Array
-    standard_error: Array
+    found: preimage.Inversion
     reconstruction: Array
-    status: preimage.Status
     misfit: float
-    seconds: float
-
-
-class Verdict(NamedTuple):
-    """What is proven.
-
-    Attributes:
-        name: ``unique``, ``ambiguous``, ``infeasible``, ``undecided``; ``none`` where nothing can
-            be proven of such a network.
-        sentence: What that means here.
-        lower: (k,) every code that explains the observation lies above; NaN where there is none.
-        upper: (k,) and below.
-        seconds: Time it took.
-    """
-
-    name: str
-    sentence: str
-    lower: Array
-    upper: Array
     seconds: float
 
 
@@ -98,36 +73,13 @@ def invert(network: Network, question: Question, method: str) -> Answer:
     )  # fmt: skip
     seconds = time.perf_counter() - start
     reconstruction = found.reconstruct(network)
-    return Answer(
-        method, found.latent, found.standard_error, reconstruction, found.status,
-        _misfit(question, reconstruction), seconds,
-    )  # fmt: skip
+    return Answer(method, found, reconstruction, _misfit(question, reconstruction), seconds)
 
 
-def certify(network: Network, question: Question) -> Verdict:
-    """Prove what can be proven of the codes that explain what is seen."""
-    start = time.perf_counter()
-    nothing = np.full(network.latent_size, np.nan)
-    generator = chain_of(network)
-    if generator is None:
-        return Verdict("none", RUN, nothing, nothing, 0.0)
-    try:
-        found = preimage.certify(
-            generator, question.observation, noise=question.noise, box=BOX, time_limit=PATIENCE,
-            sensing=None if question.seen.all() else question.seen,
-        )  # fmt: skip
-    except InputError as error:
-        return Verdict("none", f"Nothing is proven: {error}", nothing, nothing, 0.0)
-    distance, box = f"{found.distance:.2g}", f"|zᵢ| ≤ {BOX:g}"
-    sentence = {
-        "unique": f"Every code that explains it ({box}) is within {distance} of one code.",
-        "ambiguous": f"Two codes explain it that are {distance} apart ({box}).",
-        "infeasible": f"No code ({box}) explains it: the network cannot make this picture.",
-        "undecided": f"{found.reason[:1].upper()}{found.reason[1:]}.",
-    }[found.verdict]
-    return Verdict(
-        str(found.verdict), sentence, found.lower, found.upper, time.perf_counter() - start
-    )
+def certify(network: Network, question: Question) -> tuple[preimage.Certificate | None, str]:
+    """Prove what can be proven of the codes that explain what is seen; see ``doctor.prove``."""
+    sensing = None if question.seen.all() else question.seen
+    return prove(network, question.observation, question.noise, sensing)
 
 
 def move(network: Network, question: Question, parts: Any) -> Move:

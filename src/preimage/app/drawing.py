@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.app.answer import Answer, Move, Verdict
+from preimage.app.answer import Answer, Move
 from preimage.app.question import Question, to_gray
+from preimage.certify import Certificate
 from preimage.network import Network
 from preimage.notebook import number
 from preimage.pixels import picture
@@ -34,42 +35,39 @@ def pictures(network: Network, question: Question, answers: Sequence[Answer]) ->
     words = f"noise {question.noise:g}" + (f", {hidden} pixels hidden" if hidden else "")
     cells = [_figure(seen, "observation", "observation", words)]
     for answer in answers:
-        label = _chip(str(answer.status))
+        label = _chip(answer.found.status)
         words = f"largest error {number(answer.misfit)} · {_seconds(answer.seconds)}"
-        if np.isfinite(answer.standard_error).all():
-            words += f" · standard error of z {number(float(np.median(answer.standard_error)))}"
+        spread = answer.found.standard_error
+        if np.isfinite(spread).all():
+            words += f" · standard error of z {number(float(np.median(spread)))}"
         shown = to_gray(network, answer.reconstruction)
         cells.append(
             _figure(shown, f"reconstruction by {answer.method}", answer.method, words, label)
         )
-    told = {str(answer.status): answer.status.message for answer in answers}
     notes = "".join(
-        f"<li>{_chip(name)} {escape(message.replace('`', ''))}</li>"
-        for name, message in told.items()
+        f"<li>{_chip(status)} {escape(status.message.replace('`', ''))}</li>"
+        for status in dict.fromkeys(answer.found.status for answer in answers)
     )
     return f'<div class="pictures">{"".join(cells)}</div><ul class="notes">{notes}</ul>'
 
 
-def verdict(found: Verdict | None) -> str:
-    """The certificate's verdict; None while it is being computed."""
-    if found is None:
-        return '<p class="verdict" role="status">Proving what can be proven …</p>'
-    time = f' <span class="soft">{_seconds(found.seconds)}</span>' if found.seconds else ""
-    chip = "" if found.name == "none" else _chip(found.name) + " "
-    return f'<p class="verdict" role="status">{chip}{escape(found.sentence)}{time}</p>'
+def verdict(certificate: Certificate | None, sentence: str) -> str:
+    """What is proven, or that it is being proven."""
+    chip = "" if certificate is None else _chip(str(certificate.verdict)) + " "
+    return f'<p class="verdict" role="status">{chip}{escape(sentence)}</p>'
 
 
-def sliders(question: Question, answer: Answer, found: Verdict | None) -> dict[str, Any]:
+def sliders(question: Question, answer: Answer, certificate: Certificate | None) -> dict[str, Any]:
     """What the sliders take: the code, its errors, the box around all codes, the question."""
-    code = answer.latent
-    ends = (np.full((2, code.size), np.nan) if found is None
-            else np.array([found.lower, found.upper]))  # fmt: skip
+    code = answer.found.latent
+    ends = (np.full((2, code.size), np.nan) if certificate is None
+            else np.array([certificate.lower, certificate.upper]))  # fmt: skip
     known = np.concatenate([code[None], ends])
     known = np.abs(known[np.isfinite(known)])
     reach = np.ceil(1.15 * known.max(initial=2.0))
     return {
         "latent": _plain(code),
-        "error": _plain(answer.standard_error),
+        "error": _plain(answer.found.standard_error),
         "lower": _plain(ends[0]),
         "upper": _plain(ends[1]),
         "reach": float(reach),

@@ -138,10 +138,10 @@ def _inverted(
         answers.append(answer.invert(network, asked, method))
         shown = drawing.pictures(network, asked, answers)
         sliders = drawing.sliders(asked, answers[0], None)
-        yield shown, drawing.verdict(None), sliders, ""
-    proven = answer.certify(network, asked)
-    sliders = drawing.sliders(asked, answers[0], proven)
-    yield shown, drawing.verdict(proven), sliders, ""
+        yield shown, drawing.verdict(None, "Proving what can be proven …"), sliders, ""
+    certificate, sentence = answer.certify(network, asked)
+    sliders = drawing.sliders(asked, answers[0], certificate)
+    yield shown, drawing.verdict(certificate, sentence), sliders, ""
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError, InputError, MissingExtraError
-from preimage.io.guard import Limits, check_entries, check_file, in_force
+from preimage.doctor import head_range
+from preimage.errors import FormatError, InputError
+from preimage.io.guard import Limits, check_file, in_force
 from preimage.io.observations import load_observations
-from preimage.network import Network, chain_of
-from preimage.observation import output_range
+from preimage.io.pictures import read_picture
+from preimage.network import Network
 from preimage.pixels import image_shape
 
 Array = NDArray[np.float64]
 
 # A picture from a phone's camera has some 12 million pixels.
 UPLOAD = Limits(file_bytes=32 * 2**20, entries=2**25)
-_PICTURES = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 _ARRAYS = (".npy", ".npz", ".safetensors")
 
 
@@ -41,16 +40,10 @@ class Question(NamedTuple):
 
 
 def gray_range(network: Network) -> tuple[float, float]:
-    """The outputs that are drawn as black and as white: those of a tanh head, or 0 and 1.
-
-    The head of a network that is only run is judged by its outputs at a few codes.
-    """
-    tanh = output_range(network) == (-1.0, 1.0)
-    if chain_of(network) is None:
-        codes = np.random.default_rng(0).standard_normal((8, network.latent_size))
-        outputs = network(codes)
-        tanh = -1.0 <= outputs.min() < -0.1 and outputs.max() <= 1.0
-    return (-1.0, 1.0) if tanh else (0.0, 1.0)
+    """The outputs that are drawn as black and as white: those of a tanh head, or 0 and 1."""
+    codes = np.random.default_rng(0).standard_normal((8, network.latent_size))
+    head = head_range(network, network(codes))
+    return (-1.0, 1.0) if head == (-1.0, 1.0) else (0.0, 1.0)
 
 
 def to_gray(network: Network, vector: Array) -> Array:
@@ -86,42 +79,14 @@ def read_upload(path: str | Path, network: Network) -> Array:
         MissingExtraError: Images need pillow.
     """
     path = check_file(path, UPLOAD)
-    if path.suffix.lower() not in _ARRAYS:
-        return from_gray(network, _read_image(path, image_shape(network.observation_size)))
-    values = load_observations(path, limits=UPLOAD)
-    if not len(values) or values.shape[1] != network.observation_size:
-        raise FormatError(
-            f"{path.name}: expected samples of {network.observation_size} entries, as the "
-            f"network makes, got shape {values.shape}"
-        )
-    return values[0]
-
-
-def _read_image(path: Path, shape: tuple[int, ...]) -> Array:
-    """Scaled down to the shape; what is transparent becomes black."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "data") from error
-    try:
-        with (
-            Image.open(io.BytesIO(path.read_bytes()), formats=_PICTURES) as image,
-            in_force(UPLOAD),
-        ):
-            check_entries(image.size)
-            rgba = image.convert("RGBA")
-    except FormatError:
-        raise
-    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
-        raise FormatError(
-            f"{path.name}: expected a picture (png, jpeg, gif, bmp, webp, tiff) or an array (npy, "
-            "npz, safetensors), which this is not, or no longer"
-        ) from error
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-    flat = flat.convert("RGB" if len(shape) == 3 else "L")
-    height, width = shape[-2:]
-    small = np.asarray(flat.resize((width, height), Image.Resampling.BOX), dtype=np.float64) / 255
-    return (small.transpose(2, 0, 1) if len(shape) == 3 else small).ravel()
+    if path.suffix.lower() in _ARRAYS:
+        values = load_observations(path, network, limits=UPLOAD)
+        if not len(values):
+            raise FormatError(f"{path.name}: expected a sample, got none")
+        return values[0]
+    with in_force(UPLOAD):
+        levels = read_picture(path, image_shape(network.observation_size))
+    return from_gray(network, levels.ravel() / 255)
 
 
 def ask(network: Network, canvas: Any, noise: Any, seed: int = 0) -> Question:
