@@ -65,7 +65,7 @@ def test_png(tmp_path):
     [
         ("x.npy", b"rubbish", "not an npy file"),
         ("x.npy", b"", "not an npy file"),
-        ("x.npz", b"rubbish", "not an archive"),
+        ("x.npz", b"rubbish", "not an npz file of plain arrays"),
         ("x.safetensors", b"rubbish", "not a safetensors file"),
         ("x.png", b"rubbish", "expected a picture"),
         ("x.txt", b"rubbish", "expected npy, npz, safetensors, PNG, JPEG, IDX, a folder"),

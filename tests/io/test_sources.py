@@ -10,7 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from preimage.errors import FormatError, InputError
-from preimage.io.guard import Limits
+from preimage.io.limits import Limits
 from preimage.io.observations import open_observations
 from preimage.io.zarr_folder import unpacked_size
 

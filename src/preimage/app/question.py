@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preimage.doctor import head_range
 from preimage.errors import FormatError, InputError
-from preimage.io.guard import Limits, check_file, in_force
+from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
 from preimage.io.pictures import read_picture
 from preimage.network import Network
@@ -84,8 +84,7 @@ def read_upload(path: str | Path, network: Network) -> Array:
         if not len(values):
             raise FormatError(f"{path.name}: expected a sample, got none")
         return values[0]
-    with in_force(UPLOAD):
-        levels = read_picture(path, image_shape(network.observation_size))
+    levels = read_picture(path, UPLOAD, image_shape(network.observation_size))
     return from_gray(network, levels.ravel() / 255)
 
 

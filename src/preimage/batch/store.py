@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import PreimageError, StoreError
 from preimage.inversion import Inversion, Status
-from preimage.io.guard import LIMITS, parse_json
+from preimage.io.limits import LIMITS, parse_json
 from preimage.io.zarr_folder import open_array
 
 Arrays = dict[str, NDArray[Any]]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from preimage.certify.proof import hexed, hexed_all
 from preimage.enclosure.network import Array
 from preimage.errors import FormatError
-from preimage.io.guard import write_bytes
+from preimage.io.limits import write_bytes
 from preimage.notebook import certificate_html
 
 VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")

@@ -26,7 +26,7 @@ def provenance(
     as_json: Json = False,
 ) -> None:
     """Say of each network whether it made a picture, with the code, or a proof that it did not."""
-    from preimage.io.guard import write_bytes
+    from preimage.io.limits import write_bytes
     from preimage.io.observations import load_observations
     from preimage.pixels import png
 

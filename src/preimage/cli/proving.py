@@ -95,7 +95,7 @@ def check(
     import numpy as np
 
     from preimage.certify import boxes, checker
-    from preimage.io.guard import check_file
+    from preimage.io.limits import check_file
 
     generator = weights.load(network)
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]

@@ -19,7 +19,7 @@ def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = 
     """
     import io
 
-    from preimage.io.guard import write_bytes
+    from preimage.io.limits import write_bytes
     from preimage.plot import image_grid
 
     drawn = io.BytesIO()

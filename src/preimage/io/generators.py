@@ -21,20 +21,28 @@ from pathlib import Path
 from preimage.activation import Activation, as_activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
-from preimage.io import npz, safetensors_file, torch_file
 from preimage.io.chain import MAX_MATRIX_BYTES, check_budget
-from preimage.io.guard import LIMITS, Limits, check_file, in_force, parse_json, write_bytes
+from preimage.io.limits import LIMITS, Limits, check_file, parse_json, write_bytes
 from preimage.io.onnx_network import load_onnx
-from preimage.io.weights import Tensors, narrowed, read_weight, tensor, write_weight
+from preimage.io.tensors import (
+    Metadata,
+    Tensors,
+    read_npz,
+    read_safetensors,
+    read_torch,
+    write_npz,
+    write_safetensors,
+)
+from preimage.io.weights import narrowed, read_weight, tensor, write_weight
 
 _READERS = {
-    ".safetensors": safetensors_file.read,
-    ".npz": npz.read,
-    ".pth": torch_file.read,
-    ".pt": torch_file.read,
-    ".ckpt": torch_file.read,
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".pth": read_torch,
+    ".pt": read_torch,
+    ".ckpt": read_torch,
 }
-_WRITERS = {".safetensors": safetensors_file.to_bytes, ".npz": npz.to_bytes}
+_WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 
 
 def load(
@@ -76,16 +84,15 @@ def load(
     """
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)
-    with in_force(limits):
-        path = check_file(path, limits)
-        try:
-            return _load(
-                path, layers, activation, head, output, allow_external, limits, max_matrix_bytes
-            )
-        except InputError as error:
-            raise FormatError(f"{path}: {error}") from error
-        except MemoryError as error:
-            raise FormatError(f"{path}: it needs more memory than there is") from error
+    path = check_file(path, limits)
+    try:
+        return _load(
+            path, layers, activation, head, output, allow_external, limits, max_matrix_bytes
+        )
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise FormatError(f"{path}: it needs more memory than there is") from error
 
 
 def _load(
@@ -152,7 +159,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
     write_bytes(path, writer(tensors, metadata))
 
 
-def _from_own_form(tensors: Tensors, metadata: dict[str, str], limits: Limits) -> Generator:
+def _from_own_form(tensors: Tensors, metadata: Metadata, limits: Limits) -> Generator:
     if metadata.get("version") != "1":
         raise FormatError(
             f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
@@ -160,10 +167,10 @@ def _from_own_form(tensors: Tensors, metadata: dict[str, str], limits: Limits) -
         )
     try:
         records = parse_json(metadata["layers"], "layers", limits, list)
-        limits.check("tensors", len(records), "layers")
+        limits.check_count(len(records), "layers")
         names = [str(record["activation"]) for record in records]
         weights = [
-            read_weight(tensors, f"layers.{index}.weight", record)
+            read_weight(tensors, f"layers.{index}.weight", record, limits)
             for index, record in enumerate(records)
         ]
     except InputError:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
-from preimage.io.guard import LIMITS, Limits, check_file, in_force
+from preimage.io.limits import LIMITS, Limits, check_file
 from preimage.io.pictures import LUMINANCE
 from preimage.io.sources import Source, open_source, read_idx_header
 from preimage.matrix import as_float64
@@ -176,8 +176,7 @@ def load_observations(
         MissingExtraError: Pictures need pillow, Zarr arrays zarr.
     """
     if not Path(path).is_dir():
-        with in_force(limits):
-            check_file(path, limits)
+        check_file(path, limits)
     found = open_observations(path, network, size=size, levels=levels, limits=limits)
     limits.check("file_bytes", found.count * found.size, f"{path}: entries")
     return found.read(0, found.count)

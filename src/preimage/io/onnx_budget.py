@@ -6,15 +6,18 @@ so on, becomes more nodes than there is memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 from preimage.errors import FormatError
-from preimage.io.guard import Limits, check_total
+from preimage.io.limits import Limits
 
-# Fields that a node with its attributes takes, with a margin.
-_FIELDS_A_NODE = 64
+_FIELD = 16  # numbers that take as much memory as a field, which may be a message
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how protobuf writes a field
+# protobuf's numbers for int32, int64, uint32, uint64, bool and enum: packed, each takes a byte or
+# more in the file, and eight in memory.
+_PACKED = {1, 2, 3, 4, 7, 8}
 
 
 def check_fields(data: bytes, descriptor: Any, limits: Limits) -> None:
@@ -23,64 +26,53 @@ def check_fields(data: bytes, descriptor: Any, limits: Limits) -> None:
     Args:
         data: The message.
         descriptor: Of its type.
-        limits: ``tensors`` bounds the fields, ``entries`` the numbers.
+        limits: ``entries`` bounds the numbers; a field counts as 16.
 
     Raises:
         FormatError: Too many, or no such message.
     """
     waiting: list[tuple[int, int, Any]] = [(0, len(data), descriptor)]
-    fields = numbers = 0
+    numbers = 0
     while waiting:
         start, stop, kind = waiting.pop()
-        known = kind.fields_by_number
         for number, first, last in _fields(data, start, stop):
-            fields += 1
-            if fields > _FIELDS_A_NODE * limits.tensors:
-                limits.check("tensors", limits.tensors + 1, "nodes and tensors, to judge by fields")
-            field = known.get(number)
-            if field is None or first < 0:
-                continue
-            if field.message_type is not None:
-                waiting.append((first, last, field.message_type))
-            elif field.cpp_type in _PACKED:
-                numbers += last - first
-                check_total(numbers)
-
-
-# protobuf's numbers for int32, int64, uint32, uint64, bool and enum: each takes a byte or more.
-_PACKED = {1, 2, 3, 4, 7, 8}
+            numbers += _FIELD
+            field = kind.fields_by_number.get(number)
+            if field is not None and first >= 0:
+                if field.message_type is not None:
+                    waiting.append((first, last, field.message_type))
+                elif field.cpp_type in _PACKED:
+                    numbers += last - first
+            if numbers > limits.entries:
+                limits.check("entries", numbers, "numbers and fields of the file, 16 entries each")
 
 
 def _fields(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Number of each field and, if it has a length, where its bytes begin and end; else -1."""
     while at < stop:
         key, at = _varint(data, at, stop)
-        number, kind = key >> 3, key & 7
+        first, kind = -1, key & 7
         if kind == _BYTES:
-            length, at = _varint(data, at, stop)
-            yield number, at, at + length
-            at += length
+            length, first = _varint(data, at, stop)
+            at = first + length
+        elif kind == _VARINT:
+            _, at = _varint(data, at, stop)
+        elif kind in (_FIXED32, _FIXED64):
+            at += 4 if kind == _FIXED32 else 8
         else:
-            if kind == _VARINT:
-                _, at = _varint(data, at, stop)
-            elif kind in (_FIXED32, _FIXED64):
-                at += 4 if kind == _FIXED32 else 8
-            else:
-                raise FormatError("not a valid ONNX file: a field of unknown form")
-            yield number, -1, -1
+            raise FormatError("not a valid ONNX file: a field of unknown form")
         if at > stop:
             raise FormatError("not a valid ONNX file: a field is longer than the file")
+        yield key >> 3, first, at
 
 
 def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
     """Seven bits a byte, lowest first; the high bit says that more follow."""
-    value = shift = 0
-    while at < stop and shift < 70:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
+    value = 0
+    for place, byte in enumerate(data[at : min(at + 10, stop)]):
+        value |= (byte & 127) << 7 * place
         if byte < 128:
-            return value, at
+            return value, at + place + 1
     raise FormatError("not a valid ONNX file: a number is cut off")
 
 
@@ -88,27 +80,14 @@ def check_functions(model: Any, limits: Limits) -> None:
     """Count the nodes that inlining the functions of a file would make.
 
     Raises:
-        FormatError: Too many, or functions that call themselves.
+        FormatError: Too many.
+        RecursionError: Functions that call themselves.
     """
     bodies = {(f.domain, f.name): f.node for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-    for name in bodies:
-        _size(name, bodies, sizes, ())
-    total = sum(sizes.get((node.domain, node.op_type), 1) for node in model.graph.node)
-    limits.check("tensors", total, "nodes with the functions inlined")
 
+    @functools.cache
+    def size(name: tuple[str, str]) -> int:
+        return 1 + sum(size((node.domain, node.op_type)) for node in bodies.get(name, ()))
 
-def _size(
-    name: tuple[str, str],
-    bodies: Mapping[tuple[str, str], Any],
-    sizes: dict[tuple[str, str], int],
-    path: tuple[tuple[str, str], ...],
-) -> int:
-    if name in path or len(path) > 100:
-        raise FormatError(f"the function {name[1]!r:.200} calls itself, or calls go too deep")
-    if name not in sizes:
-        called = ((node.domain, node.op_type) for node in bodies[name])
-        sizes[name] = 1 + sum(
-            _size(other, bodies, sizes, (*path, name)) if other in bodies else 1 for other in called
-        )
-    return sizes[name]
+    total = sum(size((node.domain, node.op_type)) for node in model.graph.node)
+    limits.check_count(total, "nodes with the functions inlined")

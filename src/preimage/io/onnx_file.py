@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from preimage.errors import FormatError, MissingExtraError
-from preimage.io.guard import Limits, check_file
+from preimage.io.limits import Limits, check_file
 from preimage.io.onnx_budget import check_fields, check_functions
+from preimage.io.tensors import reading
 
 _LOWEST_OPSET = 7
 
@@ -33,7 +34,7 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
     except ImportError as error:
         raise MissingExtraError("onnx", "onnx") from error
     model = onnx.ModelProto()
-    try:
+    with reading("a valid ONNX file"):
         data = path.read_bytes()
         check_fields(data, onnx.ModelProto.DESCRIPTOR, limits)
         model.ParseFromString(data)
@@ -43,16 +44,11 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         for value in model.graph.output:  # whose shapes are not needed
             value.type.tensor_type.shape.SetInParent()
         onnx.checker.check_model(model)
-        limits.check("tensors", len(model.graph.initializer), "tensors of the graph")
-        limits.check("tensors", len(model.graph.node), "nodes of the graph")
+        limits.check_count(len(model.graph.initializer), "tensors of the graph")
+        limits.check_count(len(model.graph.node), "nodes of the graph")
         if model.functions:
             check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
-    except FormatError:
-        raise
-    except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"not a valid ONNX file: {reason}") from error
     return model, opset
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.io.chain import AffineMap, NotKnownError, Step
-from preimage.io.guard import check_total
+from preimage.io.limits import Limits
 from preimage.io.onnx_operations import (
     ACTIVATIONS,
     AFFINE,
@@ -47,6 +47,7 @@ class OnnxGraph:
         batch: Samples that the input holds.
         output: Name of the output.
         opset: Version of the operators.
+        limits: ``entries`` of each array; all together may have four times as many.
 
     Raises:
         NotKnownError: A node is neither affine nor a known activation.
@@ -62,6 +63,7 @@ class OnnxGraph:
         batch: int,
         output: str,
         opset: int,
+        limits: Limits,
     ) -> None:
         self.latent, self.output, self.batch, self.opset = latent, output, batch, opset
         self.steps: list[Step] = []
@@ -69,7 +71,7 @@ class OnnxGraph:
         self._values: dict[str, Any] = {**constants, latent: np.zeros(shape)}
         self._linear: dict[str, tuple[Linear, Array, tuple[str, ...]]] = {}
         self._dependent = {latent}
-        self._asked = 0
+        self._limits, self._asked = limits, 0
         self.sizes[latent] = self._size(latent)
         for node in nodes:
             self._add(node)
@@ -92,7 +94,9 @@ class OnnxGraph:
         if missing:
             raise FormatError(f"{place}: nothing gives its input {missing[0]!r}")
         try:
-            check_total(self._asked)
+            self._limits.check(
+                "entries", self._asked // 4, "a quarter of the entries of all arrays"
+            )
             self._add_checked(node, place)
         except NotKnownError as error:
             raise NotKnownError(f"{place}: {error}{_REMEDY}") from error
@@ -116,7 +120,7 @@ class OnnxGraph:
             self._add_dependent(new, place)
 
     def _evaluated(self, node: Any) -> list[Any]:
-        return evaluate(Shaped(node, self.opset), self._inputs(node))
+        return evaluate(Shaped(node, self.opset), self._inputs(node), self._limits)
 
     def _inputs(self, node: Any) -> list[Any]:
         """Values of a node's inputs, in float64 if any of them depends on the latent."""

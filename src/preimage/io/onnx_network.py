@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from preimage.io.chain import (
     largest_numbers,
     probes,
 )
-from preimage.io.guard import Limits, check_entries, unique
+from preimage.io.limits import Limits, unique
 from preimage.io.onnx_graph import OnnxGraph
 from preimage.io.onnx_operations import open_session
 
@@ -51,7 +50,7 @@ def load_onnx(
         MissingExtraError: onnx is not installed.
     """
     model, opset = onnx_file.read(path, allow_external, limits)
-    network = _Model(model, opset, output)
+    network = _Model(model, opset, output, limits)
     if network.shape[0] > 1 and len(network.shape) > 1:
         try:  # a file that was exported for several samples
             return _known(network, network.shape[0], max_matrix_bytes)
@@ -66,7 +65,7 @@ def load_onnx(
 def _known(network: _Model, batch: int, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:
     graph = OnnxGraph(
         network.nodes, network.constants, network.latent, network.shape, batch, network.output,
-        network.opset,
+        network.opset, network.limits,
     )  # fmt: skip
     if not graph.sizes[network.output]:
         raise FormatError(f"output {network.output!r}: it is empty")
@@ -107,9 +106,9 @@ def _first_difference(network: _Model, chain: Chain, z: Array, batch: int, round
 class _Model:
     """The part of a model that its output needs, and how to run it."""
 
-    def __init__(self, proto: Any, opset: int, output: str | None) -> None:
+    def __init__(self, proto: Any, opset: int, output: str | None, limits: Limits) -> None:
         graph = proto.graph
-        self.proto, self.opset = proto, opset
+        self.proto, self.opset, self.limits = proto, opset, limits
         self.names = {name for node in graph.node for name in node.output}
         self.output = _output(graph, output)
         self.nodes = _needed(graph.node, self.output, opset)
@@ -127,9 +126,11 @@ class _Model:
                 "depend"
             )
         latent = reaching[0]
-        self.latent, self.shape = latent.name, _shape(latent)
+        self.latent, self.shape = latent.name, _shape(latent, limits)
         self.dtype = _dtype(latent)
-        self._others = {v.name: np.zeros(_shape(v), _dtype(v)) for v in inputs if v is not latent}
+        self._others = {
+            v.name: np.zeros(_shape(v, limits), _dtype(v)) for v in inputs if v is not latent
+        }
         self.constants.update(self._others)
 
     def _reaches_output(self, name: str) -> bool:
@@ -201,7 +202,7 @@ def _output(graph: Any, output: str | None) -> str:
     return str(names[0])
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def _shape(value: Any, limits: Limits) -> tuple[int, ...]:
     """The shape of an input; a first dimension that is open is one sample."""
     if not value.type.HasField("tensor_type"):
         raise FormatError(f"input {value.name!r}: expected a tensor")
@@ -214,9 +215,7 @@ def _shape(value: Any) -> tuple[int, ...]:
             f"input {value.name!r}: expected a shape (batch, ...) with only the batch open, got "
             f"({', '.join(map(str, shown))}); export the network with fixed sizes"
         )
-    shape = (max(sizes[0], 1), *sizes[1:])
-    check_entries((math.prod(shape),))
-    return shape
+    return limits.check_shape((max(sizes[0], 1), *sizes[1:]))
 
 
 def _dtype(value: Any) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
 from preimage.errors import FormatError
 from preimage.io.chain import slope_activation
-from preimage.io.guard import check_entries
+from preimage.io.limits import Limits
 
 Array = NDArray[Any]
 
@@ -89,13 +89,13 @@ def attributes(node: Any) -> dict[str, Any]:
 # Evaluation -------------------------------------------------------------------------------------
 
 
-def evaluate(operator: Shaped, inputs: Sequence[Array | None]) -> list[Array]:
+def evaluate(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -> list[Array]:
     """The outputs of a node; heavy ones by onnxruntime in float32, if it is installed.
 
     Raises:
         FormatError: An output would have more entries than the limit, or it does not fit.
     """
-    _check_sizes(operator, inputs)
+    _check_sizes(operator, inputs, limits)
     return _evaluate(operator, inputs)
 
 
@@ -192,7 +192,7 @@ def open_session(data: bytes) -> Any:
     return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def _check_sizes(operator: Shaped, inputs: Sequence[Array | None]) -> None:
+def _check_sizes(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -> None:
     """Compare the sizes that a node asks for with the limits, before anything is allocated."""
     from onnx import defs, helper, numpy_helper, shape_inference
 
@@ -212,7 +212,7 @@ def _check_sizes(operator: Shaped, inputs: Sequence[Array | None]) -> None:
     )
     for kind in found.values():
         dims = kind.tensor_type.shape.dim
-        check_entries(tuple(d.dim_value for d in dims if d.HasField("dim_value")))
+        limits.check_shape(d.dim_value for d in dims if d.HasField("dim_value"))
 
 
 # Linear parts -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError, MissingExtraError
-from preimage.io.guard import check_entries
+from preimage.io.limits import LIMITS, Limits, check_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
@@ -20,7 +20,9 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
-def read_picture(path: Path, fit: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+def read_picture(
+    path: Path, limits: Limits = LIMITS, fit: tuple[int, ...] | None = None
+) -> NDArray[np.uint8]:
     """Levels 0 to 255: (rows, columns) of a gray picture, (3, rows, columns) of a coloured one.
 
     A coloured file whose three channels are equal is gray. Pictures are turned upright as their
@@ -28,34 +30,37 @@ def read_picture(path: Path, fit: tuple[int, ...] | None = None) -> NDArray[np.u
 
     Args:
         path: The file, PNG or JPEG.
+        limits: ``file_bytes`` of the file, ``entries`` of its pixels.
         fit: (rows, columns) or (3, rows, columns) to which the picture is scaled, whatever its
             shape; each pixel is the mean of those that it replaces, and transparent ones are black.
             GIF, BMP, WEBP and TIFF are read as well then.
 
     Raises:
         FormatError: Not such a picture of eight bits, one that was cut off, one with transparent
-            pixels (unless it is scaled), or with more pixels than the limit in force.
+            pixels (unless it is scaled), or one beyond the limits; the message begins with the path.
         MissingExtraError: pillow is not installed.
     """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError("pillow", "data") from error
-    data, formats = path.read_bytes(), _FORMATS if fit is None else _FITTED
+    data, formats = check_file(path, limits).read_bytes(), _FORMATS if fit is None else _FITTED
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             # Opening reads the header alone; only now are pixels decoded.
-            check_entries(image.size[::-1])
+            limits.check_shape(image.size[::-1])
             if image.format == "PNG" and _PNG_END not in data:
                 raise FormatError("a PNG picture that was cut off")
             if image.mode.startswith(("I", "F")):
                 raise FormatError(f"expected a picture of 8 bits, got mode {image.mode}")
             upright = ImageOps.exif_transpose(image)
             return _channels(upright) if fit is None else _scaled(upright, fit)
-    except FormatError:
-        raise
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
     except Exception as error:  # what a foreign parser raises on a foreign file is open-ended
-        raise FormatError(f"expected a picture ({', '.join(formats)}): {error!r:.200}") from error
+        raise FormatError(
+            f"{path}: expected a picture ({', '.join(formats)}): {error!r:.200}"
+        ) from error
 
 
 def _scaled(image: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.errors import FormatError
-from preimage.io.guard import check_entries
+from preimage.io.limits import Limits
+from preimage.io.tensors import Tensors
 from preimage.matrix import Weight, as_float64
 
-Tensors = dict[str, NDArray[Any]]
 Record = dict[str, Any]
 
 
@@ -55,7 +55,7 @@ def _narrowest(largest: int) -> type[np.signedinteger[Any]]:
     return np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64
 
 
-def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any]) -> Weight:
+def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any], limits: Limits) -> Weight:
     """The weight of a record.
 
     Raises:
@@ -63,7 +63,7 @@ def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any]) -> Weigh
     """
     storage, shape = record["storage"], _whole(record["shape"])
     for size in shape:
-        check_entries((size,))
+        limits.check_shape((size,))
     if storage == "dense":
         weight: Weight = tensor(tensors, name)
     elif storage == "csr":

@@ -1,0 +1,231 @@
+"""Named tensors in safetensors, npz and torch files, read by the libraries of these formats."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import FormatError, PreimageError
+from preimage.io.limits import LIMITS, Limits, parse_json, unique
+from preimage.torch_modules import import_torch
+
+Tensors = dict[str, NDArray[Any]]
+Metadata = dict[str, str]
+
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4",
+           "I64": "<i8", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?",
+           "C64": "<c8"}  # fmt: skip
+_DEEPEST = 16  # dicts within dicts
+_OVERRIDE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # makes torch unpickle anything
+
+
+@contextmanager
+def reading(kind: str) -> Iterator[None]:
+    """Turn what a library raises on a bad file, which can be anything, into a ``FormatError``."""
+    try:
+        yield
+    except PreimageError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise FormatError(f"not {kind}: {reason}") from error
+
+
+# safetensors ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_safetensors(path: Path, limits: Limits = LIMITS) -> Iterator[Any]:
+    """An open safetensors file, whose tensors are read when they are asked for.
+
+    Raises:
+        FormatError: Another file, or a header beyond the limits.
+    """
+    from safetensors import safe_open
+
+    with reading("a safetensors file"):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        limits.check("entries", min(length, path.stat().st_size), "characters of the header")
+        with safe_open(path, framework="np") as opened:
+            yield opened
+
+
+def read_safetensors(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
+    """Every tensor, floats as float64, and the metadata of the header.
+
+    Raises:
+        FormatError: Another file, a type of numbers that NumPy does not have, or a header beyond
+            the limits.
+    """
+    from safetensors import deserialize
+
+    with open_safetensors(path, limits) as opened:
+        metadata = opened.metadata() or {}
+        return {
+            name: _decoded(name, entry) for name, entry in deserialize(path.read_bytes())
+        }, metadata
+
+
+def _decoded(name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
+    kind, data = entry["dtype"], entry["data"]
+    if kind == "BF16":  # the upper half of a float32
+        stored = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif kind in _DTYPES:
+        stored = np.frombuffer(data, _DTYPES[kind])
+    else:
+        raise FormatError(f"tensor {name!r}: expected numbers of NumPy or BF16, got {kind}")
+    stored = stored.reshape(entry["shape"])
+    return stored.astype(np.float64) if stored.dtype.kind == "f" else stored
+
+
+def write_safetensors(tensors: Tensors, metadata: Metadata) -> bytes:
+    """A safetensors file."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata)
+
+
+# Archives ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_archive(path: Path, limits: Limits, kind: str) -> Iterator[zipfile.ZipFile]:
+    """An open zip archive; no member gives more bytes than the directory says.
+
+    Raises:
+        FormatError: Another file, a name that is there twice, or a directory beyond the limits.
+    """
+    with reading(kind), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        limits.check_count(len(members), "members of the archive")
+        limits.check_inflated(sum(m.file_size for m in members), path.stat().st_size)
+        unique((m.filename, None) for m in members)
+        yield archive
+
+
+def read_npz(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
+    """Every array of an npz file, and the record in the member ``metadata``.
+
+    Raises:
+        FormatError: Not an npz file of plain arrays, or one beyond the limits.
+    """
+    with open_archive(path, limits, "an npz file of plain arrays") as archive:
+        found = unique(
+            (member.filename.removesuffix(".npy"), _read_member(archive, member))
+            for member in archive.infolist()
+        )
+        record = found.pop("metadata", np.array("{}"))
+        metadata = parse_json(str(record.reshape(-1)[0]), "member 'metadata'", limits)
+    return found, {str(key): str(value) for key, value in metadata.items()}
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array of an npz file, if the member holds as many bytes as its header declares."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header: Callable[[Any], Any] = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(file)
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise FormatError(
+                f"member {member.filename!r}: not the bytes of a plain array of shape {shape}"
+            )
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def write_npz(tensors: Tensors, metadata: Metadata) -> bytes:
+    """An npz file."""
+    buffer = io.BytesIO()
+    members: dict[str, Any] = {**tensors, "metadata": np.array(json.dumps(metadata))}
+    np.savez(buffer, **members)
+    return buffer.getvalue()
+
+
+# torch ------------------------------------------------------------------------------------------
+
+
+def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
+    """Every dense tensor of real numbers in a state dict; those of dicts inside have dotted names.
+
+    Whatever else the file holds, such as numbers, the state of an optimizer, complex or sparse
+    tensors, is left out. The file is mapped, so that no more is read than there is.
+
+    Raises:
+        FormatError: Not a file of ``torch.save``, or one beyond the limits.
+        MissingExtraError: torch is not installed.
+    """
+    if os.environ.get(_OVERRIDE, "").lower() in ("1", "y", "yes", "true"):
+        raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")
+    torch = import_torch()
+    kind = "a file of torch.save in its present form; read its weights with torch"
+    with open_archive(path, limits, kind) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith("data.pkl"):
+                limits.check("entries", member.file_size, "bytes of the pickle")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise FormatError("not a file of torch.save: its members are compressed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # what torch raises on a foreign file is open-ended
+        reason = str(error).partition("\n")[0][:200]
+        raise FormatError(
+            f"torch.load(weights_only=True) refuses it: {type(error).__name__}: {reason}; a whole "
+            "module goes through preimage.from_torch"
+        ) from error
+    return _arrays(content, path.stat().st_size, limits), {}
+
+
+def _arrays(content: Any, size: int, limits: Limits) -> Tensors:
+    torch = import_torch()
+    arrays: Tensors = {}
+    total = 0
+    for name, tensor in _named_tensors(content, limits):
+        if name in arrays:
+            raise FormatError(f"tensor {name!r:.200} is there twice")
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+            continue
+        stored = tensor.untyped_storage().nbytes() // max(tensor.element_size(), 1)
+        if tensor.numel() > stored or max(tensor.shape, default=0) >= 2**31:
+            raise FormatError(
+                f"tensor {name!r:.200}: it shows {tensor.numel()} entries, the file has {stored}"
+            )
+        total += 8 * tensor.numel()
+        limits.check_inflated(total, size)
+        wide = tensor.double() if tensor.is_floating_point() else tensor.clone()
+        arrays[name] = np.asarray(wide.numpy())
+    return arrays
+
+
+def _named_tensors(content: Any, limits: Limits) -> Iterator[tuple[str, Any]]:
+    """Every tensor with its name, in the order of the file."""
+    torch = import_torch()
+    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen = 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        # A dict that stands in many places is counted in each, or it could double at every level.
+        seen += 1
+        limits.check_count(seen, "entries of dicts")
+        if isinstance(value, torch.Tensor):
+            yield name.removesuffix(".") or "tensor", value.detach()
+        elif isinstance(value, dict) and depth <= _DEEPEST:
+            pairs = [(k, v) for k, v in value.items() if isinstance(k, str)]
+            waiting.extend((f"{name}{k}.", v, depth + 1) for k, v in reversed(pairs))
