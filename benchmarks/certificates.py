@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import preimage
 from examples import hardness
-from preimage.enclosure.descent import Budget, enclose
+from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction, output_targets, tighten_bounds
+from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_bounds
 from preimage.lp import highs
 from preimage.methods.branch_and_bound import Model, Search
 
@@ -50,17 +50,15 @@ def draw(
 def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: float) -> np.ndarray:
     """Half-widths after one backward pass, without tightening."""
     network, k = as_network(generator), generator.latent_size
-    activation = generator.layers[-1].activation
     box = np.full(k, 5.0)
-    bounds = starting_bounds(network, activation, x, noise, -box, box)
+    bounds = starting_bounds(network, x, noise, -box, box)
     bounds = enclose(network, bounds, Budget(time.perf_counter() + 60, 1), rounds=0).bounds
     # The first layer alone, within the intervals of its units.
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
     relaxation = relax(first, bounds)
-    tighten_bounds(
-        first, Deduction.start(bounds), relaxation, [output_targets(relaxation, range(k))]
-    )
+    wanted = output_programs(relaxation)
+    tighten_bounds(first, Deduction.start(bounds), relaxation, wanted, Budget(np.inf, 1))
     return (bounds.upper[0] - bounds.lower[0]) / 2
 
 
@@ -113,7 +111,7 @@ def gaussian(draws: int) -> list[bool]:
         x = generator(z) + noise * rng.choice([-1.0, 1.0], size=784)
         network, box = as_network(generator), np.full(20, 5.0)
         wide = noise + rounding_error(network, x, z)
-        bounds = starting_bounds(network, generator.layers[-1].activation, x, wide, -box, box)
+        bounds = starting_bounds(network, x, wide, -box, box)
         bounds = enclose(network, bounds, Budget(time.perf_counter() + 60, 1), rounds=1).bounds
         inside += bool(((bounds.lower[0] <= z) & (z <= bounds.upper[0])).all())
     text = f"{inside}/{draws} inside"
@@ -129,9 +127,7 @@ def plain_optimum(
     network = as_network(generator)
     start = time.perf_counter()
     search = Search(method, network, generator, x, reach, np.inf)
-    bounds = starting_bounds(
-        network, generator.layers[-1].activation, x, reach, search.low, search.high
-    )
+    bounds = starting_bounds(network, x, reach, search.low, search.high)
     Deduction.start(bounds).propagate(network)
     uncertain = (x > 0.98 * reach) & (x <= reach)
     model = Model(search, relax(network, bounds), bounds, reach, uncertain)

@@ -62,7 +62,7 @@ def exact_pieces(generator: preimage.Generator) -> list[Any]:
     """The affine pieces of a piecewise-linear network of one latent."""
     pieces: list[Any] = [(-math.inf, math.inf, [(Fraction(1), Fraction(0))])]
     for layer in generator.layers:
-        slopes = preimage.enclosure.network.slopes(layer.activation, layer.output_size).tolist()
+        slopes = layer.activation.slopes(layer.output_size)[0].tolist()
         rows = list(zip(layer.dense_weight.tolist(), layer.bias.tolist(), slopes, strict=True))
         after = []
         for low, high, lines in pieces:

@@ -10,12 +10,12 @@ from planted import gaussian_generator
 from scipy.optimize import linprog
 
 from preimage import InputError, from_arrays
-from preimage.enclosure.bound_proofs import Targets, find_cuts, find_radius
-from preimage.enclosure.descent import Budget, add_radius, enclose
-from preimage.enclosure.network import Bounds, as_network
+from preimage.enclosure.bound_proofs import proven_ends, proven_radius
+from preimage.enclosure.descent import add_radius, enclose
+from preimage.enclosure.network import Bounds, Targets, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction
+from preimage.enclosure.tighten import Budget, Deduction
 
 CASES = [
     ("relu", "relu"),
@@ -40,7 +40,7 @@ def _planted(sizes, body, head, seed, noise, half):
     network = as_network(generator)
     wide = noise + rounding_error(network, x, z)
     low = np.full(sizes[0], -half)
-    bounds = starting_bounds(network, generator.layers[-1].activation, x, wide, low, -low)
+    bounds = starting_bounds(network, x, wide, low, -low)
     inside = [z, *(a[0] for a in generator.preactivations(z[None]))]
     return network, bounds, inside
 
@@ -87,8 +87,7 @@ def test_no_multipliers_whatever_cut_off_a_code(seed, case):
     # Now and then something near what proves a lot.
     weight = network.weights[start + 1]
     mu[start + 1][:10] = np.linalg.pinv(weight)[unit[:10]] * rng.choice([-1, 1], size=(10, 1))
-    slopes = {i: bounds.decided(network, i) for i in range(start + 1, 2)}
-    ends = find_cuts(network, bounds, slopes, start, mu, targets)
+    ends = proven_ends(network, bounds, start, mu, targets)
     value = inside[start][unit]
     assert (np.where(targets.upper, value <= ends, value >= ends)).all()
 
@@ -103,7 +102,7 @@ def test_no_multipliers_whatever_prove_too_small_a_radius(seed):
     unit = np.tile(np.arange(3), 2)
     upper = np.repeat([True, False], 3)
     mu = {1: np.where(upper, 1.0, -1.0)[:, None] * inverse[unit]}
-    radius = find_radius(network, bounds, {}, 0, mu, Targets(np.zeros(6, int), unit, upper))
+    radius = proven_radius(network, bounds, 0, mu, Targets(np.zeros(6, int), unit, upper))
     assert np.abs(inside[0]).max() <= radius
 
 
@@ -129,7 +128,7 @@ def test_an_observation_out_of_reach_has_an_empty_enclosure():
     network, box = as_network(generator), np.full(2, 9.0)
     for gap, empty in ((0.0201, True), (0.0199, False)):
         x = np.array([2.0, 2.0 + gap, 1.0])
-        bounds = starting_bounds(network, generator.layers[-1].activation, x, 0.01, -box, box)
+        bounds = starting_bounds(network, x, 0.01, -box, box)
         assert enclose(network, bounds, _budget(), rounds=2).empty == empty
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.certify.certificate import Certificate, Claim
+from preimage.certify.proof import replay
+from preimage.certify.prove import network_digest
 from preimage.enclosure.network import Array, Bounds, Network, as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction, Target, tighten_bounds
+from preimage.enclosure.tighten import Budget, Deduction, layer_programs, tighten_bounds
 from preimage.errors import InputError
 from preimage.generator import Generator
-
-_CHUNK = 256
 
 
 def reconstruction_band(
@@ -35,47 +35,32 @@ def reconstruction_band(
     Raises:
         InputError: The sample is infeasible, and has no codes at all; or another generator.
     """
-    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
-    from preimage.certify.prove import network_digest
-
     claim = certificate.claims[sample]
     if claim.verdict == "infeasible":
         raise InputError(f"sample {sample}: no code explains it, so that there is no band")
     network, question = as_network(generator), claim.question
     if question.network != network_digest(generator):
         raise InputError("generator: the certificate is about another network")
-    root = Deduction.start(_proven_bounds(network, generator, claim))
-    found = root.branch()
-    if all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
-        relaxation = relax(network, root.bounds)
-        image, depth = relaxation.image[network.depth], network.depth
-        wanted = [
-            Target(depth, j, upper, -image[j] if upper else image[j], -1.0 if upper else 1.0)
-            for j in range(network.sizes[-1])
-            for upper in (False, True)
-        ]
-        starts = range(0, len(wanted), _CHUNK)
-        tighten_bounds(network, found, relaxation, (wanted[i : i + _CHUNK] for i in starts))
-    activation = generator.layers[-1].activation
+    found = Deduction.start(_proven_bounds(network, claim))
+    if all(np.isfinite(end).all() for end in found.bounds.outputs(network, 0)):
+        relaxation = relax(network, found.bounds)
+        wanted = layer_programs(relaxation, network.depth)
+        tighten_bounds(network, found, relaxation, wanted, Budget(np.inf, 1))
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
-        least, most = activation(low), activation(high)
+        least, most = network.head(low), network.head(high)
     return np.nextafter(least, -np.inf), np.nextafter(most, np.inf)
 
 
-def _proven_bounds(network: Network, generator: Generator, claim: Claim) -> Bounds:
+def _proven_bounds(network: Network, claim: Claim) -> Bounds:
     """What the claim says of all layers: by its proof's first steps, or by its intervals alone."""
-    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
-    from preimage.certify.proof import replay
-
     question, proof = claim.question, claim.proof
-    activation = generator.layers[-1].activation
     if question.sensing is not None or "steps" not in proof:
         nothing = np.full(network.sizes[-1], np.nan)
-        return starting_bounds(network, activation, nothing, 0.0, claim.lower, claim.upper)
+        return starting_bounds(network, nothing, 0.0, claim.lower, claim.upper)
     infinite = tuple(np.full(network.sizes[0], end) for end in (-np.inf, np.inf))
     low, high = question.box or infinite
     noise = claim.enclosed_noise
-    bounds = starting_bounds(network, activation, question.observation, noise, low, high)
+    bounds = starting_bounds(network, question.observation, noise, low, high)
     replay(network, bounds, proof["steps"])
     return bounds

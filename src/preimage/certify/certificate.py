@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.certify.checker import FORMAT, read_certificate, seal
 from preimage.certify.proof import hexed, hexed_all
 from preimage.enclosure.network import Array
 from preimage.errors import FormatError
@@ -218,8 +219,6 @@ class Certificate:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""
-        from preimage.certify.checker import FORMAT, seal
-
         content = {"format": FORMAT, "samples": [claim.record() for claim in self.claims]}
         write_bytes(Path(path), json.dumps(content | {"digest": seal(content)}).encode())
 
@@ -232,8 +231,6 @@ class Certificate:
         Raises:
             FormatError: The file is no certificate, or was changed.
         """
-        from preimage.certify.checker import read_certificate
-
         try:
             records = read_certificate(path)
             sizes = {len(r["lower"]) for r in records if r["lower"] is not None}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from preimage.certify.certificate import Certificate
+from preimage.certify.prove import measured_chain, prove
 from preimage.enclosure.network import as_network
 from preimage.errors import InputError
 from preimage.generator import Generator
@@ -87,9 +88,6 @@ def certify(
             f"noise: certify takes a number or one a sample, shape ({len(checked)},), got shape "
             f"{np.shape(noise)}"
         )
-    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
-    from preimage.certify.prove import measured_chain, prove
-
     measured = measured_chain(generator, checked)
     as_network(measured)
     search = GaussNewton(box=box, seed=seed, backend="kernel")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from preimage import lp
-from preimage.activation import Activation, Slab
+from preimage.activation import Slab
 from preimage.certify import checker
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
-from preimage.enclosure.tighten import output_targets
+from preimage.enclosure.tighten import SMALL, output_programs
 from preimage.layer_program import LayerProgram
 
 # How far extreme points are moved towards the middle, so that rounding cannot push them out.
-_SHRINK = (1e-9, 1e-6, 1e-4, 1e-2)
+_SHRINK = (1e-9, 1e-6, 1e-4, 1e-2, 0.5, 0.9, 0.99, 0.999)
+# Codes with few digits are multiples of one part in so many.
+_GRIDS = (1.0, 2.0**10, 2.0**30)
+# How far they are looked for without a box, in units of the witness or the resolution.
+_FAR = 2.0**17
 
 
 @dataclass(eq=False)
@@ -30,7 +34,6 @@ class Problem:
         network: The numbers of the generator.
         layers: The same as exact numbers.
         digests: Of the network and of the sensing matrix, as the checker computes them.
-        activation: Of the last layer.
         x: (n,) the observation; NaN where nothing was seen.
         noise: Its bound.
         enclosed_noise: At least that, and the rounding error of a forward pass; codes are only
@@ -44,7 +47,6 @@ class Problem:
     network: Network
     layers: list[Any]
     digests: tuple[str, str | None]
-    activation: Activation
     x: Array
     noise: float
     enclosed_noise: float
@@ -75,14 +77,13 @@ class Problem:
 
     def bounds(self, noise: float) -> Bounds:
         """The box, and what the observation says of the last layer, rounded outward."""
-        return starting_bounds(self.network, self.activation, self.x, noise, self.low, self.high)
+        return starting_bounds(self.network, self.x, noise, self.low, self.high)
 
     def explains(self, z: Array) -> bool:
         """Whether z is in S, in exact arithmetic."""
         if not np.isfinite(z).all() or (z < self.low).any() or (z > self.high).any():
             return False
-        error = np.abs(self.outputs(z) - self.x)[~np.isnan(self.x)]
-        if error.max(initial=0.0) > 2 * self.enclosed_noise - self.noise:
+        if self.missed(z[None])[0] > 2 * self.enclosed_noise - self.noise:
             return False
         exact, low, high = (
             [checker.exact(v) for v in values.tolist()] for values in (z, self.low, self.high)
@@ -90,32 +91,15 @@ class Problem:
         box, noise = list(zip(low, high, strict=True)), checker.exact(self.noise)
         return bool(checker.explains(self.layers, self.exact_x, noise, box, exact))
 
-    def outputs(self, z: Array) -> Array:
-        """G(z), in floats."""
-        return self.activation(self.preactivations(z)[-1])
-
     def missed(self, z: Array) -> Array:
         """The largest error of each code of a batch, (batch, k) to (batch,), in floats."""
-        for weight, bias, c in zip(
-            self.network.weights[1:], self.network.biases[1:], self.network.slopes[1:], strict=True
-        ):
-            a = z @ weight.T + bias
-            z = np.where(a >= 0, a, c * a)
-        error = np.abs(self.activation(a) - self.x)
+        error = np.abs(self.network.generator(z) - self.x)
         return np.max(np.where(np.isnan(self.x), 0.0, error), axis=1, initial=0.0)
-
-    def preactivations(self, z: Array) -> list[Array]:
-        """Of every layer, in floats; the code first."""
-        found = [z]
-        for i in range(1, self.network.depth + 1):
-            found.append(self.network.weights[i] @ z + self.network.biases[i])
-            z = np.where(found[-1] >= 0, found[-1], self.network.slopes[i] * found[-1])
-        return found
 
     def piece(self, z: Array) -> Relaxation:
         """S within the linear piece of z: no unit changes its sign."""
         bounds = self.bounds(self.noise)
-        for i, a in enumerate(self.preactivations(z)[1:-1], 1):
+        for i, a in enumerate(self.network.preactivations(z)[1:-1], 1):
             bounds.lower[i][a > 0], bounds.upper[i][a <= 0] = 0.0, 0.0
         return relax(self.network, bounds)
 
@@ -142,8 +126,13 @@ class Problem:
     def extremes(self, z: Array) -> Array:
         """Codes of the piece of z that are extreme in each coordinate, (up to 2 k, k)."""
         piece = self.piece(z)
-        targets = output_targets(piece, range(self.network.sizes[0]))
-        found = lp.kernel.minimise(piece.program(np.stack([t.objective for t in targets])))
+        # Without a box, as far as is of interest.
+        reach = _FAR * max(1.0, self.resolution, float(np.abs(z).max(initial=0.0)))
+        low, high = piece.domain
+        near = np.where(np.isinf(low), z - reach, low), np.where(np.isinf(high), z + reach, high)
+        program = replace(piece, domain=near).program(output_programs(piece).objective)
+        small = piece.weight.size <= SMALL
+        found = lp.solve(program) if small else lp.kernel.minimise(program)
         return found.z[np.isfinite(found.z).all(axis=1)]
 
     def find_witness(self, z: Array) -> Array | None:
@@ -155,11 +144,7 @@ class Problem:
         for _ in range(3):
             best = self.middle(best)
             candidates.append(best)
-        return self.first(candidates)
-
-    def first(self, candidates: list[Array]) -> Array | None:
-        """The first code in S; remembered."""
-        for candidate in candidates:
+        for candidate in (*candidates, *_rounded(best)):
             if self.explains(candidate):
                 self.witnesses.append(candidate)
                 return candidate
@@ -175,7 +160,9 @@ class Problem:
                 one, other = (end + part * (z - end) for end in ends)
                 if self.are_apart(one, other):
                     return True
-            return any(self.are_apart(z, end + p * (z - end)) for end in ends for p in _SHRINK)
+            near = [end + part * (z - end) for end in ends for part in _SHRINK]
+            near += [other for end in ends for other in _rounded(end)]
+            return any(self.are_apart(z, other) for other in near)
         return False
 
     def are_apart(self, one: Array, other: Array) -> bool:
@@ -186,6 +173,11 @@ class Problem:
             return False
         self.witnesses[:] = [one, other]
         return True
+
+
+def _rounded(z: Array) -> list[Array]:
+    """Codes near z with few binary digits, which can meet equations exactly."""
+    return [np.round(z * grid) / grid for grid in _GRIDS]
 
 
 def separation(one: Array, other: Array) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from preimage.certify import checker
 from preimage.enclosure.bound_proofs import BoundProof
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.tighten import Deduction, Radius, Step, bound_outputs
@@ -59,7 +60,7 @@ class Node:
 
 
 def replay(network: Network, bounds: Bounds, steps: list[Any]) -> None:
-    """Apply the ends that recorded steps claim, without proving them again."""
+    """Tighten bounds to what recorded steps claim, without proving it again."""
     for kind, *rest in steps:
         if kind == "radius":
             start, value, _ = rest
@@ -87,18 +88,15 @@ def _step_record(step: Step) -> list[Any]:
             for unit, upper, multipliers in step.proofs
         ]
         return ["radius", step.start, hexed(step.value), proofs]
-    return ["cuts", *(_cut_record(cut) for cut in step)]
+    return ["cuts", *map(_bound_record, step)]
 
 
-def _cut_record(cut: BoundProof) -> list[Any]:
-    multipliers = _multiplier_record(cut.multipliers)
-    return [cut.layer, cut.unit, int(cut.upper), hexed(cut.value), cut.start, multipliers]
+def _bound_record(proof: BoundProof) -> list[Any]:
+    multipliers = _multiplier_record(proof.multipliers)
+    return [proof.layer, proof.unit, int(proof.upper), hexed(proof.value), proof.start, multipliers]
 
 
 def _multiplier_record(multipliers: list[Any]) -> list[Any]:
     """Units, integers, and the exponent e of their unit 2^-e, for each layer."""
-    # Not before: ``python -m preimage.certify.checker`` wants to import the checker first.
-    from preimage.certify import checker
-
     pairs = [(np.asarray(units).tolist(), values.tolist()) for units, values in multipliers]
     return [[units, *checker.scaled(values)] for units, values in pairs]

@@ -14,21 +14,21 @@ import numpy as np
 from preimage.activation import Identity
 from preimage.certify import boxes, checker
 from preimage.certify.certificate import Claim, Question
-from preimage.certify.equations import exact_solutions, find_free_pair
 from preimage.certify.problem import Problem, separation
 from preimage.certify.proof import Node
 from preimage.certify.search import settle, spread
 from preimage.certify.subdivision import Subdivision, is_small
 from preimage.enclosure.contraction import Contractor
-from preimage.enclosure.descent import Budget, enclose
+from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
+from preimage.enclosure.tighten import Budget
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.matrix import is_matrix
 from preimage.observation import Observation
 
-# Outputs that a cut may use.
+# Outputs that a proof may use.
 _ROWS = 100
 # Networks with more hidden units are split by their latents, if these are few.
 _WIDE = 150
@@ -66,13 +66,13 @@ def prove(
     if observation.sensing is not None:
         dense = measured.layers[-1].dense_weight
         sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
-    network, activation = as_network(measured), measured.layers[-1].activation
+    network = as_network(measured)
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
     claims: list[Claim] = []
     for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
                                strict=True):  # fmt: skip
         wide = enclosed_noise(level, rounding_error(network, x, start))
-        problem = Problem(network, layers, digests, activation, x, level, wide, *box, resolution)
+        problem = Problem(network, layers, digests, x, level, wide, *box, resolution)
         deadline = (time.perf_counter() if claims else began) + time_limit
         fixed, each = checking_times(layers)
         budget = Budget(deadline - fixed, nodes, each)
@@ -122,21 +122,15 @@ def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, split: b
     """What is proven of one sample."""
     known, begin, head = bool(np.isfinite(start).all()), time.perf_counter(), None
     if problem.layers[-1].smooth:
-        head = observed_interval(problem.activation, problem.x, problem.enclosed_noise)
+        head = observed_interval(problem.network.head, problem.x, problem.enclosed_noise)
         ends = [[checker.exact(v) for v in end.tolist()] for end in head]
         wide = checker.exact(problem.enclosed_noise)
         with suppress(ValueError):  # refused ends are the checker's affair
             problem.layers[-1].observed(problem.exact_x, wide, ends)
     witness = problem.find_witness(start) if known else None
-    # Whether the noise is of the size of rounding errors, where only exact equations find codes.
-    exact = problem.enclosed_noise >= 2 * problem.noise
-    if witness is None and exact and known and not problem.bounds(problem.noise).empty:
-        witness = problem.first(exact_solutions(problem, problem.middle(start)))
     # The checker will do the same again.
     budget.deadline -= time.perf_counter() - begin
     apart = witness is not None and problem.find_pair(witness)
-    if witness is not None and not apart and (exact or not problem.has_box):
-        apart = find_free_pair(problem, witness)
     if split:
         proof, low, high, stopped = _split(problem, budget, apart)
     else:
@@ -183,7 +177,7 @@ def _split(
 
 
 def checking_times(layers: list[checker.Layer]) -> tuple[float, float]:
-    """Seconds that the checker takes before its first cut and for each, as a trial shows."""
+    """Seconds that the checker takes before its first proof and for each, as a trial shows."""
     rho = [[3**40 + j for j in range(layer.count)] for layer in layers[1:]]
     rho[-1] = [v if j < _ROWS else 0 for j, v in enumerate(rho[-1])]
     seconds = []

@@ -6,10 +6,10 @@ import numpy as np
 
 from preimage.certify.problem import Problem
 from preimage.certify.proof import Node
-from preimage.enclosure.descent import Budget, tighten
+from preimage.enclosure.descent import tighten
 from preimage.enclosure.network import Array
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Deduction
+from preimage.enclosure.tighten import Budget, Deduction
 
 
 def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tuple[Node, str]:

@@ -6,10 +6,11 @@ Take any multiplier ``rho_i`` for each equation ``a_i = W_i z_{i-1} + b_i``, i >
     0 = sum_i rho_i b_i + sum_ij (g_ij s(a_ij) - rho_ij a_ij) + sum_j g_j z_start,j
 
 (the last layer without its g). Each term has a least value over its interval, taken at an end or
-at 0. Where the sum of these least values is above 0, the bounds hold no code at all. A *cut* is
-such a proof for a part of the bounds: ``a_ij <= t`` (or ``>= t``) is impossible, so that t becomes
-the new bound. This is the Lagrangian dual of the relaxation, but it is valid for every rho, and the
-least values are those of the graph itself, so that no hull needs to be built to check it.
+at 0. Where the sum of these least values is above 0, the bounds hold no code at all. A *bound
+proof* is such a proof for a part of the bounds: ``a_ij <= t`` (or ``>= t``) is impossible, so that
+t becomes the new bound. This is the Lagrangian dual of the relaxation, but it is valid for every
+rho, and the least values are those of the graph itself, so that no hull needs to be built to check
+it.
 
 Multipliers are kept as ``mu``, with ``rho_ij = pass_ij g_ij + mu_ij``: pass is the slope of units
 whose sign is known, and 0 elsewhere.
@@ -23,27 +24,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
+from preimage.enclosure.network import UNIT, Array, Bounds, Network, Targets, rounding
 
 _TINY = 2.0**-1000
 # Stands for 0 where a proof would just fail at 0 itself.
 _ALMOST_ZERO = 2.0**-300
-# Cuts stop this far, relatively, before the place where the proof would just fail.
+# New ends stop this far, relatively, before the place where the proof would just fail.
 _MARGIN = 2.0**-40
-
-
-class Targets(NamedTuple):
-    """What shall be cut: the end of an interval each; all arrays (targets,).
-
-    Attributes:
-        layer: 0 for the code itself.
-        unit: Its number.
-        upper: Whether the upper end shall fall (else the lower end rise).
-    """
-
-    layer: NDArray[np.intp]
-    unit: NDArray[np.intp]
-    upper: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +71,18 @@ class _Kinked(NamedTuple):
             return np.where(slope == 0, 0.0, slope * a)
 
 
-def find_cuts(
+def proven_ends(
     network: Network,
     bounds: Bounds,
-    slopes: dict[int, Array],
     start: int,
     mu: dict[int, Array],
     targets: Targets,
 ) -> Array:
-    """How far each target may be cut, proven in spite of rounding; the old end where not at all.
+    """A new end for each target, proven in spite of rounding; the old end where none is proven.
 
     Args:
         network: The network.
         bounds: What holds.
-        slopes: ``pass`` of each hidden layer above start; NaN where undecided.
         start: See ``BoundProof``.
         mu: For each layer above start, up to some layer, (targets, n_i).
         targets: In layers from start on.
@@ -106,7 +91,7 @@ def find_cuts(
         (targets,) the new ends; a lower end at or above the upper one proves that there is no
         code.
     """
-    sums, g, g_error = _backward(network, bounds, slopes, start, mu, targets)
+    sums, g, g_error = _backward(network, bounds, start, mu, targets)
     c, error = network.slopes[start], g_error + 4 * UNIT * np.abs(g)
     kinked = _outward(c * g, g, np.where(c > 0, (c + 4 * UNIT) * error, 0.0), error)
     sums.add_terms(kinked, start, bounds, targets)
@@ -114,7 +99,7 @@ def find_cuts(
     ends = np.empty(len(rest))
     for upper in (False, True):
         rows = np.flatnonzero(targets.upper == upper)
-        low, high = _ends(bounds, targets, rows)
+        low, high = bounds.of(targets.take(rows))
         line = _Kinked(own.m[rows], own.p[rows])
         if upper:
             ends[rows] = -_reach(_Kinked(-line.p, -line.m), -high, -low, rest[rows])
@@ -123,10 +108,9 @@ def find_cuts(
     return ends
 
 
-def find_radius(
+def proven_radius(
     network: Network,
     bounds: Bounds,
-    slopes: dict[int, Array],
     start: int,
     mu: dict[int, Array],
     targets: Targets,
@@ -142,7 +126,7 @@ def find_radius(
     Returns:
         The radius; infinite where the multipliers prove none.
     """
-    sums, g, g_error = _backward(network, bounds, slopes, start, mu, None)
+    sums, g, g_error = _backward(network, bounds, start, mu, None)
     low, high = bounds.outputs(network, start)
     loose = np.isinf(low) | np.isinf(high)
     error = g_error + 4 * UNIT * np.abs(g)
@@ -204,7 +188,6 @@ class _Sums:
 def _backward(
     network: Network,
     bounds: Bounds,
-    slopes: dict[int, Array],
     start: int,
     mu: dict[int, Array],
     targets: Targets | None,
@@ -219,8 +202,9 @@ def _backward(
         if i == top:
             kinked, rho, rho_error = _Kinked(-mu[i], -mu[i]), mu[i], np.zeros((count, 1))
         else:
-            known = ~np.isnan(slopes[i])
-            share = np.where(known, slopes[i], 0.0)
+            slopes = bounds.decided(network, i)
+            known = ~np.isnan(slopes)
+            share = np.where(known, slopes, 0.0)
             rho = share * g + mu[i]
             rounded = 4 * UNIT * (np.abs(g) + np.abs(mu[i]))
             rho_error = np.where(known, g_error + rounded, 0.0) * np.maximum(share, UNIT)
@@ -245,15 +229,6 @@ def _backward(
 
 def _outward(m: Array, p: Array, m_error: Array, p_error: Array) -> _Kinked:
     return _Kinked(m + m_error, p - p_error)
-
-
-def _ends(bounds: Bounds, targets: Targets, rows: NDArray[np.intp]) -> tuple[Array, Array]:
-    low, high = np.empty(len(rows)), np.empty(len(rows))
-    for i in np.unique(targets.layer[rows]):
-        here = targets.layer[rows] == i
-        units = targets.unit[rows[here]]
-        low[here], high[here] = bounds.lower[i][units], bounds.upper[i][units]
-    return low, high
 
 
 def _reach(line: _Kinked, low: Array, high: Array, rest: Array) -> Array:

@@ -7,9 +7,10 @@ is the identity above 0 and has a slope ``c >= 0`` below: 0 for ReLU, 1 for the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from preimage.activation import Activation
 from preimage.errors import InputError
@@ -26,26 +27,12 @@ def rounding(terms: int) -> float:
     return terms * UNIT / (1 - terms * UNIT)
 
 
-def slopes(activation: Activation, size: int) -> Array:
-    """The slope below 0 of each of ``size`` units.
-
-    Raises:
-        InputError: The activation is not piecewise linear.
-    """
-    pieces = activation.slopes(size)
-    if pieces is not None and (pieces[1] == 1).all():
-        return pieces[0]
-    raise InputError(
-        f"a hidden layer with {activation!r}: only ReLU, LeakyReLU, PReLU and identity can be "
-        "enclosed; a tanh or sigmoid may stand at the end only"
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Network:
     """The numbers of a generator that bounds need; index 0 is the latent code, i is layer i.
 
     Attributes:
+        generator: The generator, which evaluates forward passes.
         weights: ``weights[i]`` (n_i, n_{i-1}), dense; ``weights[0]`` is empty.
         magnitudes: Their absolute values.
         biases: ``biases[i]`` (n_i,).
@@ -53,10 +40,16 @@ class Network:
             bounded head, where nothing uses them.
     """
 
+    generator: Generator
     weights: tuple[Array, ...]
     magnitudes: tuple[Array, ...]
     biases: tuple[Array, ...]
     slopes: tuple[Array, ...]
+
+    @property
+    def head(self) -> Activation:
+        """Activation of the last layer."""
+        return self.generator.layers[-1].activation
 
     @property
     def depth(self) -> int:
@@ -68,27 +61,59 @@ class Network:
         """Latent size, then the units of each layer."""
         return tuple(len(bias) for bias in self.biases)
 
+    def preactivations(self, z: Array) -> list[Array]:
+        """The code z, (k,), and the pre-activations of every layer at z, in floats."""
+        return [z, *(a[0] for a in self.generator.preactivations(z[None]))]
+
 
 def as_network(generator: Generator) -> Network:
     """Take a generator apart.
 
     Raises:
-        InputError: A layer is an operator, or a hidden activation is not piecewise linear.
+        InputError: A hidden activation is not piecewise linear, or the last one neither that nor
+            bounded.
     """
     k = generator.latent_size
-    weights: list[Array] = [np.zeros((k, 0))]
-    biases, below = [np.zeros(k)], [np.ones(k)]
-    for index, layer in enumerate(generator.layers):
-        weights.append(layer.dense_weight)
-        biases.append(layer.bias)
-        bounded = bool(np.isfinite(layer.activation.range).all())
-        last = index == len(generator.layers) - 1
-        below.append(
-            np.zeros(layer.output_size)
-            if bounded and last
-            else slopes(layer.activation, layer.output_size)
-        )
-    return Network(tuple(weights), tuple(map(np.abs, weights)), tuple(biases), tuple(below))
+    weights = (np.zeros((k, 0)), *(layer.dense_weight for layer in generator.layers))
+    biases = (np.zeros(k), *(layer.bias for layer in generator.layers))
+    below = [np.ones(k)]
+    for index, layer in enumerate(generator.layers, 1):
+        pieces = layer.activation.slopes(layer.output_size)
+        if pieces is not None and (pieces[1] == 1).all():
+            below.append(pieces[0])
+        elif index == len(generator.layers) and np.isfinite(layer.activation.range).all():
+            below.append(np.zeros(layer.output_size))
+        else:
+            raise InputError(
+                f"layer {index} with {layer.activation!r}: only ReLU, LeakyReLU, PReLU and "
+                "identity can be enclosed as hidden layers, and tanh and sigmoid as the last one"
+            )
+    return Network(generator, weights, tuple(map(np.abs, weights)), biases, tuple(below))
+
+
+class Targets(NamedTuple):
+    """Ends of intervals, one each; all arrays (targets,).
+
+    Attributes:
+        layer: 0 for the code itself.
+        unit: Its number.
+        upper: Whether it is the upper end.
+    """
+
+    layer: NDArray[np.intp]
+    unit: NDArray[np.intp]
+    upper: NDArray[np.bool_]
+
+    @staticmethod
+    def both(layer: ArrayLike, unit: ArrayLike) -> Targets:
+        """The lower ends of these units, then their upper ends."""
+        units = np.asarray(unit, dtype=np.intp)
+        upper = np.repeat([False, True], len(units))
+        return Targets(np.tile(np.broadcast_to(layer, units.shape), 2), np.tile(units, 2), upper)
+
+    def take(self, rows: NDArray[Any]) -> Targets:
+        """Some of them."""
+        return Targets(self.layer[rows], self.unit[rows], self.upper[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +137,21 @@ class Bounds:
         return any(
             bool(((low > high) | (low == np.inf) | (high == -np.inf)).any()) for low, high in pairs
         )
+
+    def of(self, targets: Targets) -> tuple[Array, Array]:
+        """The interval that each target is an end of, (targets,) each."""
+        low, high = np.empty((2, len(targets.layer)))
+        for i in np.unique(targets.layer):
+            here = targets.layer == i
+            low[here], high[here] = (end[i][targets.unit[here]] for end in (self.lower, self.upper))
+        return low, high
+
+    def tighten(self, targets: Targets, ends: Array) -> None:
+        """Move the targets to these ends, (targets,), where that is tighter."""
+        for upper, side, pick in ((False, self.lower, np.maximum), (True, self.upper, np.minimum)):
+            for i in np.unique(targets.layer[targets.upper == upper]):
+                rows = (targets.layer == i) & (targets.upper == upper)
+                pick.at(side[i], targets.unit[rows], ends[rows])
 
     def decided(self, network: Network, layer: int) -> Array:
         """The slope of each unit of a hidden layer if it is known, else NaN."""

@@ -8,14 +8,11 @@ from preimage.activation import Activation
 from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
 
 
-def starting_bounds(
-    network: Network, activation: Activation, x: Array, noise: float, low: Array, high: Array
-) -> Bounds:
+def starting_bounds(network: Network, x: Array, noise: float, low: Array, high: Array) -> Bounds:
     """The box for the code, ``|G(z) - x| <= noise`` for the last layer, nothing in between.
 
     Args:
         network: The network.
-        activation: Of its last layer.
         x: (n,) the observation; NaN where nothing was seen.
         noise: Its bound.
         low: (k,) the box, maybe infinite.
@@ -23,7 +20,7 @@ def starting_bounds(
     """
     hidden = network.sizes[1:-1]
     unseen = np.isnan(x)
-    least, most = observed_interval(activation, np.where(unseen, 0.0, x), noise)
+    least, most = observed_interval(network.head, np.where(unseen, 0.0, x), noise)
     least[unseen], most[unseen] = -np.inf, np.inf
     return Bounds(
         [low.copy(), *(np.full(n, -np.inf) for n in hidden), least],
@@ -73,11 +70,10 @@ def rounding_error(network: Network, x: Array, z: Array) -> float:
     if not np.isfinite(z).all():
         return 0.0
     error = np.zeros_like(z)
-    for i in range(1, network.depth + 1):
-        weight, magnitude = network.weights[i], network.magnitudes[i]
+    for i, a in enumerate(network.preactivations(z)[1:], 1):
+        magnitude = network.magnitudes[i]
         size = magnitude @ np.abs(z) + np.abs(network.biases[i])
-        error = rounding(weight.shape[1] + 3) * size + magnitude @ error
+        error = rounding(magnitude.shape[1] + 3) * size + magnitude @ error
         error = error * np.maximum(1.0, network.slopes[i])
-        a = weight @ z + network.biases[i]
         z = np.where(a >= 0, a, network.slopes[i] * a)
     return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x[~np.isnan(x)]).max(initial=0.0))

@@ -92,10 +92,21 @@ class Relaxation:
             for unit in np.flatnonzero(np.isnan(slopes)).tolist()
         ]
 
+    def undecided_units(self) -> tuple[Index, Index, Array, Array]:
+        """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
+        places = self.undecided()
+        size = self.weight.shape[1]
+        image = np.array([self.image[i][j] for i, j in places]).reshape(len(places), size)
+        output = np.zeros_like(image)
+        output[np.arange(len(places)), [self.column[i][j] for i, j in places]] = 1.0
+        layer, unit = np.array(places, dtype=np.intp).reshape(len(places), 2).T
+        return layer, unit, image, output
+
     def multipliers(self, network: Network, dual: Array) -> dict[int, Array]:
         """What signed row multipliers (targets, rows) mean for each ``a_i``, (targets, n_i).
 
-        A program's dual writes its objective as ``sum_r dual_r row_r + reduced v``; see ``cuts``.
+        A program's dual writes its objective as ``sum_r dual_r row_r + reduced v``; see
+        ``bound_proofs``.
         """
         weighted = -dual * self.share
         found = {}

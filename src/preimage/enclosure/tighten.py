@@ -1,36 +1,83 @@
-"""Steps of a proof: ends cut by interval arithmetic, and by linear programs."""
+"""Steps of a proof: ends tightened by interval arithmetic, and by linear programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from preimage import lp
-from preimage.enclosure.bound_proofs import BoundProof, Targets, find_cuts
-from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.bound_proofs import BoundProof, proven_ends
+from preimage.enclosure.network import Array, Bounds, Network, Targets
 from preimage.enclosure.relaxation import Relaxation
 from preimage.lp import Outcome
 
-# A cut is kept if it takes this part of the interval away, or decides a sign.
+# A new end is kept if it takes this part of the interval away, or decides a sign.
 _WORTH = 0.01
 # Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
-_SMALL = 5000
+SMALL = 5000
 # Bits of a multiplier, counted from the largest of a proof.
 _BITS = 36
-# Multipliers below this part of the largest are left out; cuts hold for any multipliers.
+# Multipliers below this part of the largest are left out; proofs hold for any multipliers.
 _TINY = 1e-12
+# Most linear programs in one call of the solver.
+_CHUNK = 128
+# Their first number: as many as have so many matrix entries in all, but at least four.
+_FIRST_ENTRIES = 2_000_000
+# Part of the remaining time that a call may take, as the last one predicts.
+_PART = 0.2
+
+
+@dataclass
+class Budget:
+    """What a sample may cost.
+
+    Attributes:
+        deadline: Of ``time.perf_counter``.
+        nodes: Branches that may still be opened.
+        checking: Seconds that checking one bound proof takes; the deadline is as much earlier.
+        proofs: How many may have been made.
+    """
+
+    deadline: float
+    nodes: int
+    checking: float = 0.0
+    proofs: int = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.perf_counter() - self.checking * self.proofs
+
+    @property
+    def spent(self) -> bool:
+        """Whether to stop."""
+        return self.nodes <= 0 or self.left <= 0
+
+    def chunks(self, count: int, entries: int) -> Iterator[slice]:
+        """Slices of ``count`` programs with a matrix of so many entries, while there is time."""
+        first, size = 0, max(4, _FIRST_ENTRIES // max(entries, 1))
+        while first < count and not self.spent:
+            size = min(size, _CHUNK)
+            start = time.perf_counter()
+            yield slice(first, first + size)
+            first += size
+            self.proofs += size
+            seconds = (time.perf_counter() - start) / size
+            size = max(int(min(_PART * self.left / max(seconds, 1e-9), 4 * size)), 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Radius:
-    """No output of a layer with an infinite end is above ``value`` in size; see ``radius``.
+    """No output of a layer with an infinite end is above ``value`` in size.
 
     Attributes:
         start: The layer.
-        value: The radius.
+        value: The radius, see ``proven_radius``.
         proofs: For each infinite end: unit, whether upper, multipliers as in ``BoundProof``.
     """
 
@@ -39,7 +86,7 @@ class Radius:
     proofs: list[tuple[int, bool, list[tuple[NDArray[np.intp], Array]]]]
 
 
-# Cuts of one step are all proven from the bounds before the step.
+# The ends of one step are all proven from the bounds before the step.
 Step = list[BoundProof] | Radius
 
 
@@ -49,8 +96,8 @@ class Deduction:
 
     Attributes:
         bounds: What holds after the steps.
-        steps: In order.
         binding: (n,) the outputs that some program needed so far.
+        steps: In order.
     """
 
     bounds: Bounds
@@ -76,50 +123,55 @@ class Deduction:
         """Interval arithmetic from the code through the hidden layers."""
         for layer in range(1, network.depth):
             count = network.sizes[layer]
-            unit, upper = np.tile(np.arange(count), 2), np.repeat([False, True], count)
             mu = {layer: np.vstack([np.eye(count), -np.eye(count)])}
-            targets = Targets(np.full(2 * count, layer), unit, upper)
-            self.cut(network, {}, layer - 1, targets, mu)
+            self.deduce(network, layer - 1, Targets.both(layer, np.arange(count)), mu)
 
-    def cut(
+    def deduce(
         self,
         network: Network,
-        slopes: dict[int, Array],
         start: int,
         targets: Targets,
         mu: dict[int, Array],
         *,
         signs: bool = False,
     ) -> float:
-        """Make the cuts that multipliers prove and that are worth it; the largest part cut off.
+        """One step: the ends that multipliers prove and that are worth it.
 
-        With ``signs``, units whose sign becomes known get the one cut that tells it and no other.
+        With ``signs``, units whose sign becomes known get the one end that tells it and no other.
+
+        Args:
+            network: The network.
+            start: See ``BoundProof``.
+            targets: Ends that may be tightened.
+            mu: For each layer above start, up to some layer, (targets, n_i).
+            signs: See above.
+
+        Returns:
+            The largest part of an interval that was taken away, 0 to 1.
         """
-        bounds, best, made = self.bounds, 0.0, []
-        ends = find_cuts(network, bounds, slopes, start, mu, targets)
-        known = _signs_known(bounds, targets, ends) if signs else {}
-        for row, (layer, unit, upper) in enumerate(
-            zip(*(part.tolist() for part in targets), strict=True)
-        ):
-            low, high, end = bounds.lower[layer][unit], bounds.upper[layer][unit], ends[row]
-            part = _part(low, high, end, upper)
-            if (
-                signs
-                and layer in known
-                and known[layer][unit]
-                and not (end <= 0 < high if upper else low < 0 <= end)
-            ):
-                continue
-            decides = layer > 0 and (end <= 0 < high if upper else low < 0 <= end)
-            if part > _WORTH or decides:
-                made.append(BoundProof(layer, unit, upper, float(end), start, sparse_rows(mu, row)))
-                best = max(best, part)
-        for cut in made:
-            side = bounds.upper if cut.upper else bounds.lower
-            side[cut.layer][cut.unit] = cut.value
-        if made:
-            self.steps.append(made)
-        return best
+        bounds = self.bounds
+        low, high = bounds.of(targets)
+        ends = proven_ends(network, bounds, start, mu, targets)
+        part = _part(low, high, ends, targets.upper)
+        crosses = np.where(targets.upper, (ends <= 0) & (high > 0), (low < 0) & (ends >= 0))
+        chosen = (part > _WORTH) | crosses & (targets.layer > 0)
+        if signs:
+            after = bounds.copy()
+            after.tighten(targets, ends)
+            least, most = after.of(targets)
+            known = (targets.layer > 0) & ((least >= 0) | (most <= 0))
+            chosen &= crosses | ~known
+        rows = np.flatnonzero(chosen)
+        if not len(rows):
+            return 0.0
+        made = targets.take(rows)
+        bounds.tighten(made, ends[rows])
+        places = zip(*(column.tolist() for column in (*made, ends[rows], rows)), strict=True)
+        self.steps.append([
+            BoundProof(layer, unit, upper, end, start, sparse_rows(mu, row))
+            for layer, unit, upper, end, row in places
+        ])  # fmt: skip
+        return float(part[rows].max())
 
 
 def bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -> None:
@@ -131,19 +183,6 @@ def bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -
     lower, upper = bounds.lower[start], bounds.upper[start]
     lower[loose] = np.maximum(lower, least)[loose]
     upper[loose] = np.minimum(upper, radius)[loose]
-
-
-def _signs_known(bounds: Bounds, targets: Targets, ends: Array) -> dict[int, NDArray[np.bool_]]:
-    """For each layer but the latent, the units whose sign is known after cuts at these ends."""
-    after = bounds.copy()
-    for upper, side, pick in ((False, after.lower, np.maximum), (True, after.upper, np.minimum)):
-        for layer in np.unique(targets.layer):
-            rows = (targets.layer == layer) & (targets.upper == upper)
-            pick.at(side[layer], targets.unit[rows], ends[rows])
-    return {
-        int(layer): (after.lower[layer] >= 0) | (after.upper[layer] <= 0)
-        for layer in np.unique(targets.layer[targets.layer > 0])
-    }
 
 
 def shortened(multipliers: Array) -> Array:
@@ -159,147 +198,141 @@ def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], 
     return [(u, mu[layer][row, u]) for u, layer in zip(units, sorted(mu), strict=True)]
 
 
-def _part(low: float, high: float, end: float, upper: bool) -> float:
-    """How much of [low, high] a new end takes away, 0 to 1."""
-    if (end >= high) if upper else (end <= low):
-        return 0.0
-    if np.isinf(low) or np.isinf(high) or high <= low:
-        return 1.0
-    return float(min((high - end if upper else end - low) / (high - low), 1.0))
+def _part(low: Array, high: Array, ends: Array, upper: NDArray[np.bool_]) -> Array:
+    """How much of each [low, high] a new end takes away, 0 to 1."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.minimum(np.where(upper, high - ends, ends - low) / (high - low), 1.0)
+    share = np.where(np.isinf(low) | np.isinf(high) | (high <= low), 1.0, share)
+    return np.where(np.where(upper, ends >= high, ends <= low), 0.0, share)
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """One end to cut: minimise ``objective @ v``, in which its own a has the coefficient share."""
+class Programs(NamedTuple):
+    """Linear programs ``minimise objective @ v`` whose multipliers may prove ends.
 
-    layer: int
-    unit: int
-    upper: bool
+    Attributes:
+        targets: The end that each may prove.
+        objective: (targets, variables).
+        share: (targets,) the coefficient of the target's own pre-activation in the objective.
+    """
+
+    targets: Targets
     objective: Array
-    share: float
+    share: Array
 
 
-def output_targets(relaxation: Relaxation, units: Iterable[int]) -> list[Target]:
-    """Both ends of outputs of the starting layer (the code, if that is 0)."""
-    found = []
-    for unit in units:
-        direction = np.zeros(relaxation.weight.shape[1])
-        direction[relaxation.column[relaxation.start][unit]] = 1.0
-        found.append(Target(relaxation.start, unit, False, direction, 0.0))
-        found.append(Target(relaxation.start, unit, True, -direction, 0.0))
-    return found
+def _both_ends(layer: ArrayLike, unit: ArrayLike, image: Array, share: float) -> Programs:
+    """The least and the largest value of ``image @ v``, one row for each unit."""
+    shares = np.repeat([share, -share], len(image))
+    return Programs(Targets.both(layer, unit), np.vstack([image, -image]), shares)
 
 
-def end_targets(_network: Network, relaxation: Relaxation) -> list[Target]:
+def output_programs(relaxation: Relaxation, units: ArrayLike | None = None) -> Programs:
+    """Both ends of outputs of the starting layer (the code, if that is 0); None for all units."""
+    columns = relaxation.column[relaxation.start]
+    chosen = np.arange(len(columns)) if units is None else np.asarray(units, dtype=np.intp)
+    image = np.zeros((len(chosen), relaxation.weight.shape[1]))
+    image[np.arange(len(chosen)), columns[chosen]] = 1.0
+    return _both_ends(relaxation.start, chosen, image, 0.0)
+
+
+def layer_programs(relaxation: Relaxation, layer: int) -> Programs:
+    """Both ends of all pre-activations of a layer."""
+    image = relaxation.image[layer]
+    return _both_ends(layer, np.arange(len(image)), image, 1.0)
+
+
+def end_programs(_network: Network, relaxation: Relaxation) -> Programs:
     """Both ends of the pre-activation of every undecided unit."""
-    found = []
-    for layer, unit in relaxation.undecided():
-        image = relaxation.image[layer][unit]
-        found.append(Target(layer, unit, False, image, 1.0))
-        found.append(Target(layer, unit, True, -image, -1.0))
-    return found
+    layer, unit, image, _ = relaxation.undecided_units()
+    return _both_ends(layer, unit, image, 1.0)
 
 
-def sign_targets(network: Network, relaxation: Relaxation) -> list[Target]:
+def sign_programs(network: Network, relaxation: Relaxation) -> Programs:
     """Whether either sign of an undecided unit is impossible.
 
     ``a <= 0`` means ``z = c a``, so that a positive least value of ``z - c a`` proves a > 0; on the
     hull this is a weaker thing to ask than a positive least value of a. Likewise ``z - a``.
     """
-    found = []
-    for layer, unit in relaxation.undecided():
-        image, c = relaxation.image[layer][unit], float(network.slopes[layer][unit])
-        own = np.zeros(len(image))
-        own[relaxation.column[layer][unit]] = 1.0
-        turn = 1.0 if c < 1 else -1.0
-        found.append(Target(layer, unit, False, turn * (own - c * image), -turn * c))
-        found.append(Target(layer, unit, True, turn * (own - image), -turn))
-    return found
+    layer, unit, image, own = relaxation.undecided_units()
+    c = np.array([network.slopes[i][j] for i, j in zip(layer, unit, strict=True)])
+    turn = np.where(c < 1, 1.0, -1.0)
+    rates = np.concatenate([c, np.ones_like(c)])
+    turns = np.concatenate([turn, turn])
+    objective = turns[:, None] * (np.vstack([own, own]) - rates[:, None] * np.vstack([image] * 2))
+    return Programs(Targets.both(layer, unit), objective, -turns * rates)
 
 
 def solve(
-    relaxation: Relaxation, objective: Array
+    relaxation: Relaxation, objective: Array, budget: Budget
 ) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Signed row multipliers of each objective, (targets, rows).
+    """Signed row multipliers of the first objectives, as many as there is time for.
+
+    Ends with the first chunk in which some multipliers prove that there is no point.
+
+    Args:
+        relaxation: The rows.
+        objective: (targets, variables).
+        budget: The time.
 
     Returns:
-        The multipliers, which of them are an optimum's, and which prove that there is no point.
+        The multipliers, (solved, rows), which of them are an optimum's, and which prove that there
+        is no point.
     """
+    nothing = np.zeros(0, dtype=bool)
+    found = [(np.zeros((0, len(relaxation.weight))), nothing, nothing)]
+    for part in budget.chunks(len(objective), relaxation.weight.size):
+        found.append(_solve(relaxation, objective[part]))
+        if found[-1][2].any():
+            break
+    dual, optimal, empty = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return dual, optimal, empty
+
+
+def _solve(
+    relaxation: Relaxation, objective: Array
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """The same for one chunk."""
     program = relaxation.program(objective)
-    small = relaxation.weight.size <= _SMALL
+    small = relaxation.weight.size <= SMALL
     found = lp.solve(program) if small else lp.kernel.minimise(program)
-    dual = found.dual_lower - found.dual_upper
-    if len(dual) and not (found.outcome == Outcome.OPTIMAL).any():
-        # The bounds may hold no code by a margin that the solver does not trust; cuts can tell.
+    dual, outcome = found.dual_lower - found.dual_upper, found.outcome
+    if len(dual) and not (outcome == Outcome.OPTIMAL).any():
+        # The bounds may hold no code by a margin that the solver does not trust; proofs can tell.
         slack = relaxation.elastic()
         dual[:1] = slack.dual_lower - slack.dual_upper
-        found.outcome[0] = Outcome.INFEASIBLE
+        outcome[0] = Outcome.INFEASIBLE
     known = np.isfinite(dual).all(axis=1)
-    return dual, known & (found.outcome == Outcome.OPTIMAL), known & (
-        found.outcome == Outcome.INFEASIBLE
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """Multipliers that may prove ends, and whether one proves that there is no code at all."""
-
-    targets: Targets
-    mu: dict[int, Array]
-    empty: bool
-
-    @staticmethod
-    def join(parts: list[Proposal]) -> Proposal:
-        """All of them."""
-        targets = Targets(
-            *(np.concatenate(ends) for ends in zip(*(p.targets for p in parts), strict=True))
-        )
-        mu = {layer: np.concatenate([p.mu[layer] for p in parts]) for layer in parts[0].mu}
-        return Proposal(targets, mu, any(part.empty for part in parts))
-
-
-def propose(network: Network, relaxation: Relaxation, wanted: list[Target]) -> Proposal | None:
-    """Solve one linear program for each wanted end; None where none has an answer."""
-    if not wanted or not len(relaxation.weight):
-        return None
-    dual, optimal, empty = solve(relaxation, np.stack([target.objective for target in wanted]))
-    good = np.flatnonzero(optimal | empty)
-    if empty.any():
-        good = np.flatnonzero(empty)[:1]  # one proof that there is no code is enough
-    if not len(good):
-        return None
-    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
-    wanted = [wanted[index] for index in good]
-    mu = relaxation.multipliers(network, shortened(dual[good]))
-    for row, target in enumerate(wanted):
-        if target.layer > relaxation.start and optimal[good[row]]:
-            mu[target.layer][row, target.unit] += target.share
-    targets = Targets(
-        np.array([target.layer for target in wanted]),
-        np.array([target.unit for target in wanted]),
-        np.array([target.upper for target in wanted]),
-    )
-    return Proposal(targets, mu, bool(empty.any()))
+    return dual, known & (outcome == Outcome.OPTIMAL), known & (outcome == Outcome.INFEASIBLE)
 
 
 def tighten_bounds(
-    network: Network, deduction: Deduction, relaxation: Relaxation, parts: Iterable[list[Target]]
+    network: Network,
+    deduction: Deduction,
+    relaxation: Relaxation,
+    programs: Programs,
+    budget: Budget,
 ) -> float:
-    """Cut the ends that linear programs propose, all in one step; the largest part cut off.
+    """Solve programs while there is time, and deduce in one step what their multipliers prove.
 
-    The relaxation and its multipliers are about the bounds before the step, in which the same
-    units have a known sign.
+    The relaxation is about the bounds before the step. Where one program proves that there is no
+    code, the step is that proof.
+
+    Returns:
+        The largest part of an interval that was taken away, 0 to 1.
     """
-    found: list[Proposal] = []
-    for wanted in parts:
-        proposal = None if deduction.empty else propose(network, relaxation, wanted)
-        if proposal is not None:
-            found = [proposal] if proposal.empty else [*found, proposal]
-        if proposal is not None and proposal.empty:
-            break
-    if not found:
-        return 0.0
-    joined = Proposal.join(found)
-    deduction.binding |= (joined.mu[network.depth] != 0).any(axis=0)
     start = relaxation.start
-    return deduction.cut(network, relaxation.slopes, start, joined.targets, joined.mu)
+    if deduction.empty or not len(relaxation.weight):
+        return 0.0
+    dual, optimal, empty = solve(relaxation, programs.objective, budget)
+    infeasible = bool(empty.any())
+    chosen = np.flatnonzero(empty)[:1] if infeasible else np.flatnonzero(optimal)
+    if not len(chosen):
+        return 0.0
+    dual, targets = dual[chosen], programs.targets.take(chosen)
+    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
+    mu = relaxation.multipliers(network, shortened(dual))
+    for layer in () if infeasible else np.unique(targets.layer[targets.layer > start]):
+        here = np.flatnonzero(targets.layer == layer)
+        mu[layer][here, targets.unit[here]] += programs.share[chosen[here]]
+    deduction.binding |= (mu[network.depth] != 0).any(axis=0)
+    return deduction.deduce(network, start, targets, mu)

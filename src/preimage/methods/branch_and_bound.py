@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from preimage.enclosure.contraction import Contractor
-from preimage.enclosure.descent import Budget, enclose
+from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.tighten import Budget
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
@@ -221,8 +222,7 @@ class Search:
 
     def enclosure(self, reach: float) -> Bounds:
         """What is known of codes whose misfit is at most reach."""
-        activation = self.generator.layers[-1].activation
-        bounds = starting_bounds(self.network, activation, self.x, reach, self.low, self.high)
+        bounds = starting_bounds(self.network, self.x, reach, self.low, self.high)
         budget = Budget(self.deadline, 1)
         return enclose(self.network, bounds, budget, self.method.rounds).bounds
 
