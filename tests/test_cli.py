@@ -82,7 +82,7 @@ def test_invert_without_samples(planted, tmp_path):
 def test_samples_without_a_code_are_exit_code_1(planted, tmp_path, monkeypatch):
     network, observations, _ = planted
 
-    def invert(generator, values, method, *, noise, sensing):
+    def invert(generator, values, method, *, noise, sensing, time_limit):
         nan = np.full(len(values), np.nan)
         status = np.full(len(values), preimage.Status.INFEASIBLE, dtype=object)
         return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status, rank=status)

@@ -35,7 +35,7 @@ _DRAWS = 200  # random codes
 _SAMPLES = 2  # observations that are inverted
 _FIT = GaussNewton(restarts=2, flip_rounds=0, steps=25)
 BOX = 5.0  # codes with |z_i| <= 5 are certified
-_PATIENCE = 5.0  # seconds for the certificate
+_PATIENCE = 5.0  # seconds for the inversion, and for the certificate
 _EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it
 _CODES = (0.1, 3.0)  # root mean square of the entries of a plausible code
 # Usual mistakes of scale undone: a x + b.
@@ -329,7 +329,7 @@ def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) ->
     """Whether a code comes within the noise, which method to use, and what it takes."""
     what = "an output of its own" if own else "the observation"
     start = time.perf_counter()
-    found = invert(network, samples[:1], noise=noise)
+    found = invert(network, samples[:1], noise=noise, time_limit=_PATIENCE)
     seconds = time.perf_counter() - start
     chain = chain_of(network)
     error = float(found.residual_max[0])

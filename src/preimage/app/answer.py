@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 # Methods that answer in seconds. Those in _ANY need no known layers.
 METHODS = ("auto", "linf", "exact", "l1", "relaxed", "gauss_newton", "gradient")
 _ANY = ("auto", "gauss_newton", "gradient")
+PATIENCE = 10.0  # seconds for a method
 
 
 class Answer(NamedTuple):
@@ -68,7 +69,7 @@ def invert(network: Network, question: Question, method: str) -> Answer:
         raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     start = time.perf_counter()
     found = preimage.invert(
-        network, question.observation, method, noise=question.noise,
+        network, question.observation, method, noise=question.noise, time_limit=PATIENCE,
         sensing=None if question.seen.all() else question.seen,
     )  # fmt: skip
     seconds = time.perf_counter() - start

@@ -25,6 +25,9 @@ def invert(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     method: Method = "auto",
     noise: Noise = 0.0,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds after which the best codes so far are written.")
+    ] = None,
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -37,7 +40,9 @@ def invert(
     generator = weights.load(network)
     values, seen = observed.read(generator)
     start = time.perf_counter()
-    inversion = preimage.invert(generator, values, method, noise=noise, sensing=seen)
+    inversion = preimage.invert(
+        generator, values, method, noise=noise, sensing=seen, time_limit=time_limit
+    )
     seconds = time.perf_counter() - start
     settings = {"network": network, "observations": str(observed.observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
