@@ -37,7 +37,8 @@ def read_picture(
 
     Raises:
         FormatError: Not such a picture of eight bits, one that was cut off, one with transparent
-            pixels (unless it is scaled), or one beyond the limits; the message begins with the path.
+            pixels (unless it is scaled), or one beyond the limits; the message begins with the
+            path.
         MissingExtraError: pillow is not installed.
     """
     try:

@@ -43,7 +43,7 @@ h2{font-size:1.2rem;margin:2rem 0 .5rem}
 .soft,figcaption{color:var(--soft);font-size:.875rem}
 .scroll{overflow-x:auto;overflow-wrap:normal}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{text-align:left;padding:.25rem 1rem .25rem 0;border-bottom:1px solid var(--line);
-vertical-align:top}td:last-child{overflow-wrap:anywhere;min-width:9rem}
+vertical-align:top;white-space:nowrap}td:last-child{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
 summary{cursor:pointer}:focus-visible{outline:3px solid var(--bar);outline-offset:2px}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:1rem}
 figure{margin:0 0 1rem;break-inside:avoid}.samples figure{margin:0}
