@@ -28,8 +28,6 @@ from preimage.generator import Generator, Layer
 from preimage.matrix import is_matrix
 from preimage.observation import Observation
 
-# Outputs that a proof may use.
-_ROWS = 100
 # Networks with more hidden units are split by their latents, if these are few.
 _WIDE = 150
 # The share of a sample's time that is left for the checker.
@@ -177,9 +175,13 @@ def _split(
 
 
 def checking_times(layers: list[checker.Layer]) -> tuple[float, float]:
-    """Seconds that the checker takes before its first proof and for each, as a trial shows."""
+    """Seconds that the checker takes before its first proof and for each, as a trial shows.
+
+    Multipliers are those of a vertex: at most one row for each latent coordinate and hidden unit.
+    """
     rho = [[3**40 + j for j in range(layer.count)] for layer in layers[1:]]
-    rho[-1] = [v if j < _ROWS else 0 for j, v in enumerate(rho[-1])]
+    rows = sum(layer.count for layer in layers[:-1])
+    rho[-1] = [v if j < rows else 0 for j, v in enumerate(rho[-1])]
     seconds = []
     for _ in range(2):  # the second time, the rows are packed
         start = time.perf_counter()

@@ -43,7 +43,7 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
     for start in range(network.depth - 1, -1, -1):
         if root.empty or budget.spent:
             return root
-        invert_layer(network, root, start)
+        invert_layer(network, root, start, budget)
         if finite:
             if start > 0:
                 _tighten_open_outputs(network, root, start, budget)
@@ -75,7 +75,7 @@ def _tighten_open_outputs(
         tighten_bounds(network, deduction, relaxation, output_programs(relaxation, units), budget)
 
 
-def invert_layer(network: Network, deduction: Deduction, start: int) -> None:
+def invert_layer(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:
     """Bound the outputs of a layer by least squares on the layer above, without any program.
 
     With R the pseudo-inverse of the rows whose interval is finite, each divided by its half-width,
@@ -98,7 +98,7 @@ def invert_layer(network: Network, deduction: Deduction, start: int) -> None:
     inverse, mu = shortened(inverse), np.zeros((2 * count, network.sizes[start + 1]))
     mu[:count, rows], mu[count:, rows] = -inverse, inverse
     targets = Targets.both(start, np.arange(count))
-    deduction.deduce(network, start, targets, {start + 1: mu}, signs=True)
+    deduction.deduce(network, start, targets, {start + 1: mu}, budget, signs=True)
 
 
 def add_radius(

@@ -132,6 +132,7 @@ class Deduction:
         start: int,
         targets: Targets,
         mu: dict[int, Array],
+        budget: Budget | None = None,
         *,
         signs: bool = False,
     ) -> float:
@@ -144,6 +145,7 @@ class Deduction:
             start: See ``BoundProof``.
             targets: Ends that may be tightened.
             mu: For each layer above start, up to some layer, (targets, n_i).
+            budget: Counts the proofs, unless they take no time to check.
             signs: See above.
 
         Returns:
@@ -164,6 +166,8 @@ class Deduction:
         rows = np.flatnonzero(chosen)
         if not len(rows):
             return 0.0
+        if budget is not None:
+            budget.proofs += len(rows)
         made = targets.take(rows)
         bounds.tighten(made, ends[rows])
         places = zip(*(column.tolist() for column in (*made, ends[rows], rows)), strict=True)
@@ -323,7 +327,9 @@ def tighten_bounds(
     start = relaxation.start
     if deduction.empty or not len(relaxation.weight):
         return 0.0
+    before = budget.proofs
     dual, optimal, empty = solve(relaxation, programs.objective, budget)
+    budget.proofs = before  # those that are made are counted below
     infeasible = bool(empty.any())
     chosen = np.flatnonzero(empty)[:1] if infeasible else np.flatnonzero(optimal)
     if not len(chosen):
@@ -335,4 +341,4 @@ def tighten_bounds(
         here = np.flatnonzero(targets.layer == layer)
         mu[layer][here, targets.unit[here]] += programs.share[chosen[here]]
     deduction.binding |= (mu[network.depth] != 0).any(axis=0)
-    return deduction.deduce(network, start, targets, mu)
+    return deduction.deduce(network, start, targets, mu, budget)
