@@ -29,6 +29,7 @@ from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_bounds
 from preimage.lp import highs
 from preimage.methods.branch_and_bound import Model, Search
+from preimage.observation import Observation
 
 NOISES = [1e-4, 1e-2, 0.1]
 
@@ -126,7 +127,7 @@ def plain_optimum(
     method = preimage.BranchAndBound(box=5.0, time_limit=60.0)
     network = as_network(generator)
     start = time.perf_counter()
-    search = Search(method, network, generator, x, reach, np.inf)
+    search = Search(method, network, generator, Observation(x[None], np.array([reach])))
     bounds = starting_bounds(network, x, reach, search.low, search.high)
     Deduction.start(bounds).propagate(network)
     uncertain = (x > 0.98 * reach) & (x <= reach)

@@ -107,12 +107,16 @@ class Observation:
         n = np.maximum(self.count, 1.0)
         return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
 
+    def seen(self, rows: Array) -> Array:
+        """``rows``, (batch, m, ...), with 0 where nothing was observed."""
+        shape = self.values.shape + (1,) * (rows.ndim - 2)
+        return rows if self.mask is None else np.where(self.mask.reshape(shape), rows, 0.0)
+
     def restrict(self, rows: Array) -> Array:
         """``rows``, (batch, m, ...), times their weights: 0 where nothing was observed."""
-        shape = self.values.shape + (1,) * (rows.ndim - 2)
-        if self.weight is not None:
-            return rows * self.weight.reshape(shape)
-        return rows if self.mask is None else np.where(self.mask.reshape(shape), rows, 0.0)
+        if self.weight is None:
+            return self.seen(rows)
+        return rows * self.weight.reshape(self.values.shape + (1,) * (rows.ndim - 2))
 
     def error(self, outputs: Array) -> Array:
         """``values - outputs``, (batch, m), weighted, for measured outputs; 0 where unobserved."""

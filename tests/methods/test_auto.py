@@ -70,6 +70,20 @@ def test_what_the_last_layer_can_reach_is_tried_by_every_stage():
     assert tried == {"joint", "layerwise", "restarts", "perturbed"}
 
 
+def test_stages_compare_errors_in_units_of_the_noise_of_each_entry():
+    """Claim: entries of much noise neither hide a code that explains, nor ask for more stages."""
+    rng = np.random.default_rng(5)
+    generator = gaussian_generator((6, 30, 120), rng, bias=True)
+    noise = np.where(rng.random(120) < 0.3, 10.0, 1e-3)
+    z = rng.normal(size=(4, 6))
+    x = generator(z) + noise * rng.uniform(-1, 1, size=(4, 120))
+    inversion = invert(generator, x, "auto", noise=noise)
+    assert (inversion.status == "solved").all()
+    assert relative_error(inversion.latent, z).max() < 1e-2
+    assert (answered(inversion) == "joint").all()
+    assert np.isnan(inversion.stages[-1].residual).all()
+
+
 def test_stages_survive_squeezing_and_joining():
     rng = np.random.default_rng(4)
     generator = gaussian_generator((3, 12, 30), rng)

@@ -209,3 +209,21 @@ def test_bad_parameters_are_named(arguments, message):
 def test_a_class_is_no_method(name):
     with pytest.raises(InputError, match=f"{name}: expected a method"):
         {"projection": ProjectedGradient, "start": GaussNewton}[name](**{name: Exact})
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_errors_count_in_units_of_the_noise_of_each_entry(measured):
+    """Claim: the end is that of the joint method, which weighs errors, and not of equal weights."""
+    rng = np.random.default_rng(6)
+    generator = gaussian_generator((4, 20, 60), rng, bias=True)
+    matrix = np.linalg.qr(rng.normal(size=(60, 60)))[0] if measured else None
+    z = rng.normal(size=(3, 4))
+    noise = np.where(np.arange(60) < 20, 0.03, 0.01)
+    clean = generator(z) if matrix is None else generator(z) @ matrix.T
+    x = clean + noise * rng.normal(size=clean.shape)
+    joint = invert(generator, x, GaussNewton(), noise=noise, sensing=matrix)
+    plain = invert(generator, x, GaussNewton(), noise=0.02, sensing=matrix)
+    method = ProjectedGradient(GaussNewton(restarts=2, flip_rounds=0), steps=60)
+    found = invert(generator, x, method, noise=noise, sensing=matrix)
+    distance = relative_error(found.latent, joint.latent)
+    assert (distance < 0.1 * relative_error(plain.latent, joint.latent)).all()

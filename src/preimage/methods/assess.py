@@ -47,11 +47,10 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     if estimate.rank is not None:
         rank[finite] = estimate.rank[finite]
     standard_error = np.full(latent.shape, np.nan)
-    wanted = np.flatnonzero(finite & ((observation.noise > 0) | (estimate.rank is None)))
+    wanted = np.flatnonzero(finite & ((observation.noise > 0) | (rank < 0)))
     if len(wanted):
         found, variance = _fit(network, observation).identify(latent[wanted], wanted)
-        if estimate.rank is None:
-            rank[wanted] = found
+        rank[wanted] = np.where(rank[wanted] < 0, found, rank[wanted])
         known = (observation.noise[wanted] > 0) & np.isin(rank[wanted], (-1, network.latent_size))
         deviation = observation.tolerance[wanted, None] * np.sqrt(variance)
         standard_error[wanted[known]] = deviation[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,10 @@ from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator
-from preimage.inversion import Estimate, Stage, Status
+from preimage.inversion import Estimate, Stage, Status, outputs_of
 from preimage.layer_program import layer_program
-from preimage.methods.assess import assess
 from preimage.methods.exact import Exact
-from preimage.methods.gauss_newton import GaussNewton
+from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import check_positive
 from preimage.methods.perturbed import Perturbed
@@ -89,30 +89,26 @@ class Auto:
         """Invert every sample; see ``methods.Method``."""
         network = chain_of(network) or network
         run = _Run(network, observation)
+        known = isinstance(network, Generator)
         expands = isinstance(network, Generator) and all(
             layer.output_size >= layer.input_size for layer in network.layers
         )
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
-        run.stage("exact", Exact(self.backend), noiseless & expands)
+        run.stage("exact", noiseless & expands, lambda own: Exact(self.backend))
         # Where layers are not known each start is dear, and begins at the best of many draws.
-        known = isinstance(network, Generator)
         joint = GaussNewton(restarts=6 if known else 4, flip_rounds=5, seed=self.seed)
-        run.stage("joint", joint, everyone)
+        run.stage("joint", everyone, lambda own: joint)
         near = self._in_reach(network, observation, run.open())
-        start: Method = LayerwiseLP(growth=2.0, backend=self.backend)
-        run.stage("layerwise", GaussNewton(restarts=1, flip_rounds=0, start=start), near & expands)
+        start = LayerwiseLP(growth=2.0, backend=self.backend)
+        layerwise = GaussNewton(restarts=1, flip_rounds=0, start=start)
+        run.stage("layerwise", near & expands, lambda own: layerwise)
         near &= known
-        for restarts, flip_rounds, wanted in (
-            (self.restarts, 8, near),
-            (self.restarts // 4, 2, ~near),
-        ):
-            start = _Known(run.latent)
-            many = GaussNewton(
-                restarts=max(restarts, 1), flip_rounds=flip_rounds, start=start, seed=self.seed + 1
-            )
-            run.stage("restarts", many, wanted)
-        run.stage("perturbed", Perturbed(run.latent, seed=self.seed + 2), near)
+        many = GaussNewton(restarts=self.restarts, flip_rounds=8, seed=self.seed + 1)
+        few = replace(many, restarts=max(self.restarts // 4, 1), flip_rounds=2)
+        run.stage("restarts", near, lambda own: replace(many, start=Given(run.latent[own])))
+        run.stage("restarts", ~near, lambda own: replace(few, start=Given(run.latent[own])))
+        run.stage("perturbed", near, lambda own: Perturbed(run.latent[own], seed=self.seed + 2))
         return run.estimate()
 
     def _in_reach(
@@ -126,21 +122,10 @@ class Auto:
         part = observation.take(samples)
         reach = _REACH * part.tolerance
         program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
-        solution = lp.solve(program, self.backend)
+        solution = lp.solve(program, self.backend, clock=observation.clock)
         out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
         near[samples[out]] = False
         return near
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """Codes that are known already, as a start."""
-
-    latent: Array
-
-    def solve(self, network: Network, observation: Observation) -> Estimate:
-        """Hand them out."""
-        return Estimate(self.latent, Status.SOLVED.each(len(observation)))
 
 
 class _Run:
@@ -150,16 +135,21 @@ class _Run:
         self.network, self.observation = network, observation
         batch = len(observation)
         self.latent = np.full((batch, network.latent_size), np.nan)
-        self.status, self.residual = Status.FAILED.each(batch), np.full(batch, np.inf)
+        self.status, self.loss = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank, self.tried = np.full(batch, -1), False
         self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
 
     def open(self) -> NDArray[np.bool_]:
         """Samples that nothing explains yet."""
-        return self.residual > self.observation.explained
+        return self.loss > self.observation.explained
 
-    def stage(self, name: str, method: Method, wanted: NDArray[np.bool_]) -> None:
-        """Try a method on those samples that are wanted and open."""
+    def stage(
+        self,
+        name: str,
+        wanted: NDArray[np.bool_],
+        method: Callable[[NDArray[np.intp]], Method],
+    ) -> None:
+        """Try a method, made for the samples that are wanted and open, on these."""
         nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)
         reached, answered = self.stages.setdefault(name, nothing)
         samples = np.flatnonzero(self.open() & wanted)
@@ -170,16 +160,16 @@ class _Run:
         self.tried = True
         clock.report(name, len(samples))
         part = self.observation.take(samples)
-        if isinstance(method, Perturbed):
-            method = replace(method, latent=method.latent[samples])
-        if isinstance(method, GaussNewton) and isinstance(method.start, _Known):
-            method = replace(method, start=_Known(method.start.latent[samples]))
-        found = assess(self.network, part, method.solve(self.network, part))
-        reached[samples] = found.residual
-        better = found.residual < self.residual[samples]
+        found = method(samples).solve(self.network, part)
+        outputs = outputs_of(self.network, found.latent)
+        reached[samples] = np.linalg.norm(part.seen(part.values - outputs), axis=1)
+        # In units of the noise of each entry, as ``explained`` is.
+        loss = np.linalg.norm(part.error(outputs), axis=1)
+        better = loss < self.loss[samples]
         improved = samples[better]
         self.latent[improved], self.status[improved] = found.latent[better], found.status[better]
-        self.residual[improved], self.rank[improved] = found.residual[better], found.rank[better]
+        self.loss[improved] = loss[better]
+        self.rank[improved] = -1 if found.rank is None else found.rank[better]
         for _, others in self.stages.values():
             others[improved] = False
         answered[improved] = True

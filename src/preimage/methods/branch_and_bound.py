@@ -22,7 +22,7 @@ from preimage.generator import Generator
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LinearProgram
 from preimage.lp import highs
-from preimage.methods.gauss_newton import GaussNewton
+from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.nearest import LARGEST, Nearest, misfits
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
@@ -124,17 +124,17 @@ class BranchAndBound:
         latent = np.full((batch, generator.latent_size), np.nan)
         bound, gap = np.zeros(batch), np.full(batch, np.nan)
         status = Status.SOLVED.each(batch)
-        for sample, x in enumerate(observation.values):
+        for sample in range(batch):
             deadline = min(time.perf_counter() + self.time_limit, observation.clock.deadline)
             part = observation.take(np.array([sample]))
             part = replace(part, clock=replace(observation.clock, deadline=deadline))
             start = joint.solve(generator, part).latent[0]
-            search = Search(self, enclosed, generator, x, float(part.noise[0]), deadline)
+            search = Search(self, enclosed, generator, part)
             latent[sample], value, bound[sample] = search.run(start, contractor)
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
             if not done:
-                over = time.perf_counter() >= search.deadline
+                over = part.clock.is_over
                 status[sample] = Status.TIME_LIMIT if over else Status.STEP_LIMIT
         return Estimate(latent, status, bound=bound, gap=gap)
 
@@ -160,14 +160,12 @@ class Search:
         method: BranchAndBound,
         network: Enclosed,
         generator: Generator,
-        x: Array,
-        noise: float,
-        deadline: float,
+        observation: Observation,
     ) -> None:
-        self.method, self.network, self.generator, self.x = method, network, generator, x
-        self.noise = noise
+        self.method, self.network, self.generator = method, network, generator
+        self.observation, self.clock = observation, observation.clock
+        self.x, self.noise = observation.values[0], float(observation.noise[0])
         self.low, self.high = box_ends(method.box, network.sizes[0])
-        self.deadline = deadline
 
     def value(self, z: Array) -> float:
         """The misfit."""
@@ -185,7 +183,7 @@ class Search:
             method, level = self.method, self.noise if self.method.decide else None
             nearest = Nearest(contractor, self.generator, self.x, method.norm, method.gap,
                               self.polished, level)  # fmt: skip
-            return nearest.run(z, self.low, self.high, self.deadline)
+            return nearest.run(z, self.low, self.high, self.clock.deadline)
         best, bound = self.value(z), 0.0
         if self.method.decide and best <= self.noise:
             return z, best, bound
@@ -197,12 +195,11 @@ class Search:
             return z, best, bound
         uncertain = (self.x > _CLOSE * reach) & (self.x <= reach) & (not self.method.decide)
         for _ in range(_REPAIRS):
-            seconds = self.deadline - time.perf_counter()
-            if seconds <= 0:
+            if self.clock.is_over:
                 break
             model = Model(self, relax(self.network, bounds), bounds, reach, uncertain)
             gap = self.noise / 2 if self.method.decide else self.method.gap / 2
-            point, found = highs.minimise_mixed(model.program, gap, seconds)
+            point, found = highs.minimise_mixed(model.program, gap, self.clock.left)
             if found == np.inf:
                 return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
             bound = max(bound, found)
@@ -223,26 +220,14 @@ class Search:
     def enclosure(self, reach: float) -> Bounds:
         """What is known of codes whose misfit is at most reach."""
         bounds = starting_bounds(self.network, self.x, reach, self.low, self.high)
-        budget = Budget(self.deadline, 1)
+        budget = Budget(self.clock.deadline, 1)
         return enclose(self.network, bounds, budget, self.method.rounds).bounds
 
     def polished(self, z: Array) -> Array:
         """The best code near z, by linear programs on its pieces."""
-        observation = Observation(self.x[None], np.array([self.noise]))
-        start = _Fixed(z)
         joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, flip_rounds=0,
-                            start=start)  # fmt: skip
-        return np.asarray(joint.solve(self.generator, observation).latent[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Fixed:
-    """A method that returns a given code."""
-
-    latent: Array
-
-    def solve(self, network: Network, observation: Observation) -> Estimate:
-        return Estimate(self.latent[None], Status.SOLVED.each(1))
+                            start=Given(z[None]))  # fmt: skip
+        return np.asarray(joint.solve(self.generator, self.observation).latent[0])
 
 
 class Model:

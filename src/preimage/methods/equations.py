@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import engine
+from preimage.clock import UNLIMITED, Clock
 from preimage.scaling import Scaled
 from preimage.threads import processors
 
@@ -42,13 +43,16 @@ class _Inverses(ctypes.Structure):
     ]
 
 
-def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, NDArray[np.bool_]]:
+def least_squares(
+    units: Scaled, scale: Array, target: Array, clock: Clock = UNLIMITED
+) -> tuple[Array, NDArray[np.bool_]]:
     """Minimise ``sum_j (scale_j (w_j . z - t_j))^2`` for each sample (paper, Theorem 2).
 
     Args:
         units: The matrix W (n, k); see ``Layer.scaled``.
         scale: (batch, n), 0 for rows that do not count.
         target: (batch, n), finite.
+        clock: Samples that are not reached in time count as not of full rank.
 
     Returns:
         Minimisers (batch, k), NaN where the rows do not have full column rank; and where they do.
@@ -57,23 +61,31 @@ def least_squares(units: Scaled, scale: Array, target: Array) -> tuple[Array, ND
     if not units.usable:
         return np.full_like(z, np.nan), np.zeros(len(z), dtype=np.bool_)
     full = _solve(units, scale, target, z)
+    z[~full] = np.nan
     for sample in np.flatnonzero(~full):
+        if clock.is_over:
+            break
         rows = np.flatnonzero(scale[sample])
         factor = scale[sample, rows] / units.row[rows]
         scaled = units.table[rows, : z.shape[1]]
         solution = _by_qr(factor[:, None] * scaled, scale[sample, rows] * target[sample, rows])
-        z[sample] = np.nan if solution is None else solution * units.column
-        full[sample] = solution is not None
+        if solution is not None:
+            z[sample], full[sample] = solution * units.column, True
     return z, full
 
 
-def rank_of_rows(units: Scaled, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+def rank_of_rows(
+    units: Scaled, rows: NDArray[np.bool_], clock: Clock = UNLIMITED
+) -> NDArray[np.int64]:
     """(batch,) numerical rank of ``W[rows[sample]]``, for ``rows`` (batch, n); -1 if unknown."""
     k = units.weight.shape[1]
     if not units.usable:
         return np.full(len(rows), -1)
     rank = np.full(len(rows), k)
     for sample in np.flatnonzero(~_solve(units, rows.astype(np.float64), None, None)):
+        if clock.is_over:
+            rank[sample] = -1
+            continue
         some = units.table[:-1, :k][rows[sample]]
         rank[sample] = np.linalg.matrix_rank(some) if some.size else 0
     return rank

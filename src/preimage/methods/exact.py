@@ -12,7 +12,7 @@ from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LayerProgram, layer_program, take
 from preimage.methods.equations import least_squares
-from preimage.methods.layerwise import layer_report
+from preimage.methods.layerwise import fill_late, layer_report, no_report
 from preimage.network import Network, known_chain
 from preimage.observation import Observation, scale_of
 
@@ -50,49 +50,61 @@ class Exact:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "exact inversion")
-        x, tolerance, observed = observation.values, observation.tolerance, observation.mask
-        reports, spread = [], observation.spread
+        clock, tolerance, reports = observation.clock, observation.tolerance, []
+        above = observation
         for index in reversed(range(len(generator.layers))):
             layer, domain = generator.layers[index], generator.domain(index)
-            program = layer_program(layer, x, tolerance, "linf", domain, observed, spread)
+            clock.report(f"layer {index + 1} of {len(generator.layers)}", len(above))
+            z = np.full((len(above), layer.input_size), np.nan)
+            if clock.is_over:
+                status[status != Status.FAILED] = Status.TIME_LIMIT
+                reports.append(no_report(len(z)))
+                continue
+            program = layer_program(
+                layer, above.values, tolerance, "linf", domain, above.mask, above.spread
+            )
             equations = np.isfinite(program.slab.lower)
-            z, determined = _solve(layer, x, equations, spread)
+            z, determined = _solve(layer, above, equations)
             # Rounding leaves tiny values of either sign where the layer below gave 0.
             z = np.clip(z, *domain)
-            programs = np.zeros(len(x), dtype=np.int64)
-            rest = np.flatnonzero(~determined & np.isfinite(x).all(axis=1))
+            programs = np.zeros(len(z), dtype=np.int64)
+            rest = np.flatnonzero(~determined & np.isfinite(above.values).all(axis=1))
             if len(rest):
-                part = take(program, rest)
-                z[rest], verdict = self._polytope(part, x[rest], tolerance[rest])
+                z[rest], verdict = self._polytope(
+                    take(program, rest), above.take(rest), tolerance[rest]
+                )
                 programs[rest] = 3
                 worse = verdict != Status.SOLVED
                 status[rest[worse]] = verdict[worse]
             slack = program.slack_at(z)
             reports.append(
-                layer_report(layer, x, slack, tolerance, programs, equations, observed, determined)
-            )
-            x, observed, spread = z, None, None
+                no_report(len(z)) if clock.is_over else
+                layer_report(layer, above, slack, tolerance, programs, equations, determined)
+            )  # fmt: skip
+            above = Observation(z, tolerance, clock=clock)
+        fill_late(generator, observation, z, status)
         # What the layers determine is unique, whatever the Jacobian at a kink may say.
         rank = np.where(status == Status.SOLVED, generator.latent_size, -1)
-        return Estimate(x, status, tuple(reversed(reports)), rank=rank)
+        return Estimate(z, status, tuple(reversed(reports)), rank=rank)
 
     def _polytope(
-        self, program: LayerProgram, x: Array, tolerance: Array
+        self, program: LayerProgram, above: Observation, tolerance: Array
     ) -> tuple[Array, NDArray[np.object_]]:
         """A point of each polytope (equation 4), and whether it has others."""
-        centre = lp.solve(program, self.backend)
-        status = Status.SOLVED.each(len(x))
+        clock = above.clock
+        centre = lp.solve(program, self.backend, clock=clock)
+        status = Status.SOLVED.each(len(above))
         status[centre.outcome != lp.Outcome.OPTIMAL] = Status.FAILED
         # A polytope thinner than what the backends resolve would seem empty to them.
-        reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(x)), centre.slack)
+        reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(above.values)), centre.slack)
         # In units of x: what a column's largest entry makes of it.
         column = abs(program.weight).max(axis=0)
         column = column if isinstance(column, np.ndarray) else column.toarray()
         column = np.where(column > 0, column, 1.0)
         direction = column * np.random.default_rng(0).normal(size=len(column))
-        objective = np.tile(direction, (len(x), 1))
+        objective = np.tile(direction, (len(above), 1))
         ends = [
-            lp.solve(lp.with_objective(program, sign * objective, reach), self.backend)
+            lp.solve(lp.with_objective(program, sign * objective, reach), self.backend, clock=clock)
             for sign in (1.0, -1.0)
         ]
         # Along a random direction two different ends have different values; a single point may
@@ -102,20 +114,22 @@ class Exact:
         size = np.abs(centre.z) @ np.abs(direction)  # as reach, in units of x
         unique = width <= 1e-4 * size + 1e3 * reach
         status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
+        if clock.is_over:
+            status[status != Status.SOLVED] = Status.TIME_LIMIT
         return centre.z, status
 
 
 def _solve(
-    layer: Layer, x: Array, equations: NDArray[np.bool_], spread: Array | None
+    layer: Layer, above: Observation, equations: NDArray[np.bool_]
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x
     counts alike in all of them, relative to the tolerance of its entry.
     """
-    target = layer.activation.inverse(x)
+    target = layer.activation.inverse(above.values)
     active = equations & np.isfinite(target)
     target = np.where(active, target, 0.0)
     trust = np.where(active, layer.activation.derivative(target), 0.0)
-    trust = trust if spread is None else trust / spread
-    return least_squares(layer.scaled, trust, target - layer.bias)
+    trust = trust if above.spread is None else trust / above.spread
+    return least_squares(layer.scaled, trust, target - layer.bias, above.clock)

@@ -130,6 +130,8 @@ class Adam:
         random = np.random.default_rng(self.seed)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in random.normal(size=(self.restarts, k)):
+                if observation.clock.is_over:
+                    break
                 self._descend(network, observation, np.tile(start, (batch, 1)), best, everyone)
         over = observation.clock.is_over
         return Estimate(best.z, (Status.TIME_LIMIT if over else Status.STEP_LIMIT).each(batch))

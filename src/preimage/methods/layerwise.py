@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.errors import InputError
-from preimage.generator import Layer
+from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, LayerProgram, Norm, layer_program
 from preimage.methods.equations import rank_of_rows
+from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.search import plug_in
 from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, box_ends, check_box
+from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.network import Network, known_chain
 from preimage.observation import ROUNDING, Observation, scale_of
+from preimage.slab import Slab
 
 Array = NDArray[np.float64]
 
@@ -80,65 +83,68 @@ class LayerwiseLP:
         """Invert every sample; see ``methods.Method``."""
         status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "layer-wise programs")
-        x, tolerance, observed = observation.values, observation.tolerance, observation.mask
-        spread = observation.spread
-        reports = []
+        clock, tolerance, reports = observation.clock, observation.tolerance, []
+        above = observation
         for index in reversed(range(len(generator.layers))):
             domain: tuple[Any, Any] = generator.domain(index)
             if index == 0 and self.box is not None:
                 domain = box_ends(self.box, generator.latent_size)
-            step = _Step(self, generator.layers[index], domain, x, observed, spread)
+            clock.report(f"layer {index + 1} of {len(generator.layers)}", len(above))
+            step = _Step(self, generator.layers[index], domain, above)
             search = step.bracket if self.norm == "linf" else step.scan
             alive = np.flatnonzero(status == Status.SOLVED)
-            tolerance, x, found = search(tolerance, alive)
+            tolerance, z, found = search(tolerance, alive)
             status[alive] = found[alive]
-            reports.append(step.report(x, tolerance))
-            observed = spread = None
-        return Estimate(x, status, tuple(reversed(reports)))
+            reports.append(no_report(len(z)) if clock.is_over else step.report(z, tolerance))
+            above = Observation(z, tolerance, clock=clock)
+        fill_late(generator, observation, z, status, self.box)
+        return Estimate(z, status, tuple(reversed(reports)))
 
 
 class _Step:
-    """One layer of one batch: solves programs and counts them."""
+    """One layer of one batch, whose outputs are ``observation``: solves programs, counts them."""
 
     def __init__(
         self,
         method: LayerwiseLP,
         layer: Layer,
         domain: tuple[Any, Any],
-        x: Array,
-        observed: NDArray[np.bool_] | None,
-        spread: Array | None,
+        observation: Observation,
     ) -> None:
-        self.method, self.layer, self.domain, self.x = method, layer, domain, x
-        self.observed, self.spread = observed, spread
-        self.programs = np.zeros(len(x), dtype=np.int64)
-        self.limit = _LARGEST_TOLERANCE * scale_of(x if spread is None else x / spread)
+        self.method, self.layer, self.domain = method, layer, domain
+        self.observation, self.clock = observation, observation.clock
+        self.programs = np.zeros(len(observation), dtype=np.int64)
+        self.limit = _LARGEST_TOLERANCE * scale_of(observation.restrict(observation.values))
 
     def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
         self.programs[samples] += 1
-        return lp.solve(self.program(tolerance, samples), self.method.backend)
+        program = self.program(tolerance, samples)
+        return lp.solve(program, self.method.backend, clock=self.clock)
 
     def program(
         self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)
     ) -> LayerProgram:
-        observed = None if self.observed is None else self.observed[samples]
-        spread = None if self.spread is None else self.spread[samples]
+        x = self.observation.take(samples)
         return layer_program(
-            self.layer, self.x[samples], tolerance[samples], self.method.norm, self.domain,
-            observed, spread,
+            self.layer, x.values, tolerance[samples], self.method.norm, self.domain, x.mask,
+            x.spread,
         )  # fmt: skip
 
-    def tolerances(self, eps: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Array:
-        """Of each entry, (samples, n) or (samples, 1)."""
-        level = eps[samples, None]
-        return level if self.spread is None else level * self.spread[samples]
+    def slab(self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Slab:
+        """The layer's slab, whose tolerance is that of each entry."""
+        x = self.observation.take(samples)
+        level = tolerance[samples, None]
+        return self.layer.activation.slab(x.values, level if x.spread is None else level * x.spread)
 
     def error(self, z: Array, samples: NDArray[np.intp]) -> Array:
-        """``|act(W z + b) - x|`` in units of ``spread``, 0 where nothing was observed."""
-        error = np.abs(self.layer(z) - self.x[samples])
-        error = error if self.spread is None else error / self.spread[samples]
-        return error if self.observed is None else np.where(self.observed[samples], error, 0.0)
+        """``|act(W z + b) - x|`` in units of each entry's tolerance; 0 where unobserved."""
+        return np.abs(self.observation.take(samples).error(self.layer(z)))
+
+    @property
+    def broken(self) -> Status:
+        """Of a sample whose program has no answer."""
+        return Status.TIME_LIMIT if self.clock.is_over else Status.FAILED
 
     def bracket(
         self, start: Array, samples: NDArray[np.intp]
@@ -155,7 +161,7 @@ class _Step:
         Returns:
             Tolerances (batch,), inputs (batch, k), statuses (batch,).
         """
-        batch, log_growth = len(self.x), np.log(self.method.growth)
+        batch, log_growth = len(start), np.log(self.method.growth)
         z = np.full((batch, self.layer.input_size), np.nan)
         status = Status.SOLVED.each(batch)
         slopes = self.layer.activation.slopes(self.layer.output_size)
@@ -164,10 +170,13 @@ class _Step:
         infeasible, feasible = np.full(batch, -1), np.full(batch, _UNKNOWN)
         eps, open_ = start.copy(), samples
         while len(open_):
+            if self.clock.is_over:
+                status[open_] = Status.TIME_LIMIT
+                break
             eps[open_] = start[open_] * np.exp(log_growth * trial[open_])
             solution = self.minimise(eps, open_)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
-            status[open_[~optimal]] = Status.FAILED
+            status[open_[~optimal]] = self.broken
             open_, found, slack = open_[optimal], solution.z[optimal], solution.slack[optimal]
             fits = slack <= eps[open_] * (1 + ROUNDING)
             z[open_[fits]], solved[open_[fits]] = found[fits], trial[open_[fits]]
@@ -197,12 +206,15 @@ class _Step:
         Returns:
             As ``bracket``.
         """
-        batch, k = len(self.x), self.layer.input_size
+        batch, k = len(start), self.layer.input_size
         z, eps = np.full((batch, k), np.nan), start.copy()
         best, misses = np.full(batch, np.inf), np.zeros(batch, dtype=np.int64)
         status = Status.INFEASIBLE.each(batch)
         reached, open_ = start.copy(), samples
         while len(open_):
+            if self.clock.is_over:
+                status[open_] = Status.TIME_LIMIT
+                break
             solution = self.minimise(eps, open_)
             error = self.error(solution.z, open_).sum(axis=1)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
@@ -213,7 +225,7 @@ class _Step:
             # Only the relaxed program can be infeasible, while eps is too small.
             waiting = (solution.outcome == lp.Outcome.INFEASIBLE) & ~np.isfinite(best[open_])
             broken = ~optimal & ~waiting & ~np.isfinite(best[open_])
-            status[open_[broken]] = Status.FAILED
+            status[open_[broken]] = self.broken
             misses[open_] = np.where(better | waiting, 0, misses[open_] + 1)
             open_ = self._advance(eps, open_[~broken], misses)
         return reached, z, status
@@ -226,15 +238,14 @@ class _Step:
         Under l1 the program depends on eps only through the rates of its rows. Where these stay,
         so does the error, and the step is a miss without another program.
         """
-        slab, changed = self.layer.activation.slab, []
+        changed = []
         while len(samples := samples[misses[samples] <= self.method.patience]):
-            before = np.stack(slab(self.x[samples], self.tolerances(eps, samples)))
+            before = np.stack(self.slab(eps, samples))
             eps[samples] *= self.method.growth
             within = eps[samples] <= self.limit[samples]
             new = np.ones(len(samples), dtype=bool)
             if self.method.norm == "l1":
-                after = np.stack(slab(self.x[samples], self.tolerances(eps, samples)))
-                new = (before != after).any(axis=(0, 2))
+                new = (before != np.stack(self.slab(eps, samples))).any(axis=(0, 2))
             changed.append(samples[within & new])
             samples = samples[within & ~new]
             misses[samples] += 1
@@ -243,39 +254,56 @@ class _Step:
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
         slack = self.program(tolerance).slack_at(z)
-        equations = np.isfinite(
-            self.layer.activation.slab(self.x, self.tolerances(tolerance)).lower
-        )
-        if self.observed is not None:
-            equations &= self.observed
+        equations = np.isfinite(self.slab(tolerance).lower)
         return layer_report(
-            self.layer, self.x, slack, tolerance, self.programs, equations, self.observed
+            self.layer, self.observation, slack, tolerance, self.programs, equations
         )
+
+
+def no_report(batch: int) -> LayerReport:
+    """Of a layer that was not reached in time."""
+    unknown, none = np.full(batch, np.nan), np.full(batch, -1)
+    return LayerReport(unknown, unknown, none, none, none, np.zeros(batch, dtype=np.int64))
+
+
+def fill_late(
+    generator: Generator,
+    observation: Observation,
+    z: Array,
+    status: NDArray[np.object_],
+    box: Box = None,
+) -> None:
+    """Give rough codes, in place, to samples that time left without one: see ``plug_in``."""
+    late = np.flatnonzero((status == Status.TIME_LIMIT) & ~np.isfinite(z).all(axis=1))
+    if len(late):
+        region = Region(*box_ends(box, generator.latent_size), np.inf)
+        problem = LeastSquares(generator, observation.take(late), 0.0, region)
+        z[late] = region.project(plug_in(problem, generator, np.arange(len(late))))
 
 
 def layer_report(
     layer: Layer,
-    x: Array,
+    observation: Observation,
     slack: Array,
     tolerance: Array,
     programs: NDArray[np.int64],
     equations: NDArray[np.bool_],
-    observed: NDArray[np.bool_] | None = None,
     full: NDArray[np.bool_] | None = None,
 ) -> LayerReport:
-    """Count and rank the ``equations`` (batch, n) of each sample; NaN rows of ``x`` give -1.
+    """Count and rank the ``equations`` (batch, n) that are observed; NaN outputs give -1.
 
     ``full`` names the samples whose equations are known to have full column rank.
     """
-    eps = tolerance[:, None]
+    x, eps = observation.values, tolerance[:, None]
     low, high = layer.activation.range
     outside = (x < low - eps) | (x > high + eps)
-    outside = outside if observed is None else outside & observed
+    if observation.mask is not None:
+        outside, equations = outside & observation.mask, equations & observation.mask
     known = np.isfinite(x).all(axis=1)
     rank = np.full(len(x), -1, dtype=np.int64)
     open_ = known if full is None else known & ~full
     rank[known] = layer.input_size
-    rank[open_] = rank_of_rows(layer.scaled, equations[open_])
+    rank[open_] = rank_of_rows(layer.scaled, equations[open_], observation.clock)
     return LayerReport(
         slack,
         np.where(known, tolerance, np.nan),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.inversion import Estimate, Status
-from preimage.methods.gauss_newton import GaussNewton
+from preimage.inversion import Estimate
+from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.network import Network
 from preimage.observation import Observation
 
@@ -50,7 +50,7 @@ class Perturbed:
                 break
             many = observation.take(np.full(self.starts, sample))
             latent[sample] = self._search(network, many, latent[sample])
-        return GaussNewton(restarts=1, flip_rounds=0, start=_Given(latent)).solve(
+        return GaussNewton(restarts=1, flip_rounds=0, start=Given(latent)).solve(
             network, observation
         )
 
@@ -62,7 +62,7 @@ class Perturbed:
             codes[0] = known
         best, loss = np.empty((0, codes.shape[1])), np.empty(0)
         for _ in range(1 + self.rounds):
-            joint = GaussNewton(restarts=1, flip_rounds=0, steps=_STEPS, start=_Given(codes))
+            joint = GaussNewton(restarts=1, flip_rounds=0, steps=_STEPS, start=Given(codes))
             found = joint.solve(network, many).latent
             error = np.linalg.norm(many.error(network(found)), axis=1)
             error = np.where(np.isfinite(error), error, np.inf)
@@ -77,13 +77,3 @@ class Perturbed:
             pick = np.arange(self.starts) % len(best)
             codes = best[pick] + scale * rng.normal(size=codes.shape)
         return best[0]
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """A method that returns given codes."""
-
-    latent: Array
-
-    def solve(self, network: Network, observation: Observation) -> Estimate:
-        return Estimate(self.latent, Status.SOLVED.each(len(observation)))

@@ -35,7 +35,8 @@ class ProjectedGradient:
     The paper's method for partial measurements ``y = A G(z*) + e`` (its figure 4), from
     ``x = A^T y`` (zeros where a mask is False). The step length is ``eta = rate / ||A||^2``, so
     that ``rate=1`` is that of a mask. The code with the smallest ``||y - A G(z)||`` is returned.
-    ``GaussNewton`` works on ``A G`` directly, and as a rule needs far less time.
+    Errors count in units of each entry's noise: ``A`` and ``y`` are divided by it, and the step is
+    as much shorter. ``GaussNewton`` works on ``A G`` directly, and as a rule needs far less time.
 
     Args:
         projection: The inversion in each step. Between steps x is not in the range of G, which
@@ -63,13 +64,17 @@ class ProjectedGradient:
         batch, y = len(observation), observation.values
         A = network.sensing if isinstance(network, Measured) else None
         generator = network.network if isinstance(network, Measured) else network
-        eta = self.rate / (1.0 if A is None else _norm(A) ** 2)
+        # The step that decreases the squared error of every sample, in units of each entry's noise.
+        largest = observation.restrict(np.ones_like(y)).max(axis=1, initial=0.0, keepdims=True)
+        eta = self.rate / (largest * (1.0 if A is None else _norm(A))) ** 2
         best = np.full((batch, generator.latent_size), np.nan)
         before = np.full_like(best, np.inf)
         lowest = np.full(batch, np.inf)
         status = Status.FAILED.each(batch)
         # Where nothing is known of x yet, the gradient alone is the first guess.
-        x = y.copy() if A is None else eta * multiply_adjoint(A, y)
+        pulled = observation.restrict(observation.restrict(y))
+        x = eta * (pulled if A is None else multiply_adjoint(A, pulled))
+        size = np.linalg.norm(observation.restrict(y), axis=1)
         open_ = np.arange(batch)
         clock = observation.clock
         for step in range(self.steps):
@@ -90,11 +95,12 @@ class ProjectedGradient:
             best[open_[better]], lowest[open_[better]] = latent[better], loss[better]
             moved = np.abs(latent - before[open_]).max(axis=1, initial=0.0)
             still = moved <= _STILL * np.abs(latent).max(axis=1, initial=0.0)
-            settled = still | (loss <= ROUNDING * np.linalg.norm(y[open_], axis=1))
+            settled = still | (loss <= ROUNDING * size[open_])
             status[open_] = Status.STEP_LIMIT
             status[open_[settled]] = Status.SOLVED
             before[open_] = latent
-            x[open_] = image + eta * (error if A is None else multiply_adjoint(A, error))
+            pulled = part.restrict(error)
+            x[open_] = image + eta[open_] * (pulled if A is None else multiply_adjoint(A, pulled))
             open_ = open_[~settled]
             if not len(open_):
                 break

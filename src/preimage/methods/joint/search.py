@@ -130,7 +130,7 @@ class Search:
         if self.problem.chain is None:
             return drawn_starts(self.problem, samples, count, random)
         starts = np.empty((len(samples), count, k))
-        starts[:, 0] = plug_in(self.problem, self.problem.chain, samples, _PLUG_IN_STEPS)
+        starts[:, 0] = plug_in(self.problem, self.problem.chain, samples)
         starts[:, 1:] = random.normal(size=(count - 1, k))
         return starts
 
@@ -254,7 +254,7 @@ def drawn_starts(
     return starts
 
 
-def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: int) -> Array:
+def plug_in(problem: LeastSquares, chain: Generator, samples: Indices) -> Array:
     """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
 
     The step length is the line minimum for a linear network half of whose units are active in
@@ -264,7 +264,6 @@ def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: in
         problem: What to fit.
         chain: The measured network.
         samples: (runs,) whose codes are wanted.
-        steps: Iterations.
 
     Returns:
         (runs, k) the best iterate of each.
@@ -272,7 +271,9 @@ def plug_in(problem: LeastSquares, chain: Generator, samples: Indices, steps: in
     observation = problem.observation.take(samples)
     z = np.zeros((len(samples), chain.latent_size))
     best, lowest = z, np.full(len(z), np.inf)
-    for _ in range(steps):
+    for step in range(_PLUG_IN_STEPS):
+        if step > 1 and observation.clock.is_over:
+            break
         error = problem.error(z, samples)
         loss = (error**2).sum(axis=1) + problem.prior * (z**2).sum(axis=1)
         best = np.where((loss < lowest)[:, None], z, best)
