@@ -119,6 +119,13 @@ class Auto:
         if not isinstance(network, Generator) or not len(samples):
             return near
         layer, domain = network.layers[-1], network.domain(len(network.layers) - 1)
+        low, high = layer.activation.range
+        part = observation.take(samples)
+        reach = _REACH * part.tolerance
+        # The program takes values beyond the range for its ends.
+        beyond = np.abs(part.error(np.clip(part.values, low, high))).max(axis=1, initial=0.0)
+        near[samples[beyond > 2 * reach]] = False
+        samples = samples[near[samples]]
         part = observation.take(samples)
         reach = _REACH * part.tolerance
         program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
