@@ -154,6 +154,11 @@ class Inversion:
             errors (divide by sqrt(3) where it bounds uniform ones). It holds for least-squares
             fits as long as the errors do not cross a kink. NaN where ``noise`` is 0, or where the
             observation does not determine the code.
+        condition: (batch,) condition number of the observed Jacobian at the code, with columns
+            scaled to norm 1, from above (at most k times too large). Rounding and noise move some
+            direction of z by up to this factor; from about 1e6 on, codes of linear programs may
+            be wrong in all digits though their residual is right. Infinite where the rank is not
+            full, NaN where the method knows uniqueness by other means.
     """
 
     latent: Array
@@ -166,6 +171,7 @@ class Inversion:
     bound: Any = np.nan
     gap: Any = np.nan
     standard_error: Any = np.nan
+    condition: Any = np.nan
 
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))

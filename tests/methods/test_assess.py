@@ -55,3 +55,20 @@ def test_how_a_method_ended_does_not_matter_to_a_code_that_explains(ended):
 def test_every_status_has_a_message(status):
     assert len(status.message) > 20
     assert (status.each(2) == status).all()
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("method", ["linf", "gauss_newton", "auto"])
+def test_conditioning_is_told(method, apart):
+    """Claim (18.L): almost dependent columns give a code whose condition number says so."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(30, 4))
+    weight[:, 3] = weight[:, 2] + apart * weight[:, 3]
+    weight[:, 1] *= 1e4  # units of a coordinate are no matter
+    generator = preimage.from_arrays([weight], activation="identity")
+    x = generator(rng.normal(size=(2, 4))) + rng.uniform(-1e-3, 1e-3, (2, 30))
+    inversion = preimage.invert(generator, x, method, noise=1e-3)
+    exact = np.linalg.cond(weight / np.linalg.norm(weight, axis=0))
+    assert (inversion.condition >= exact * (1 - 1e-4)).all()
+    assert (inversion.condition <= 4 * exact).all()
+    assert preimage.invert(generator, x[0], method, noise=1e-3).condition.shape == ()

@@ -46,14 +46,18 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     rank = np.full(len(latent), -1)
     if estimate.rank is not None:
         rank[finite] = estimate.rank[finite]
-    standard_error = np.full(latent.shape, np.nan)
-    wanted = np.flatnonzero(finite & ((observation.noise > 0) | (rank < 0)))
-    if len(wanted):
-        found, variance = _fit(network, observation).identify(latent[wanted], wanted)
-        rank[wanted] = np.where(rank[wanted] < 0, found, rank[wanted])
-        known = (observation.noise[wanted] > 0) & np.isin(rank[wanted], (-1, network.latent_size))
-        deviation = observation.tolerance[wanted, None] * np.sqrt(variance)
-        standard_error[wanted[known]] = deviation[known]
+    standard_error, condition = np.full(latent.shape, np.nan), np.full(len(latent), np.nan)
+    wanted = finite & ((observation.noise > 0) | (rank < 0))
+    if observation.clock.is_over:
+        wanted &= within  # of other codes it is of little use
+    if len(samples := np.flatnonzero(wanted)):
+        fit = _fit(network, observation)
+        found, variance, condition[samples] = fit.identify(latent[samples], samples)
+        rank[samples] = np.where(rank[samples] < 0, found, rank[samples])
+        known = observation.noise[samples] > 0
+        known &= np.isin(rank[samples], (-1, network.latent_size))
+        deviation = observation.tolerance[samples, None] * np.sqrt(variance)
+        standard_error[samples[known]] = deviation[known]
     # Whatever ended a method: a code that explains is solved, or ambiguous; one that does not is
     # neither.
     status[finite & within & (status != Status.AMBIGUOUS)] = Status.SOLVED
@@ -71,7 +75,7 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     )
     return Inversion(
         latent, residual, largest, status, rank, estimate.layers, estimate.stages, bound, gap,
-        standard_error,
+        standard_error, condition,
     )  # fmt: skip
 
 

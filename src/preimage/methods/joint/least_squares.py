@@ -181,16 +181,16 @@ class LeastSquares:
         none = np.zeros((0, self.network.observation_size, z.shape[1]))
         return np.concatenate([none, *parts])
 
-    def identify(self, z: Array, samples: Indices) -> tuple[NDArray[np.int64], Array]:
+    def identify(self, z: Array, samples: Indices) -> tuple[NDArray[np.int64], Array, Array]:
         """How far the observation determines each row of ``z``, in any units of z.
 
         Returns:
-            (runs,) the numerical rank of the observed Jacobian J there, and (runs, k) the diagonal
-            of ``(J^T J)^-1``, NaN where the rank is not full.
+            (runs,) the numerical rank of the observed Jacobian J there; (runs, k) the diagonal of
+            ``(J^T J)^-1``, NaN where the rank is not full; and (runs,) ``Inversion.condition``.
         """
         runs, k = z.shape
         if not k:
-            return np.zeros(runs, dtype=np.int64), np.zeros((runs, 0))
+            return np.zeros(runs, dtype=np.int64), np.zeros((runs, 0)), np.ones(runs)
         gram, _ = replace(self, prior=0.0).linearize(z, samples)
         variance, positive = inverse_diagonals(gram)
         variance /= np.where(positive[:, None], np.einsum("raa->ra", gram), 1.0)
@@ -198,7 +198,7 @@ class LeastSquares:
         # at least one over the trace of the inverse.
         trace = np.einsum("ra,raa->r", variance, gram)
         unsure = np.flatnonzero(~(positive & (trace * k < 1.0 / _SURE_RANK)))
-        rank = np.full(runs, k)
+        rank, condition = np.full(runs, k), np.sqrt(trace * k)
         for part, _, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
             norm = np.linalg.norm(jacobian, axis=1)
             scaled = jacobian / np.where(norm > 0, norm, 1.0)[:, None]
@@ -209,7 +209,9 @@ class LeastSquares:
             inverse = np.einsum("rba,rb->ra", rows[full] ** 2, values[full] ** -2.0)
             variance[some] = np.nan
             variance[some[full]] = inverse / norm[full] ** 2
-        return rank, variance
+            condition[some] = np.inf
+            condition[some[full]] = values[full, 0] / values[full, -1]
+        return rank, variance, condition
 
     @cached_property
     def _units(self) -> int:
