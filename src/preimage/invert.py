@@ -12,15 +12,12 @@ from numpy.typing import ArrayLike
 from preimage.clock import Clock, Progress
 from preimage.errors import InputError
 from preimage.inversion import Inversion
+from preimage.matrix import slices
 from preimage.methods import Method, as_method
 from preimage.methods.assess import assess
 from preimage.methods.parameters import check_positive
 from preimage.network import Measured, Network, chain_of
-from preimage.observation import Observation, check_observation
-
-# Numbers of all layers (of latent and output, where these are all that is known) that are worked on
-# at a time, so that memory does not grow with the batch.
-_ENTRIES = 2**22
+from preimage.observation import check_observation
 
 
 def invert(
@@ -81,20 +78,15 @@ def invert(
     network = generator
     if checked.sensing is not None:
         network, checked = Measured(generator, checked.sensing), replace(checked, sensing=None)
-    solver, size = as_method(method), max(_ENTRIES // _numbers(network), 1)
-    parts = [checked.take(slice(i, i + size)) for i in range(0, max(len(checked), 1), size)]
+    solver, cuts = as_method(method), slices(len(checked), _numbers(network)) or [slice(0)]
     deadline, inversions = start + (math.inf if time_limit is None else time_limit), []
     with Progress(len(checked), progress) as bar:
-        for part in parts:
-            clock = Clock(deadline, bar.report(len(part)))
-            inversions.append(_invert(network, replace(part, clock=clock), solver))
+        for part in map(checked.take, cuts):
+            part = replace(part, clock=Clock(deadline, bar.report(len(part))))
+            inversions.append(assess(network, part, solver.solve(network, part)))
             bar.finish(len(part))
-    inversion = inversions[0] if len(parts) == 1 else Inversion.concatenate(inversions)
+    inversion = inversions[0] if len(cuts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion
-
-
-def _invert(network: Network, observation: Observation, solver: Method) -> Inversion:
-    return assess(network, observation, solver.solve(network, observation))
 
 
 def _numbers(network: Network) -> int:

@@ -17,6 +17,8 @@ Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, o
 # Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use
 # them for a small weight. On a busy machine each such product would wait 20 ms for its threads.
 _ROWS = 16
+# Numbers of a batch that are worked on at a time, so that memory does not grow with it.
+_ENTRIES = 2**22
 
 
 @runtime_checkable
@@ -165,6 +167,12 @@ def weight_bytes(weight: Weight) -> Iterator[bytes]:
     for part in parts:
         # -0.0 and 0.0 are equal numbers, so they must hash alike.
         yield np.ascontiguousarray(part + 0).tobytes()
+
+
+def slices(count: int, entries: int, most: int = _ENTRIES) -> list[slice]:
+    """Slices of ``count`` things of so many entries each, of which ``most`` are held at a time."""
+    size = max(most // max(entries, 1), 1)
+    return [slice(i, i + size) for i in range(0, count, size)]
 
 
 def multiply(weight: Weight, z: Array) -> Array:

@@ -20,6 +20,7 @@ from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, take
 from preimage.lp import duality, highs
 from preimage.lp.outcome import Outcome
+from preimage.matrix import slices
 from preimage.threads import processors
 
 Array = NDArray[np.float64]
@@ -27,8 +28,6 @@ Array = NDArray[np.float64]
 __all__ = ["Settled", "accepts", "minimise", "take", "unsettled"]
 
 _SLACKS = {"shared": 0, "own": 1, "none": 2}
-# Entries of the arrays of a batch that exist at the same time beside its answers.
-_CHUNK_ENTRIES = 2**21
 # Products ``n k^2`` of the programs that are solved before a time limit is asked for: some 0.5 s.
 _CHUNK_PRODUCTS = 2**29
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
@@ -122,16 +121,13 @@ def minimise(
     if not accepts(program):
         return settled
     batch, (n, k) = len(program), program.weight.shape[-2:]
-    size = batch
-    if program.weight.ndim == 3:
-        size = max(_CHUNK_ENTRIES // max(n * k, 1), 8)
+    chunks = slices(batch, n * k) if program.weight.ndim == 3 else [slice(batch)]
     if np.isfinite(clock.deadline):
-        size = max(min(size, _CHUNK_PRODUCTS // max(n * k * k, 1)), 1)
-    for first in range(0, batch, max(size, 1)):
+        chunks = slices(batch, n * k * k, _CHUNK_PRODUCTS)
+    for chunk in chunks:
         if clock.is_over:
             break
-        chunk = slice(first, first + size)
-        part = program if size >= batch else take(program, chunk)
+        part = program if len(chunks) == 1 else take(program, chunk)
         views = (getattr(settled, name)[chunk] for name in vars(settled))
         _settle(part, threads, clock, Settled(*views))
     return settled

@@ -14,8 +14,8 @@ from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
 from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.linear_fit import descend_in_trust_region
-from preimage.methods.joint.linear_regions import descend_by_regions, takes
+from preimage.methods.joint.linear_fit import TrustRegion, descend_by_programs
+from preimage.methods.joint.linear_regions import LinearRegions, takes
 from preimage.methods.joint.search import Search
 from preimage.methods.parameters import check_positive, is_method
 from preimage.methods.region import Box, Region, box_ends, check_box
@@ -165,17 +165,18 @@ class GaussNewton:
     def _linear_descend(
         self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]
     ) -> DescentResult:
-        norm, steps, backend = self.norm, self.steps, self.backend
         exact = problem.chain is not None and takes(problem.chain)
-        rough = descend_in_trust_region(
-            problem, z, samples, norm=norm, backend=backend,
-            steps=min(_ROUGH_STEPS, steps) if exact else steps,
-        )  # fmt: skip
-        if not exact:
-            return rough
-        return descend_by_regions(
-            problem, rough.z, samples, norm=norm, steps=steps, backend=backend
-        )
+        kinds: list[tuple[type[TrustRegion] | type[LinearRegions], int]]
+        kinds = [(TrustRegion, min(_ROUGH_STEPS, self.steps) if exact else self.steps)]
+        kinds += [(LinearRegions, self.steps)] if exact else []
+        for kind, steps in kinds:
+            z = problem.region.project(z)
+            programs = kind(problem, z, samples, self.norm)
+            end = descend_by_programs(
+                problem, programs, z, samples, norm=self.norm, steps=steps, backend=self.backend
+            )
+            z = end.z
+        return end
 
 
 @dataclass(frozen=True, eq=False)

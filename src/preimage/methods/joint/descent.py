@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.matrix import slices
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.methods.joint.model import model_of
 
@@ -21,8 +22,6 @@ _IDLE_STEPS = 4
 # Growth of the damping after three steps in a row that lowered nothing; where the loss is
 # ``LeastSquares.settled``, they end a run, too.
 _REJECTED = 8.0
-# Entries of normal matrices that are held at a time.
-_GRAM_ENTRIES = 2**23
 
 
 class DescentResult(NamedTuple):
@@ -82,8 +81,7 @@ def descend(
     """
     runs, k = z.shape
     weight = np.zeros(runs) + damping
-    size = max(_GRAM_ENTRIES // max(k * k, 1), 1)
-    parts = [slice(i, i + size) for i in range(0, max(runs, 1), size)]
+    parts = slices(runs, k * k) or [slice(0)]
     ends = [_descend(problem, z[i], samples[i], steps, weight[i], target_loss) for i in parts]
     return (
         ends[0] if len(ends) == 1 else DescentResult(*map(np.concatenate, zip(*ends, strict=True)))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import multiply_adjoint, multiply_columns
+from preimage.matrix import multiply_adjoint, multiply_columns, slices
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.network import known_chain
 
@@ -32,8 +32,6 @@ Array = NDArray[np.float64]
 _NEAREST = 64
 # Keeps a singular matrix solvable, relative to its diagonal.
 _RIDGE = 1e-8
-# Entries of derivatives that are held at a time.
-_ENTRIES = 2**22
 
 
 class Neighbours(NamedTuple):
@@ -56,9 +54,7 @@ def neighbours(problem: LeastSquares, z: Array, samples: Indices, count: int) ->
     found = Neighbours(np.repeat(z[:, None], count, axis=1), np.full((runs, count), np.inf))
     if problem.chain is None or len(problem.chain.layers) == 1:
         return found
-    size = max(_ENTRIES // max(max(problem.chain.sizes) * (k + _NEAREST), 1), 1)
-    for first in range(0, runs, size):
-        part = slice(first, first + size)
+    for part in slices(runs, max(problem.chain.sizes) * (k + _NEAREST)):
         step, loss = _neighbours(problem, problem.chain, z[part], samples[part], count)
         found.loss[part, : loss.shape[1]] = loss
         found.z[part, : loss.shape[1]] += step

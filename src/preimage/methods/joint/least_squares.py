@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import Activation, LeakyReLU, PReLU
+from preimage.activation import Activation, PReLU
 from preimage.generator import Generator, Layer
+from preimage.matrix import slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.joint.step import squares
@@ -22,8 +23,6 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-# Entries of the Jacobians that are held at a time.
-_JACOBIAN_ENTRIES = 2**21
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
 # of z is not observed. The Gram matrix squares the ratio, so that it can vouch for full rank only
 # well above its rounding.
@@ -138,7 +137,7 @@ class LeastSquares:
             loss = self.compiled.loss(z, samples)
         else:
             loss = np.empty(len(z))
-            for part in self._parts(len(z), self._units):
+            for part in slices(len(z), self._units):
                 loss[part] = 0.5 * squares(self.error(z[part], samples[part]))
         return loss + 0.5 * self.prior * squares(z) if self.prior else loss
 
@@ -218,17 +217,12 @@ class LeastSquares:
         """Numbers that a forward pass of one run computes, as far as is known."""
         return sum(self.chain.sizes) if self.chain else self.network.observation_size
 
-    def _parts(self, runs: int, entries: int) -> list[slice]:
-        """Slices of runs with so many entries each that are held together."""
-        size = max(_JACOBIAN_ENTRIES // max(entries, 1), 1)
-        return [slice(i, i + size) for i in range(0, runs, size)]
-
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
     ) -> Iterator[tuple[slice, Array | None, Array]]:
         """Which runs, their outputs if they come with it, and Jacobians; some runs at a time."""
         widest = max(self.chain.sizes) if self.chain else network.observation_size
-        for part in self._parts(len(z), widest * z.shape[1]):
+        for part in slices(len(z), widest * z.shape[1]):
             observation = self.observation.take(samples[part])
             if self.chain is None or self.linear is None:
                 value, jacobian = network.linearize(z[part])
@@ -246,4 +240,4 @@ def _leaky(layer: Layer) -> Activation:
     if pieces is None or (pieces[0] >= _LEAK).all():
         return layer.activation
     below = np.maximum(pieces[0], _LEAK)
-    return LeakyReLU(_LEAK) if (below == _LEAK).all() else PReLU(tuple(below))
+    return PReLU(tuple(below))

@@ -1,6 +1,13 @@
-"""Joint fits in the l1 and l-infinity norms: a linear program a step, within a trust region."""
+"""Joint fits in the l1 and l-infinity norms: a linear program a step.
+
+``descend_by_programs`` solves one program for each run, takes the step where it lowers the loss,
+and asks for the next. ``TrustRegion`` makes the programs for any network; for chains of
+piecewise-linear layers ``linear_regions.LinearRegions`` makes better ones.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,103 +15,130 @@ from numpy.typing import NDArray
 from preimage import lp
 from preimage.activation import Identity
 from preimage.layer_program import LayerProgram
+from preimage.matrix import slices
 from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 # A run is stationary when its program promises less than this, relatively, or when the trust
 # region has shrunk to this without a step that lowers the loss (a kink, or a local minimum).
 _STATIONARY = 1e-9
 _SMALLEST_RADIUS = 1e-10
-# Programs whose matrices are held at a time, in entries.
-_MATRIX_ENTRIES = 2**24
 
 
-def descend_in_trust_region(
-    problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
+class Programs(Protocol):
+    """Which program each run solves next.
+
+    Attributes:
+        entries: Numbers of the matrix of one program.
+        gain: Relative decrease of the loss that makes a step worth taking.
+        done: (runs,) whether there is no further program.
+    """
+
+    entries: int
+    gain: float
+    done: Flags
+
+    @property
+    def stationary(self) -> Flags:
+        """(runs,) whether the end is known to be a local minimum."""
+
+    def program(self, runs: Indices, z: Array) -> LayerProgram:
+        """The programs of these runs over their steps from ``z``."""
+
+    def learn(
+        self, runs: Indices, solution: lp.Solution, before: Array, after: Array, better: Flags
+    ) -> None:
+        """The losses before and after the steps of ``solution``, and which were taken."""
+
+
+def descend_by_programs(
+    problem: LeastSquares,
+    programs: Programs,
+    z: Array,
+    samples: Indices,
+    *,
+    norm: str,
+    steps: int,
+    backend: lp.Backend,
 ) -> DescentResult:
-    """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
-
-    While no unit changes its sign, ``A G(z + dz) = A G(z) + J dz``, so that the best step is the
-    linear program
-
-        minimise ||error - J dz||_p   subject to  -radius <= dz <= radius,  z + dz in the box.
-
-    It is a layer program whose layer is J, with an identity for its activation. A step is taken
-    only if it lowers the loss, so that no start is ever made worse; the radius follows the ratio
-    of the achieved to the predicted decrease.
+    """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``; no loss ever rises.
 
     Args:
         problem: What to fit; a box is kept, the prior and the ball are not used.
-        z: (runs, k) starts.
+        programs: Of the same runs.
+        z: (runs, k) starts, in the box.
         samples: (runs,) the sample of each.
         norm: ``"l1"`` or ``"linf"``.
-        steps: Most steps of a run.
+        steps: Most programs of a run.
         backend: Of the programs.
     """
-    z = problem.region.project(z).copy()
-    error = problem.error(z, samples)
-    run = DescentResult(z, fit_size(error, norm), np.zeros(len(z), dtype=bool), np.zeros(len(z)))
-    radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
-    open_ = np.arange(len(z))
+    z, clock = z.copy(), problem.observation.clock
+    loss = fit_size(problem.error(z, samples), norm)
     for _ in range(steps):
-        if problem.observation.clock.is_over:
+        open_ = np.flatnonzero(~programs.done)
+        for part in slices(len(open_), programs.entries):
+            runs = open_[part]
+            if clock.is_over:
+                break
+            solution = lp.solve(programs.program(runs, z[runs]), backend, clock=clock)
+            trial = problem.region.project(z[runs] + np.nan_to_num(solution.z))
+            before, after = loss[runs], fit_size(problem.error(trial, samples[runs]), norm)
+            better = after < before * (1 - programs.gain)
+            programs.learn(runs, solution, before, after, better)
+            z[runs[better]], loss[runs[better]] = trial[better], after[better]
+        if clock.is_over or not len(open_):
             break
-        step, promised = _steps(problem, run.z[open_], samples[open_], error[open_],
-                                radius[open_], norm, backend)  # fmt: skip
-        predicted = run.loss[open_] - promised
-        # A program without an answer promises NaN, and ends its run without a claim.
-        settled = (predicted <= _STATIONARY * run.loss[open_]) | (run.loss[open_] == 0)
-        settled |= radius[open_] <= _SMALLEST_RADIUS
-        run.stationary[open_[settled]] = True
-        going = ~settled & np.isfinite(predicted)
-        open_, step, predicted = open_[going], step[going], predicted[going]
-        if not len(open_):
-            break
-        trial = problem.region.project(run.z[open_] + step)
-        missed = problem.error(trial, samples[open_])
-        loss = fit_size(missed, norm)
-        ratio = (run.loss[open_] - loss) / predicted
-        better = loss < run.loss[open_]
-        moved = open_[better]
-        run.z[moved], run.loss[moved], error[moved] = trial[better], loss[better], missed[better]
-        length = np.abs(step).max(axis=1, initial=0.0)
-        radius[open_] = np.where(
-            ratio > 0.75, np.maximum(radius[open_], 2 * length), np.where(ratio < 0.25, length / 4,
-                                                                         radius[open_])
-        )  # fmt: skip
-    return run
+    return DescentResult(z, loss, programs.stationary, np.zeros(len(z)))
 
 
-def _steps(
-    problem: LeastSquares, z: Array, samples: Indices, error: Array, radius: Array, norm: str,
-    backend: lp.Backend,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The step of each run, and the loss that the linear model promises after it."""
-    runs, k = z.shape
-    step, promised = np.empty((runs, k)), np.empty(runs)
-    rows = problem.network.observation_size
-    size = max(_MATRIX_ENTRIES // max(rows * k, 1), 1)
-    for i in range(0, runs, size):
-        part = slice(i, i + size)
-        reach = radius[part, None]
-        domain = (
-            np.maximum(-reach, problem.region.low - z[part]),
-            np.minimum(reach, problem.region.high - z[part]),
-        )
-        slab = Identity().slab(error[part], 0.0)
-        seen = problem.observation.take(samples[part]).mask
-        program = LayerProgram(
-            problem.jacobian(z[part], samples[part]),
+class TrustRegion:
+    """The programs of steps within a trust region; see ``Programs``.
+
+    While no unit changes its sign, ``A G(z + dz) = A G(z) + J dz``, so that the best step is
+
+        minimise ||error - J dz||_p   subject to  -radius <= dz <= radius,  z + dz in the box.
+
+    It is a layer program whose layer is J, with an identity for its activation. The radius follows
+    the ratio of the achieved to the predicted decrease.
+    """
+
+    gain = 0.0
+
+    def __init__(self, problem: LeastSquares, z: Array, samples: Indices, norm: str) -> None:
+        self.problem, self.samples, self.norm = problem, samples, norm
+        self.entries = problem.network.observation_size * z.shape[1]
+        self.radius = np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
+        self.done, self.stationary = np.zeros(len(z), dtype=bool), np.zeros(len(z), dtype=bool)
+
+    def program(self, runs: Indices, z: Array) -> LayerProgram:
+        """See ``Programs``."""
+        problem, samples, reach = self.problem, self.samples[runs], self.radius[runs, None]
+        region, seen = problem.region, problem.observation.take(samples).mask
+        slab = Identity().slab(problem.error(z, samples), 0.0)
+        return LayerProgram(
+            problem.jacobian(z, samples),
             slab if seen is None else slab.where(seen),
-            "own" if norm == "l1" else "shared",
-            np.zeros_like(z[part]),
-            domain,
+            "own" if self.norm == "l1" else "shared",
+            np.zeros_like(z),
+            (np.maximum(-reach, region.low - z), np.minimum(reach, region.high - z)),
         )
-        solution = lp.solve(program, backend)
-        step[part], promised[part] = solution.z, solution.slack
-    return step, promised
+
+    def learn(
+        self, runs: Indices, solution: lp.Solution, before: Array, after: Array, better: Flags
+    ) -> None:
+        """See ``Programs``."""
+        radius, predicted = self.radius[runs], before - solution.slack
+        settled = (predicted <= _STATIONARY * before) | (radius <= _SMALLEST_RADIUS)
+        self.stationary[runs] = settled
+        # A program without an answer promises NaN, and ends its run without a claim.
+        self.done[runs] = settled | ~np.isfinite(predicted)
+        ratio = (before - after) / np.where(settled, 1.0, predicted)
+        length = np.abs(solution.z).max(axis=1, initial=0.0)
+        radius = np.where(ratio > 0.75, np.maximum(radius, 2 * length), radius)
+        self.radius[runs] = np.where(ratio < 0.25, length / 4, radius)
 
 
 def fit_size(error: Array, norm: str) -> Array:

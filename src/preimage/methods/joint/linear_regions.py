@@ -18,29 +18,21 @@ exactly at the present z, so that what lowers the bound lowers the loss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator
 from preimage.layer_program import LayerProgram
-from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.methods.joint.linear_fit import fit_size
 from preimage.network import known_chain
 from preimage.slab import Slab
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# Programs whose matrices are held at a time, in entries.
-_MATRIX_ENTRIES = 2**24
 # No step is longer than so many times the code: a region may be unbounded.
 _FARTHEST = 10.0
-# What counts as a gain, relatively.
-_GAIN = 1e-11
 # Candidate flips that are tried before a point is taken for a local minimum.
 _MOST_FLIPS = 24
 
@@ -59,54 +51,52 @@ def takes(generator: Generator) -> bool:
     )
 
 
-@dataclass(eq=False)
-class _Runs:
-    """Where the runs stand.
+class LinearRegions:
+    """The programs of runs in their linear regions; see the module's text and ``Programs``.
 
     Attributes:
-        z: (runs, k).
-        loss: (runs,).
         active: (runs, hidden units) s.
         candidates: (runs, hidden units + 1) units to flip, most gain first; then -1.
         tried: (runs,) how many of them have been; -1 before a run's own region was.
-        done: (runs,).
     """
 
-    z: Array
-    loss: Array
-    active: Flags
-    candidates: NDArray[np.int64]
-    tried: NDArray[np.int64]
-    done: Flags
+    gain = 1e-11
 
+    def __init__(self, problem: LeastSquares, z: Array, samples: Indices, norm: str) -> None:
+        self.problem, self.samples, self.norm = problem, samples, norm
+        generator = _chain(problem)
+        self.entries = sum(generator.sizes[1:]) * z.shape[1]
+        self.active = _side_by_side(generator.preactivations(z)[:-1], z) > 0
+        self.candidates = np.full((len(z), self.active.shape[1] + 1), -1)
+        self.tried, self.done = np.full(len(z), -1), np.zeros(len(z), dtype=bool)
+        self.flipped = self.active.copy()
 
-def descend_by_regions(
-    problem: LeastSquares, z: Array, samples: Indices, *, norm: str, steps: int, backend: lp.Backend
-) -> DescentResult:
-    """Minimise ``||y - A G(z)||_p``, p = 1 or infinity, from each row of ``z``.
+    @property
+    def stationary(self) -> Flags:
+        """Runs without a better neighbouring region."""
+        return self.done
 
-    Args:
-        problem: What to fit; a box is kept, the prior and the ball are not used.
-        z: (runs, k) starts; none is ever made worse.
-        samples: (runs,) the sample of each.
-        norm: ``"l1"`` or ``"linf"``.
-        steps: Most programs of a run.
-        backend: Of the programs.
-    """
-    z = problem.region.project(z).copy()
-    hidden = _side_by_side(_chain(problem).preactivations(z)[:-1], z)
-    count = len(z)
-    nothing = np.full((count, hidden.shape[1] + 1), -1)
-    runs = _Runs(z, fit_size(problem.error(z, samples), norm), hidden > 0, nothing,
-                 np.full(count, -1), np.zeros(count, dtype=bool))  # fmt: skip
-    for _ in range(steps):
-        open_ = np.flatnonzero(~runs.done)
-        if not len(open_) or problem.observation.clock.is_over:
-            break
-        size = max(_MATRIX_ENTRIES // (sum(_chain(problem).sizes[1:]) * z.shape[1] + 1), 1)
-        for first in range(0, len(open_), size):
-            _step(problem, runs, open_[first : first + size], samples, norm, backend)
-    return DescentResult(runs.z, runs.loss, runs.done, np.zeros(count))
+    def program(self, runs: Indices, z: Array) -> LayerProgram:
+        """In a run's own region, or beyond its next candidate flip."""
+        active, tried = self.active[runs].copy(), self.tried[runs]
+        going = np.flatnonzero(tried >= 0)
+        active[going, self.candidates[runs[going], tried[going]]] ^= True
+        self.flipped[runs] = active
+        return _program(self.problem, z, self.samples[runs], active, self.norm)
+
+    def learn(
+        self, runs: Indices, solution: lp.Solution, before: Array, after: Array, better: Flags
+    ) -> None:
+        """New candidates where a run has moved, or has tried its own region for the first time."""
+        self.active[runs[better]] = self.flipped[runs[better]]
+        fresh = better | (self.tried[runs] < 0)
+        price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
+        price = price[:, self.problem.network.observation_size :]
+        order = np.argsort(-price, axis=1, kind="stable")
+        ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
+        self.candidates[runs[fresh], :-1] = ranked[fresh]
+        self.tried[runs] = tried = np.where(fresh, 0, self.tried[runs] + 1)
+        self.done[runs] = (self.candidates[runs, tried] < 0) | (tried >= _MOST_FLIPS)
 
 
 def _chain(problem: LeastSquares) -> Generator:
@@ -116,37 +106,6 @@ def _chain(problem: LeastSquares) -> Generator:
 def _side_by_side(parts: list[Array], like: Array) -> Array:
     """(runs, units) of the hidden layers, of which there may be none."""
     return np.concatenate([np.zeros((len(like), 0)), *parts], axis=1)
-
-
-def _step(
-    problem: LeastSquares,
-    runs: _Runs,
-    open_: Indices,
-    samples: Indices,
-    norm: str,
-    backend: lp.Backend,
-) -> None:
-    """One program for each open run: in its own region, or beyond its next candidate flip."""
-    active, tried = runs.active[open_].copy(), runs.tried[open_]
-    going = np.flatnonzero(tried >= 0)
-    active[going, runs.candidates[open_[going], tried[going]]] ^= True
-    program = _program(problem, runs.z[open_], samples[open_], active, norm)
-    solution = lp.solve(program, backend)
-    trial = problem.region.project(runs.z[open_] + np.nan_to_num(solution.z))
-    loss = fit_size(problem.error(trial, samples[open_]), norm)
-    better = loss < runs.loss[open_] * (1 - _GAIN)
-    moved = open_[better]
-    runs.z[moved], runs.loss[moved] = trial[better], loss[better]
-    runs.active[moved] = active[better]
-    # New candidates where a run has moved, or has tried its own region for the first time.
-    fresh = better | (tried < 0)
-    price = np.nan_to_num(solution.dual_lower + solution.dual_upper)
-    price = price[:, problem.network.observation_size :]
-    order = np.argsort(-price, axis=1, kind="stable")
-    ranked = np.where(np.take_along_axis(price, order, axis=1) > 0, order, -1)
-    runs.candidates[open_[fresh], :-1] = ranked[fresh]
-    runs.tried[open_] = tried = np.where(fresh, 0, tried + 1)
-    runs.done[open_] = (runs.candidates[open_, tried] < 0) | (tried >= _MOST_FLIPS)
 
 
 def _program(
