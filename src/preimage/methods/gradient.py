@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from preimage.network import Network
 from preimage.observation import Observation
 
 Array = NDArray[np.float64]
+# Of the number of the step, the samples and their gradients.
+Change = Callable[[int, NDArray[np.intp], Array], Array]
 
 
 def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> tuple[Array, Array]:
@@ -31,12 +34,45 @@ def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> 
 class _Best:
     """The best point seen by each sample; a descent that diverges keeps what it had."""
 
-    def __init__(self, z: Array) -> None:
-        self.z, self.loss = z.copy(), np.full(len(z), np.inf)
+    def __init__(self, network: Network, observation: Observation) -> None:
+        self.network, self.observation = network, observation
+        self.z = np.zeros((len(observation), network.latent_size))
+        self.loss = np.full(len(observation), np.inf)
 
-    def see(self, z: Array, loss: Array, samples: NDArray[np.intp]) -> None:
+    def gradient(self, z: Array, samples: NDArray[np.intp]) -> Array:
+        """That of the loss at ``z``, which is kept where it is the best."""
+        loss, gradient = _loss_and_gradient(self.network, z, self.observation.take(samples))
         better = loss < self.loss[samples]
         self.z[samples[better]], self.loss[samples[better]] = z[better], loss[better]
+        return gradient
+
+    def descend(
+        self, start: Array, steps: int, change: Change, gradient_tolerance: float = -1.0
+    ) -> NDArray[np.object_]:
+        """Take ``change`` from z in each step, from ``start``, (k,); the statuses, (batch,)."""
+        batch, clock = len(self.observation), self.observation.clock
+        z, open_, status = (
+            np.tile(start, (batch, 1)),
+            np.arange(batch),
+            Status.STEP_LIMIT.each(batch),
+        )
+        # Divergence is an outcome here, not a fault.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for count in range(1, steps + 1):
+                if clock.is_over:
+                    status[open_] = Status.TIME_LIMIT
+                    break
+                clock.report(f"step {count} of {steps}", len(open_))
+                gradient = self.gradient(z[open_], open_)
+                size = np.linalg.norm(gradient, axis=1)
+                status[open_[size <= gradient_tolerance]] = Status.SOLVED
+                going = np.isfinite(size) & (size > gradient_tolerance)
+                open_, gradient = open_[going], gradient[going]
+                if not len(open_):
+                    break
+                z[open_] -= change(count, open_, gradient)
+            self.gradient(z[open_], open_)
+        return status
 
 
 @dataclass(frozen=True)
@@ -69,31 +105,12 @@ class GradientDescent:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        batch = len(observation)
+        best = _Best(network, observation)
         start = np.random.default_rng(self.seed).normal(size=network.latent_size)
-        z = np.tile(start, (batch, 1))
-        best = _Best(z)
-        status = Status.STEP_LIMIT.each(batch)
-        open_ = np.arange(batch)
-        # Divergence is an outcome here, not a fault.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for step in range(self.steps):
-                if observation.clock.is_over:
-                    status[open_] = Status.TIME_LIMIT
-                    break
-                observation.clock.report(f"step {step + 1} of {self.steps}", len(open_))
-                part = observation.take(open_)
-                loss, gradient = _loss_and_gradient(network, z[open_], part)
-                best.see(z[open_], loss, open_)
-                size = np.linalg.norm(gradient, axis=1)
-                status[open_[size <= self.gradient_tolerance]] = Status.SOLVED
-                going = np.isfinite(size) & (size > self.gradient_tolerance)
-                open_, gradient = open_[going], gradient[going]
-                if not len(open_):
-                    break
-                z[open_] -= self.rate * gradient
-            loss, _ = _loss_and_gradient(network, z[open_], observation.take(open_))
-            best.see(z[open_], loss, open_)
+        status = best.descend(
+            start, self.steps, lambda count, own, gradient: self.rate * gradient,
+            self.gradient_tolerance,
+        )  # fmt: skip
         return Estimate(best.z, status)
 
 
@@ -124,36 +141,22 @@ class Adam:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        batch, k = len(observation), network.latent_size
-        best = _Best(np.zeros((batch, k)))
-        everyone = np.arange(batch)
+        best, status = _Best(network, observation), Status.TIME_LIMIT.each(len(observation))
         random = np.random.default_rng(self.seed)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start in random.normal(size=(self.restarts, k)):
-                if observation.clock.is_over:
-                    break
-                self._descend(network, observation, np.tile(start, (batch, 1)), best, everyone)
-        over = observation.clock.is_over
-        return Estimate(best.z, (Status.TIME_LIMIT if over else Status.STEP_LIMIT).each(batch))
-
-    def _descend(
-        self,
-        network: Network,
-        observation: Observation,
-        z: Array,
-        best: _Best,
-        everyone: NDArray[np.intp],
-    ) -> None:
-        mean, square = np.zeros_like(z), np.zeros_like(z)
-        clock = observation.clock
-        for step in range(1, self.steps + 1):
-            if clock.is_over:
+        for start in random.normal(size=(self.restarts, network.latent_size)):
+            if observation.clock.is_over:
                 break
-            clock.report(f"step {step} of {self.steps}", len(z))
-            loss, gradient = _loss_and_gradient(network, z, observation)
-            best.see(z, loss, everyone)
-            mean += 0.1 * (gradient - mean)
-            square += 0.001 * (gradient**2 - square)
-            correction = np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-            z -= self.rate * correction * mean / (np.sqrt(square) + 1e-8)
-        best.see(z, _loss_and_gradient(network, z, observation)[0], everyone)
+            status = best.descend(start, self.steps, self._change(np.zeros_like(best.z)))
+        return Estimate(best.z, status)
+
+    def _change(self, mean: Array) -> Change:
+        """The update from moments that are 0 in the beginning."""
+        square = np.zeros_like(mean)
+
+        def change(count: int, own: NDArray[np.intp], gradient: Array) -> Array:
+            mean[own] += 0.1 * (gradient - mean[own])
+            square[own] += 0.001 * (gradient**2 - square[own])
+            correction = np.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+            return np.asarray(self.rate * correction * mean[own] / (np.sqrt(square[own]) + 1e-8))
+
+        return change

@@ -114,7 +114,7 @@ class Search:
             self._improve(open_, self._relaxed(open_, wave), _DRAWS)
         self._polish()
         if self.problem.chain is not None:
-            self._hop()
+            self._flip()
             self._polish()
         return self.best
 
@@ -134,7 +134,7 @@ class Search:
         starts[:, 1:] = random.normal(size=(count - 1, k))
         return starts
 
-    def _hop(self) -> None:
+    def _flip(self) -> None:
         """From promising neighbours, until two waves bring an explained sample nothing.
 
         A sample's neighbours are worked out again when it has a better answer.
