@@ -7,7 +7,7 @@ Programs that the kernel cannot settle go to HiGHS, one by one, and are marked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
 from preimage.lp import highs, kernel
 from preimage.lp.duality import dual_bound
-from preimage.lp.outcome import Outcome
+from preimage.lp.solution import Outcome, Solution, unsettled
 
 Array = NDArray[np.float64]
 Backend = Literal["kernel", "highs"]
@@ -37,34 +37,6 @@ __all__ = [
     "solve",
     "with_objective",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """Answers to a batch of layer programs.
-
-    Attributes:
-        z: (batch, k) minimisers; NaN where the outcome is not optimal.
-        slack: (batch,) the slack needed at z (largest, or summed under l1), recomputed.
-        value: (batch,) objective plus slack at z; NaN where there is no z.
-        outcome: (batch,) of ``Outcome``.
-        dual_lower: (batch, n) multipliers, at least 0, of the lower sides: ``dual_bound`` turns
-            them into a lower bound on the value, and where the outcome is infeasible they are a
-            Farkas proof of it. NaN where the backend gives none.
-        dual_upper: (batch, n), of the upper sides.
-        ray: (batch, k) a direction along which the value falls for ever; NaN unless the outcome
-            is unbounded and the kernel found one.
-        fallback: (batch,) True where the kernel could not settle it and HiGHS was asked.
-    """
-
-    z: Array
-    slack: Array
-    value: Array
-    outcome: NDArray[np.object_]
-    dual_lower: Array
-    dual_upper: Array
-    ray: Array
-    fallback: NDArray[np.bool_]
 
 
 def check_backend(backend: str) -> None:
@@ -94,25 +66,16 @@ def solve(
         found = kernel.minimise(program, threads, clock)
         open_ = found.outcome == Outcome.FAILED
     else:
-        found, open_ = kernel.unsettled(program), np.ones(len(program), dtype=bool)
+        found, open_ = unsettled(program), np.ones(len(program), dtype=bool)
     for sample in np.flatnonzero(open_):
         if clock.is_over:
             break
         answer = highs.solve(program, int(sample), clock.left)
         found.outcome[sample], found.z[sample] = answer[:2]
         found.dual_lower[sample], found.dual_upper[sample] = answer[2:]
-    slack = program.slack_at(found.z)
-    value = (program.objective * found.z).sum(axis=1)
-    return Solution(
-        found.z,
-        slack,
-        value if program.slack == "none" else value + slack,
-        found.outcome,
-        found.dual_lower,
-        found.dual_upper,
-        found.ray,
-        open_ & (backend == "kernel"),
-    )
+    slack, value = program.slack_at(found.z), (program.objective * found.z).sum(axis=1)
+    value = value if program.slack == "none" else value + slack
+    return replace(found, slack=slack, value=value, fallback=open_ & (backend == "kernel"))
 
 
 def with_objective(program: LayerProgram, objective: Array, delta: Array) -> LayerProgram:

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from preimage.layer_program import LayerProgram, LinearProgram, take
 from preimage.lp.duality import is_optimal
-from preimage.lp.outcome import Outcome
+from preimage.lp.solution import Outcome
 from preimage.scaling import Scaled, power_of_two
 
 Array = NDArray[np.float64]

@@ -9,7 +9,8 @@ another, and the proofs are the same.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,13 @@ from preimage import engine
 from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, take
 from preimage.lp import duality, highs
-from preimage.lp.outcome import Outcome
+from preimage.lp.solution import Outcome, Solution, unsettled
 from preimage.matrix import slices
 from preimage.threads import processors
 
 Array = NDArray[np.float64]
 
-__all__ = ["Settled", "accepts", "minimise", "take", "unsettled"]
+__all__ = ["accepts", "minimise", "take"]
 
 _SLACKS = {"shared": 0, "own": 1, "none": 2}
 # Products ``n k^2`` of the programs that are solved before a time limit is asked for: some 0.5 s.
@@ -51,29 +52,7 @@ class _Batch(ctypes.Structure):
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Settled:
-    """What was found, and what of it is proven.
-
-    Attributes:
-        z: (batch, k); NaN unless optimal.
-        dual_lower: (batch, n) multipliers; a Farkas proof where infeasible; NaN where open.
-        dual_upper: (batch, n).
-        ray: (batch, k), a direction of unboundedness; NaN unless unbounded.
-        outcome: (batch,) of ``Outcome``; ``FAILED`` where nothing is proven.
-        steps: (batch,) interior-point steps.
-    """
-
-    z: Array
-    dual_lower: Array
-    dual_upper: Array
-    ray: Array
-    outcome: NDArray[np.object_]
-    steps: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
+class _Answer(NamedTuple):
     """What an engine says of a batch; ``proven`` where it has shown optimality already."""
 
     z: Array
@@ -93,23 +72,9 @@ def accepts(program: LayerProgram) -> bool:
     return program.scaled.usable
 
 
-def unsettled(program: LayerProgram) -> Settled:
-    """Nothing is known yet."""
-    batch, k = program.objective.shape
-    n = program.weight.shape[-2]
-    return Settled(
-        np.full((batch, k), np.nan),
-        np.full((batch, n), np.nan),
-        np.full((batch, n), np.nan),
-        np.full((batch, k), np.nan),
-        np.full(batch, Outcome.FAILED, dtype=object),
-        np.zeros(batch, dtype=np.int64),
-    )
-
-
 def minimise(
     program: LayerProgram, threads: int | None = None, clock: Clock = UNLIMITED
-) -> Settled:
+) -> Solution:
     """Solve every sample.
 
     Args:
@@ -129,11 +94,11 @@ def minimise(
             break
         part = program if len(chunks) == 1 else take(program, chunk)
         views = (getattr(settled, name)[chunk] for name in vars(settled))
-        _settle(part, threads, clock, Settled(*views))
+        _settle(part, threads, clock, Solution(*views))
     return settled
 
 
-def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: Settled) -> None:
+def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: Solution) -> None:
     """Solve, and where nothing is proven, ask whether there is no point or no optimum."""
     found = _run(program, threads, clock)
     optimal = found.proven != 0
