@@ -8,12 +8,14 @@ that of the first sample, and the others stay 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
+from preimage.io import piecewise
 from preimage.io.chain import AffineMap, NotKnownError, Step
 from preimage.io.limits import Limits
 from preimage.io.onnx_operations import (
@@ -32,6 +34,7 @@ from preimage.io.onnx_operations import (
 Array = NDArray[np.float64]
 
 _FLOATS = (1, 10, 11, 16)  # ONNX's numbers of float32, float16, float64 and bfloat16
+_SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875  # the defaults
 _CHUNK = 2**22  # entries of the values that are computed at once
 _REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
 
@@ -190,85 +193,57 @@ class OnnxGraph:
 
     def _expanded(self, node: Any) -> list[Any]:
         """The nodes that a node stands for."""
-        kind, given, x = node.op_type, attributes(node), node.input[0]
+        kind, given = node.op_type, attributes(node)
         if kind in ("Cast", "CastLike") and (kind == "CastLike" or given["to"] in _FLOATS):
-            return [_node("Identity", [x], node.output[0])]
-        if kind == "Clip":
-            low = self._bound(node, 1, given.get("min"))
-            return self._clip(x, low, self._bound(node, 2, given.get("max")), node.output[0])
-        if kind == "HardSigmoid":
-            slope = self._constant(given.get("alpha", 0.2))
-            shift = self._constant(given.get("beta", 0.5))
-            scaled, shifted = self._names(node, 2)
-            first = [_node("Mul", [x, slope], scaled), _node("Add", [scaled, shift], shifted)]
-            zero, one = self._constant(0.0), self._constant(1.0)
-            return [*first, *self._clip(shifted, zero, one, node.output[0])]
-        if kind in ("Max", "Min"):
-            return self._largest(node, kind == "Max")
-        if kind == "Abs":
-            above, turned, below = self._names(node, 3)
-            negative = [_node("Neg", [x], turned), _node("Relu", [turned], below)]
-            return [
-                _node("Relu", [x], above), *negative, _node("Add", [above, below], node.output[0]),
-            ]  # fmt: skip
-        if kind in ("Selu", "Celu"):
-            alpha = float(given.get("alpha", 1.67326319217681884765625 if kind == "Selu" else 1.0))
-            outer = float(given.get("gamma", 1.05070102214813232421875))
-            scaled, bent = self._names(node, 2)
-            inner, outer = (1.0, outer) if kind == "Selu" else (1 / alpha, alpha)
-            elu = _node("Elu", [scaled], bent, alpha=alpha if kind == "Selu" else 1.0)
-            return [
-                _node("Mul", [x, self._constant(inner)], scaled), elu,
-                _node("Mul", [bent, self._constant(outer)], node.output[0]),
-            ]  # fmt: skip
+            return [_node("Identity", [node.input[0]], node.output[0])]
         if kind == "PRelu" and "axis" in given:
             raise NotKnownError("PRelu with an axis is not supported")
-        return [node]
+        x = _Value(node.input[0], self, node.output[0], []) if node.input else None
+        found = None if x is None else self._made(node, kind, given, x)
+        if found is None:
+            return [node]
+        return [*found.nodes, _node("Identity", [found.name], node.output[0])]
 
-    def _names(self, node: Any, count: int) -> list[str]:
-        return [f"{node.output[0]}:{i}" for i in range(count)]
+    def _made(self, node: Any, kind: str, given: Mapping[str, Any], x: _Value) -> _Value | None:
+        """The value of a node that is made of ReLU or ELU of x; None if it is not."""
+        match kind:
+            case "Clip":
+                low = self._bound(node, 1, given.get("min"), x)
+                return piecewise.clip(x, low, self._bound(node, 2, given.get("max"), x), _relu)
+            case "HardSigmoid":
+                slope, shift = given.get("alpha", 0.2), given.get("beta", 0.5)
+                return piecewise.hard_sigmoid(x, slope, shift, _relu)
+            case "Abs":
+                return piecewise.absolute(x, _relu)
+            case "Selu":
+                alpha, gamma = given.get("alpha", _SELU_ALPHA), given.get("gamma", _SELU_GAMMA)
+                return piecewise.scaled_elu(x, alpha, gamma, 1.0, _elu)
+            case "Celu":
+                alpha = given.get("alpha", 1.0)
+                return piecewise.scaled_elu(x, alpha, 1.0, 1 / alpha, _elu)
+            case "Max" | "Min":
+                step = piecewise.largest if kind == "Max" else piecewise.smallest
+                for name in node.input[1:]:
+                    other = replace(x, name=name)
+                    # A constant is carried past the ReLU for nothing.
+                    x = step(other, x, _relu) if name in self._dependent else step(x, other, _relu)
+                return x
+        return None
 
-    def _constant(self, value: Any) -> str:
+    def constant(self, value: Any) -> str:
+        """The name of a new constant."""
         name = f"constant:{len(self._values)}"
         self._values[name] = np.asarray(value, dtype=np.float64)
         return name
 
-    def _bound(self, node: Any, index: int, attribute: Any) -> str | None:
-        """The name of a bound of Clip, which is an attribute or an input."""
+    def _bound(self, node: Any, index: int, attribute: Any, x: _Value) -> Any:
+        """A bound of Clip, which is an attribute or an input; None if there is none."""
         if attribute is not None:
-            return self._constant(attribute) if abs(attribute) < 1e38 else None
+            return attribute if abs(attribute) < 1e38 else None
         name = node.input[index] if len(node.input) > index else ""
         if name in self._dependent:
             raise NotKnownError("a bound depends on the latent")
-        return name or None
-
-    def _clip(self, x: str, low: str | None, high: str | None, output: str) -> list[Any]:
-        """``min(max(x, low), high)`` as two ReLUs."""
-        a, b, c, d, e = (f"{output}:c{i}" for i in range(5))
-        made, last = [], x
-        if low:
-            last = c if high else output
-            made = [_node("Sub", [x, low], a), _node("Relu", [a], b), _node("Add", [b, low], last)]
-        if high:
-            rest = [_node("Sub", [high, last], d), _node("Relu", [d], e)]
-            made += [*rest, _node("Sub", [high, e], output)]
-        return made or [_node("Identity", [x], output)]
-
-    def _largest(self, node: Any, largest: bool) -> list[Any]:
-        """``max(a, b) = b + max(a - b, 0)``, for one input after the other."""
-        made, current = [], node.input[0]
-        for index, other in enumerate(node.input[1:]):
-            last = index == len(node.input) - 2
-            out = node.output[0] if last else f"{node.output[0]}:m{index}"
-            # What is carried past the ReLU is b; a constant is carried for nothing.
-            a, b = (other, current) if other in self._dependent else (current, other)
-            apart, over = f"{out}:apart", f"{out}:over"
-            made += [
-                _node("Sub", [a, b] if largest else [b, a], apart), _node("Relu", [apart], over),
-                _node("Add" if largest else "Sub", [b, over], out),
-            ]  # fmt: skip
-            current = out
-        return made or [_node("Identity", [current], node.output[0])]
+        return replace(x, name=name) if name else None
 
     # Evaluation ---------------------------------------------------------------------------------
 
@@ -310,6 +285,50 @@ class OnnxGraph:
                 values[name] = values[name] + bias
         found = [values[name][:, : self.sizes[name]] for name in wanted]
         return np.concatenate(found, axis=1)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value in a graph; arithmetic with others, or with numbers, adds nodes.
+
+    Args:
+        name: In the graph.
+        graph: Which keeps the numbers.
+        output: What the names of new values begin with.
+        nodes: The new nodes, in an order of evaluation.
+    """
+
+    name: str
+    graph: OnnxGraph
+    output: str
+    nodes: list[Any]
+
+    def then(self, kind: str, *others: Any, **given: Any) -> _Value:
+        """The value of a new node, whose first input is this one."""
+        inputs = [v.name if isinstance(v, _Value) else self.graph.constant(v) for v in others]
+        name = f"{self.output}:{len(self.nodes)}"
+        self.nodes.append(_node(kind, [self.name, *inputs], name, **given))
+        return replace(self, name=name)
+
+    def __add__(self, other: Any) -> _Value:
+        return self.then("Add", other)
+
+    def __sub__(self, other: Any) -> _Value:
+        return self.then("Sub", other)
+
+    def __mul__(self, other: Any) -> _Value:
+        return self.then("Mul", other)
+
+    def __neg__(self) -> _Value:
+        return self.then("Neg")
+
+
+def _relu(x: _Value) -> _Value:
+    return x.then("Relu")
+
+
+def _elu(x: _Value, alpha: float) -> _Value:
+    return x.then("Elu", alpha=alpha)
 
 
 def _node(kind: str, inputs: Sequence[Any], output: str, **given: Any) -> Any:

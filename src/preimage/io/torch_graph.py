@@ -17,10 +17,10 @@ from preimage.errors import FormatError
 from preimage.io.chain import AffineMap, NotKnownError, Step
 from preimage.io.torch_operations import (
     ACTIVATIONS,
-    COMPOSITES,
     CREATIONS,
     affine_problem,
     as_double,
+    decompositions,
     name_of,
 )
 from preimage.torch_modules import differentiable, import_torch
@@ -71,7 +71,8 @@ class TorchGraph:
             with torch.no_grad(), differentiable():
                 traced = make_fx(lambda z: run(z))(latent)
                 for _ in range(_MOST_PASSES):  # some operations are taken apart after a pass
-                    traced = make_fx(torch.func.functionalize(traced))(latent)
+                    functional = torch.func.functionalize(traced)
+                    traced = make_fx(functional, decomposition_table=decompositions())(latent)
                     if not any(map(_mutates, traced.graph.nodes)):
                         break
         except Exception as error:  # the code of a forward can raise anything
@@ -97,7 +98,7 @@ class TorchGraph:
             self._graph.eliminate_dead_code()
 
     def _add(self, node: Any) -> None:
-        """Evaluate a node once; write one that is made of ReLUs with them."""
+        """Evaluate a node once."""
         torch = import_torch()
         inputs = node.all_input_nodes
         depends = any(i.name in self._dependent for i in inputs)
@@ -112,19 +113,6 @@ class TorchGraph:
             return
         if "dtype" in node.kwargs and getattr(node.kwargs["dtype"], "is_floating_point", False):
             node.update_kwarg("dtype", torch.float64)
-        make = COMPOSITES.get(name_of(node))
-        if make is not None:
-            before = set(self._graph.nodes)
-            with self._graph.inserting_before(node):
-                made = make(self._graph, node, self._values, self._dependent)
-            for new in self._graph.nodes:  # in order of evaluation
-                if new not in before:
-                    self._values[new.name] = self._call(new, self._values)
-                    self._dependent.add(new.name)
-            if made is not None:
-                node.replace_all_uses_with(made)
-        if not node.users:
-            return
         self._values[node.name] = self._call(node, self._values)
         self._dependent.add(node.name)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
+from preimage.io import piecewise
 from preimage.io.chain import slope_activation
 from preimage.torch_modules import import_torch
 
@@ -119,7 +122,9 @@ def _slopes(value: Tensor, slope: Any) -> Activation | None:
     return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
 
 
-def _elu(value: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
+def _plain_elu(
+    value: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0
+) -> Activation | None:
     return ELU(float(alpha)) if alpha > 0 and scale == input_scale == 1 else None
 
 
@@ -135,234 +140,130 @@ ACTIVATIONS: dict[str, Make] = {
     "sigmoid": lambda value: Sigmoid(),
     "leaky_relu": _leaky,
     "_prelu_kernel": _slopes,
-    "elu": _elu,
+    "elu": _plain_elu,
     "softplus": _softplus,
 }
 
 # Operations made of activations -----------------------------------------------------------------
 
-Values = Mapping[str, Any]
-Compose = Callable[[Any, Node, Values, set[str]], Node | None]
 _MOST_POOLED = 9  # entries of a window
 
 
-class _Builder:
-    """Adds nodes to an fx graph."""
-
-    def __init__(self, graph: Any) -> None:
-        self.graph, self.aten = graph, import_torch().ops.aten
-
-    def call(self, name: str, *args: Any) -> Node:
-        overloads = {"sub": "Tensor", "add": "Tensor", "mul": "Tensor", "rsub": "Scalar"}
-        packet = getattr(self.aten, name)
-        target = getattr(packet, overloads.get(name, "default"))
-        return self.graph.call_function(target, args)
-
-    def relu(self, x: Node) -> Node:
-        return self.call("relu", x)
-
-    def clip(self, x: Node, low: Any, high: Any) -> Node:
-        """``min(max(x, low), high)``; None is no bound."""
-        if low is None:
-            return self.below(x, high)
-        raised = self.relu(x if _is_zero(low) else self.call("sub", x, low))
-        if high is None:
-            return raised if _is_zero(low) else self.call("add", raised, low)
-        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
-            rest = self.relu(self.call("rsub", raised, high - low))
-            return self.call("rsub", rest, high)
-        return self.below(self.call("add", raised, low), high)
-
-    def below(self, x: Node, high: Any) -> Node:
-        """``min(x, high)``."""
-        over = self.relu(self.call("sub", x, high))
-        if isinstance(high, (int, float)):  # min(x, h) = h - max(h - x, 0): nothing is carried
-            return self.call("rsub", self.relu(self.call("rsub", x, high)), high)
-        return self.call("sub", x, over)
-
-    def largest(self, a: Node, b: Node) -> Node:
-        """``max(a, b)``, carrying b."""
-        return self.call("add", b, self.relu(self.call("sub", a, b)))
+@functools.cache
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """What tracing puts in the place of an operation; see ``make_fx``."""
+    aten, table = import_torch().ops.aten, {}
+    for name, made in _MADE.items():
+        packet = getattr(aten, name, None)
+        for overload in packet.overloads() if packet is not None else ():
+            if "out" not in overload:
+                table[getattr(packet, overload)] = _of_floats(made)
+    return table
 
 
-def _is_zero(bound: Any) -> bool:
-    return isinstance(bound, (int, float)) and bound == 0
+def _of_floats(made: Callable[..., Any]) -> Callable[..., Any]:
+    def decomposed(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return made(x, *args, **kwargs) if x.is_floating_point() else NotImplemented
+
+    return decomposed
 
 
-def _depends(value: Any, dependent: set[str]) -> bool:
-    return getattr(value, "name", None) in dependent
+def _relu(x: Tensor) -> Tensor:
+    return import_torch().relu(x)
 
 
-def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+def _elu(x: Tensor, alpha: float) -> Tensor:
+    return import_torch().nn.functional.elu(x, alpha)
 
 
-def _clamp(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    low, high = _argument(node, 1, "min"), _argument(node, 2, "max")
-    if _depends(low, dependent) or _depends(high, dependent):
-        return None
-    return _Builder(graph).clip(node.args[0], low, high)
+def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    return piecewise.clip(x, min, max, _relu)
 
 
-def _clamp_min(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    bound = node.args[1]
-    return None if _depends(bound, dependent) else _Builder(graph).clip(node.args[0], bound, None)
+def _threshold(x: Tensor, threshold: float, value: float) -> Any:
+    return _clamp(x, threshold) if threshold == value else NotImplemented
 
 
-def _clamp_max(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    bound = node.args[1]
-    return None if _depends(bound, dependent) else _Builder(graph).clip(node.args[0], None, bound)
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    return -import_torch().nn.functional.softplus(-x), x.new_zeros(0)
 
 
-def _hardtanh(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    low, high = _argument(node, 1, "min_val", -1.0), _argument(node, 2, "max_val", 1.0)
-    return _Builder(graph).clip(node.args[0], low, high)
-
-
-def _hardsigmoid(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    build = _Builder(graph)
-    shifted = build.call("add", build.call("mul", node.args[0], 1 / 6), 0.5)
-    return build.clip(shifted, 0.0, 1.0)
-
-
-def _threshold(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    bound, value = node.args[1:3]
-    return _Builder(graph).clip(node.args[0], bound, None) if bound == value else None
-
-
-def _abs(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    build, x = _Builder(graph), node.args[0]
-    return build.call("add", build.relu(x), build.relu(build.call("neg", x)))
-
-
-def _maximum(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    build, (a, b) = _Builder(graph), node.args
-    return build.largest(a, b) if _depends(a, dependent) else build.largest(b, a)
-
-
-def _minimum(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    build, (a, b) = _Builder(graph), node.args
-    x, y = (a, b) if _depends(a, dependent) else (b, a)
-    return build.call("sub", x, build.relu(build.call("sub", x, y)))
-
-
-def _log_sigmoid(graph: Any, node: Node, values: Values, dependent: set[str]) -> None:
-    build = _Builder(graph)
-    made = build.call("neg", build.call("softplus", build.call("neg", node.args[0])))
-    _first_of(node, made)
-
-
-def _rrelu(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
+def _rrelu(
+    x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
+    generator: Any = None,
+) -> Any:  # fmt: skip
     """In eval mode, the mean of the slopes."""
-    lower, upper = _argument(node, 2, "lower", 1 / 8), _argument(node, 3, "upper", 1 / 3)
-    if _argument(node, 4, "training", False):
-        return None
-    made = _Builder(graph).call("leaky_relu", node.args[0], (lower + upper) / 2)
-    if not name_of(node).endswith("functional"):
-        return made
-    _first_of(node, made)
-    return None
+    mean = (lower + upper) / 2
+    return NotImplemented if training else import_torch().nn.functional.leaky_relu(x, mean)
 
 
-def _first_of(node: Node, made: Node) -> None:
-    """Put a node in the place of the first of the values that another gives."""
-    for user in list(node.users):
-        if user.target is operator.getitem and user.args[1] == 0:
-            user.replace_all_uses_with(made)
+def _rrelu_functional(x: Tensor, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+    found = _rrelu(x, noise, *args, **kwargs)
+    return found if found is NotImplemented else (found, noise)
 
 
-def _scaled_elu(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    """``scale / input_scale`` times the ELU of ``alpha input_scale`` at ``input_scale x``."""
-    alpha = float(_argument(node, 1, "alpha", 1.0))
-    scale = float(_argument(node, 2, "scale", 1.0))
-    input_scale = float(_argument(node, 3, "input_scale", 1.0))
+def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
     if scale == input_scale == 1 or min(alpha, input_scale) <= 0:
-        return None
-    build = _Builder(graph)
-    inner = build.call("elu", build.call("mul", node.args[0], input_scale), alpha * input_scale)
-    return build.call("mul", inner, scale / input_scale)
+        return NotImplemented
+    return piecewise.scaled_elu(x, alpha, scale, input_scale, _elu)
 
 
-def _copy(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node:
-    """The second argument in the shape of the first, whose values do not count."""
-    shape = list(values[node.args[0].name].shape)
-    target = import_torch().ops.aten.expand.default
-    return graph.call_function(target, (node.args[1], shape))
+def _celu(x: Tensor, alpha: float = 1.0) -> Any:
+    return piecewise.scaled_elu(x, alpha, 1.0, 1 / alpha, _elu) if alpha > 0 else NotImplemented
 
 
-def _celu(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
-    alpha = float(_argument(node, 1, "alpha", 1.0))
-    if alpha <= 0:
-        return None
-    build = _Builder(graph)
-    inner = build.call("elu", build.call("mul", node.args[0], 1 / alpha), 1.0)
-    return build.call("mul", inner, alpha)
+def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.expand(x.shape).clone()
 
 
-def _max_pool(graph: Any, node: Node, values: Values, dependent: set[str]) -> Node | None:
+def _max_pool(
+    x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0, 0),
+    dilation: Any = (1, 1, 1), ceil_mode: bool = False,
+) -> Any:  # fmt: skip
     """A tournament of the entries of each window."""
-    torch, build = import_torch(), _Builder(graph)
-    x = values[node.args[0].name]
-    kernel = node.args[1]
-    if np.prod(kernel) > _MOST_POOLED:
-        return None
-    # The window of each output, as indices into x: those that shifted picks of x would give.
-    dims = len(kernel)
-    stride = _argument(node, 2, "stride", []) or kernel
-    padding = _argument(node, 3, "padding", [0] * dims)
-    dilation = _argument(node, 4, "dilation", [1] * dims)
-    shape = node.target(*_called(node, values))[0].shape
-    spread = lambda v: list(v) * dims if len(v) == 1 else list(v)  # noqa: E731
-    kernel, stride, padding, dilation = map(spread, (kernel, stride, padding, dilation))
-    index = torch.arange(x.numel()).reshape(x.shape)
-    axes = []
-    for axis in range(dims):
-        starts = torch.arange(shape[axis - dims]) * stride[axis] - padding[axis]
-        taps = starts[:, None] + torch.arange(kernel[axis]) * dilation[axis]
-        inside = (taps >= 0) & (taps < x.shape[axis - dims])
-        first = torch.where(inside, taps, x.shape[axis - dims]).min(dim=1, keepdim=True)[0]
-        axes.append(torch.where(inside, taps, first))  # an entry twice changes no maximum
-    grids = torch.meshgrid(*[a.reshape(-1) for a in axes], indexing="ij")
-    picked = index[(..., *grids)]
-    lead = picked.shape[: picked.ndim - dims]
-    split = [n for size, taps in zip(shape[-dims:], kernel, strict=True) for n in (size, taps)]
-    picked = picked.reshape(*lead, *split)
-    order = [*range(len(lead)), *(len(lead) + 2 * i for i in range(dims))]
-    order += [len(lead) + 2 * i + 1 for i in range(dims)]
-    windows = picked.permute(order).reshape(int(np.prod(shape)), -1).T.contiguous()
-    flat = build.call("reshape", node.args[0], [x.numel()])
-    rows = [_picked(build, flat, window, x.device) for window in windows]
+    torch, dims = import_torch(), len(kernel)
+    if math.prod(kernel) > _MOST_POOLED:
+        return NotImplemented
+    tail = x.shape[-dims:]
+    places, shape = np.zeros((1,) * 2 * dims, dtype=np.int64), []
+    for axis, size in enumerate(tail):
+        k, pad, gap = kernel[axis], padding[axis], dilation[axis]
+        step = (stride or kernel)[axis]
+        outputs = (size + 2 * pad - gap * (k - 1) - 1 + ceil_mode * (step - 1)) // step + 1
+        outputs -= bool(ceil_mode and (outputs - 1) * step >= size + pad)
+        taps = (np.arange(outputs) * step - pad)[:, None] + np.arange(k) * gap
+        # Outside of the picture, an entry of the window twice changes no maximum.
+        inside = (taps >= 0) & (taps < size)
+        taps = np.where(inside, taps, np.where(inside, taps, size).min(axis=1, keepdims=True))
+        spread = [1] * 2 * dims
+        spread[axis], spread[dims + axis] = taps.shape
+        places = places * size + taps.reshape(spread)
+        shape.append(outputs)
+    columns = torch.as_tensor(places.reshape(math.prod(shape), -1).T.copy(), device=x.device)
+    flat = x.flatten(-dims)
+    rows = entries = [flat[..., column] for column in columns]
     while len(rows) > 1:
-        pairs = [build.largest(a, b) for a, b in zip(rows[::2], rows[1::2], strict=False)]
-        rows = pairs + ([rows[-1]] if len(rows) % 2 else [])
-    pooled = build.call("reshape", rows[0], list(shape))
-    _first_of(node, pooled)
-    return None
+        pairs = zip(rows[::2], rows[1::2], strict=False)
+        odd = rows[len(rows) // 2 * 2 :]
+        rows = [*(piecewise.largest(a, b, _relu) for a, b in pairs), *odd]
+    # The places of the largest, should they be used, are no affine function.
+    return rows[0].unflatten(-1, shape), torch.stack(entries).argmax(0).unflatten(-1, shape)
 
 
-def _called(node: Node, values: Values) -> Any:
-    return import_torch().fx.node.map_arg(node.args, lambda other: values[other.name])
-
-
-def _picked(build: _Builder, flat: Node, index: Tensor, device: Any) -> Node:
-    target = import_torch().ops.aten.index_select.default
-    return build.graph.call_function(target, (flat, 0, index.to(device)))
-
-
-COMPOSITES: dict[str, Compose] = {
+_MADE: dict[str, Callable[..., Any]] = {
     "clamp": _clamp,
     "clip": _clamp,
-    "clamp_min": _clamp_min,
-    "clamp_max": _clamp_max,
-    "hardtanh": _hardtanh,
-    "hardsigmoid": _hardsigmoid,
+    "clamp_min": _clamp,
+    "clamp_max": lambda x, bound: _clamp(x, None, bound),
+    "hardtanh": lambda x, low=-1.0, high=1.0: _clamp(x, low, high),
+    "hardsigmoid": lambda x: piecewise.hard_sigmoid(x, 1 / 6, 0.5, _relu),
     "threshold": _threshold,
-    "abs": _abs,
-    "maximum": _maximum,
-    "minimum": _minimum,
+    "abs": lambda x: piecewise.absolute(x, _relu),
+    "maximum": lambda a, b: piecewise.largest(a, b, _relu),
+    "minimum": lambda a, b: piecewise.smallest(a, b, _relu),
     "log_sigmoid_forward": _log_sigmoid,
     "rrelu_with_noise": _rrelu,
-    "rrelu_with_noise_functional": _rrelu,
+    "rrelu_with_noise_functional": _rrelu_functional,
     "elu": _scaled_elu,
     "celu": _celu,
     "copy": _copy,
