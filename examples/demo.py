@@ -47,6 +47,7 @@ SAMPLES = 6
 PROVEN = 2  # outputs that are certified,
 PROVEN_NOISE = 0.002  # with this much noise,
 BOX = 5.0  # for codes with |z_i| <= BOX
+LIMIT = 30.0  # seconds for a method
 
 # Rate and steps of gradient descent are the paper's for MNIST (section 5.2).
 DEMO_METHODS = {
@@ -135,7 +136,7 @@ def run(generator: Generator, task: Task) -> Iterator[tuple[str, Inversion, floa
     for name, method in DEMO_METHODS.items():
         invert(tiny, tiny(np.ones((1, 2))), method, noise=NOISE)
         start = time.perf_counter()
-        inversion = invert(generator, task.observation, method, noise=NOISE)
+        inversion = invert(generator, task.observation, method, noise=NOISE, time_limit=LIMIT)
         yield name, inversion, time.perf_counter() - start
 
 

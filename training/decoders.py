@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from training.train import read_digits
+from training.train import draw_codes, read_digits
 
 _BATCH = 128
 
@@ -155,13 +155,11 @@ def train(
         x, y = torch.from_numpy(images).reshape(-1, 1, 28, 28), torch.from_numpy(labels)
         for _ in range(epochs):
             for part in torch.randperm(len(x)).split(_BATCH):
-                mean, log_variance = encoder(x[part]).chunk(2, dim=1)
-                z = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+                z, divergence = draw_codes(encoder(x[part]))
                 logits = made.body(z, y[part]) if name == "conditional" else made.body(z)
                 misfit = functional.binary_cross_entropy_with_logits(
                     logits, x[part], reduction="sum"
                 )
-                divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
                 loss = (misfit + divergence) / len(part)
                 step.zero_grad(set_to_none=True)
                 loss.backward()

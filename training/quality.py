@@ -1,17 +1,18 @@
-"""How good the samples of a trained network are. Needs torch, which the functions import."""
+"""How good the samples of a trained network are. Needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 
 from preimage import Generator, InputError
-
-if TYPE_CHECKING:
-    import torch
 
 Array = NDArray[np.float64]
 
@@ -114,10 +115,6 @@ def _judge(
     images: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Callable[[NDArray[np.float32]], Array]:
     """Train the judge (three epochs, always the same seed); returns images -> features."""
-    import torch
-    from torch import nn
-    from torch.nn.functional import cross_entropy
-
     side = round(images.shape[1] ** 0.5)
     if side * side != images.shape[1]:
         raise InputError(f"data: expected square images, got {images.shape[1]} pixels")
@@ -153,9 +150,6 @@ def batches(
     images: torch.Tensor, size: int, epochs: int, progress: bool, name: str
 ) -> Iterator[torch.Tensor]:
     """Shuffled batches of every epoch, with a progress bar."""
-    import torch
-    from tqdm.auto import tqdm
-
     size = min(size, len(images))
     steps = len(images) // size
     with tqdm(total=epochs * steps, desc=name, disable=not progress) as bar:

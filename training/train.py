@@ -18,20 +18,18 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, softplus
 
 from preimage import Generator, InputError, from_torch, save
 from preimage.io.observations import read_idx
 from preimage.network import known_chain
 from training.quality import batches, measure
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
 
 Size = int | tuple[int, int, int]
 
@@ -150,8 +148,6 @@ def train_recipe(
     progress: bool = True,
 ) -> tuple[Generator, dict[str, Any]]:
     """As ``train``, for a recipe of one's own."""
-    import torch
-
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise InputError(f"epochs: expected at least 1, got {epochs}")
@@ -235,8 +231,6 @@ def read_digits(
 
 
 def _activation(name: str) -> nn.Module:
-    from torch import nn
-
     if name.startswith("leaky_relu("):
         return nn.LeakyReLU(float(name[len("leaky_relu(") : -1]))
     return {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}[
@@ -246,8 +240,6 @@ def _activation(name: str) -> nn.Module:
 
 def _chain(sizes: tuple[Size, ...], activation: str, *, bias: bool = True) -> nn.Sequential:
     """Layers of ``Recipe.sizes``, the activation between them, but not after the last."""
-    from torch import nn
-
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         if modules:
@@ -259,8 +251,6 @@ def _chain(sizes: tuple[Size, ...], activation: str, *, bias: bool = True) -> nn
 
 
 def _affine(inputs: Size, outputs: Size, bias: bool) -> list[nn.Module]:
-    from torch import nn
-
     if isinstance(outputs, int):
         return [nn.Flatten(), nn.Linear(_units(inputs), outputs, bias=bias)]
     if isinstance(inputs, int):
@@ -270,10 +260,6 @@ def _affine(inputs: Size, outputs: Size, bias: bool) -> list[nn.Module]:
 
 def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) -> nn.Sequential:
     """Goodfellow's game with the non-saturating loss; returns the running mean of the generator."""
-    import torch
-    from torch import nn
-    from torch.nn.functional import softplus
-
     decoder = nn.Sequential(
         *_chain(recipe.sizes, recipe.activation, bias=recipe.bias), _activation(recipe.head)
     )
@@ -313,12 +299,19 @@ def _fit_gan(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
     return decoder
 
 
+def draw_codes(encoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A code of each sample, and the divergence of their distributions from N(0, I), summed.
+
+    Args:
+        encoded: (batch, 2 k), means and logarithms of variances.
+    """
+    mean, log_variance = encoded.chunk(2, dim=1)
+    latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+    return latent, (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
+
+
 def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) -> nn.Sequential:
     """The evidence lower bound, one draw a sample; the learning rate falls to 0 as a cosine."""
-    import torch
-    from torch import nn
-    from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
-
     latent_size, pixels = recipe.units[0], recipe.units[-1]
     body = _chain(recipe.sizes, recipe.activation, bias=recipe.bias)
     head = _activation(recipe.head)
@@ -328,14 +321,12 @@ def _fit_vae(recipe: Recipe, images: torch.Tensor, epochs: int, progress: bool) 
     total = epochs * (len(images) // min(128, len(images)))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(step, total)
     for real in batches(images, 128, epochs, progress, recipe.name):
-        mean, log_variance = encoder(real).chunk(2, dim=1)
-        latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+        latent, divergence = draw_codes(encoder(real))
         a = body(latent)
         if recipe.pixel_noise is None:
             misfit = binary_cross_entropy_with_logits(a, real, reduction="sum")
         else:
             misfit = mse_loss(head(a), real, reduction="sum") / (2 * recipe.pixel_noise**2)
-        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
         loss = (misfit + divergence) / len(real)
         step.zero_grad(set_to_none=True)
         loss.backward()

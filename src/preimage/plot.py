@@ -185,8 +185,8 @@ def histogram_svg(values: Array, label: str, mark: float = 0.0, mark_name: str =
     bins = np.geomspace(low, high * (1 + 1e-9), _BINS + 1).tolist()
     axes.hist(np.maximum(values, low), bins, color=BAR)
     axes.set_xscale("log")
-    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the words at the mark stand above the bars
     if mark > 0:
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the words at the mark stand above the bars
         axes.axvline(mark, color="black", linestyle="--")
         side = "left" if mark < math.sqrt(low * high) else "right"
         axes.annotate(
