@@ -100,13 +100,6 @@ static long list_nonzero(const double *x, long n, int64_t *index)
     return count;
 }
 
-static long list_all(long n, int64_t *index)
-{
-    for (long i = 0; i < n; i++)
-        index[i] = i;
-    return n;
-}
-
 /* Values and derivatives of n units; written so that large |a| keep their relative accuracy. */
 static void activate(long kind, const double *slope, long n, const double *a, double *value,
                      double *derivative)
@@ -208,38 +201,24 @@ static void scale_rows(double *rows, long stride, long wide, const int64_t *list
             rows[i * stride + a] *= scale[listed[i]];
 }
 
-/* The rows of a product as they stand, `wide` entries each, without their padding. */
-static void copy_rows(const double *rows, long stride, long number, long wide, double *out)
-{
-    for (long i = 0; i < number; i++)
-        memcpy(out + i * wide, rows + i * stride, (size_t)wide * sizeof(double));
-}
-
 /* The active rows of J into product[returned]; their indices into s.outputs, their number into
-   *active. Unless `gradient` is NULL it gets all rows of each hidden layer's Jacobian. */
-static int jacobian(const Chain *chain, Scratch s, long *active, double *gradient)
+   *active. */
+static int jacobian(const Chain *chain, Scratch s, long *active)
 {
     long k = chain->sizes[0], wide = round_up(k, LANES), first = 0, count = 0;
     const double *rows = chain->rows;
     int from = 1;
     for (long layer = 0; layer < chain->layers; layer++, from = 1 - from) {
         long m = chain->sizes[layer], n = chain->sizes[layer + 1];
-        int all = gradient && layer < chain->layers - 1;
         double *out = s.product[1 - from];
         memcpy(s.inputs, s.outputs, (size_t)count * sizeof(int64_t));
         long number = list_nonzero(s.derivative + first, n, s.outputs);
-        if (all)
-            number = list_all(n, s.outputs);
         for (long i = 0; !layer && i < number; i++)
             for (long b = 0; b < wide; b++)
                 out[i * s.stride + b] = b < k ? rows[s.outputs[i] * k + b] : 0.0;
         if (layer)
             multiply_rows(rows, m, s.outputs, number, s.inputs, count, s.product[from], s.stride,
                           wide, out);
-        if (all) {
-            copy_rows(out, s.stride, n, k, gradient);
-            gradient += n * k;
-        }
         scale_rows(out, s.stride, wide, s.outputs, number, s.derivative + first);
         count = number;
         rows += m * n;
@@ -270,7 +249,7 @@ static void linearize(void *context, long run, void *memory)
     runs->loss[run] = 0.5 * evaluate(chain, runs->fit, runs->sample[run], runs->z + run * k, s);
     if (!runs->gram)
         return;
-    double *product = s.product[jacobian(chain, s, &active, NULL)];
+    double *product = s.product[jacobian(chain, s, &active)];
     append_error(s, product, active, k); /* its products with the others are the slope */
     memset(s.gram.entry, 0, (size_t)(padded_size(k + 1) * s.stride) * sizeof(double));
     add_gram(product, active, s.gram);
@@ -293,60 +272,6 @@ EXPORT int chain_linearize(const Chain *chain, const Fit *fit, int64_t count,
     Arena arena = {NULL, 0};
     scratch_in(&arena, chain);
     return parallel_for(count, threads, arena.used, linearize, &runs);
-}
-
-/* What is asked of each hidden unit: the gradient v of its pre-activation in z, and the products of
-   the outputs' derivative in its value, u, with the columns of J and with the error. */
-typedef struct {
-    const Chain *chain;
-    const Fit *fit;
-    const int64_t *sample;
-    const double *z;
-    double *gradient, *pulled; /* (runs, hidden units, k) and (runs, hidden units, k + 1) */
-    long hidden;
-} Kinks;
-
-static void find_kinks(void *context, long run, void *memory)
-{
-    const Kinks *kinks = context;
-    const Chain *chain = kinks->chain;
-    long k = chain->sizes[0], wide = round_up(k + 1, LANES), active;
-    Arena arena = {memory, 0};
-    Scratch s = scratch_in(&arena, chain);
-    evaluate(chain, kinks->fit, kinks->sample[run], kinks->z + run * k, s);
-    int from = jacobian(chain, s, &active, kinks->gradient + run * kinks->hidden * k);
-    append_error(s, s.product[from], active, k);
-    double *pulled = kinks->pulled + (run + 1) * kinks->hidden * (k + 1);
-    const double *columns = chain->columns, *derivative = s.derivative;
-    for (long layer = 0; layer < chain->layers - 1; layer++) {
-        columns += chain->sizes[layer] * chain->sizes[layer + 1];
-        derivative += chain->sizes[layer + 1];
-    }
-    for (long layer = chain->layers - 1; layer > 0; layer--, from = 1 - from) {
-        long m = chain->sizes[layer], n = chain->sizes[layer + 1];
-        scale_rows(s.product[from], s.stride, wide, s.outputs, active, derivative);
-        memcpy(s.inputs, s.outputs, (size_t)active * sizeof(int64_t));
-        list_all(m, s.outputs);
-        multiply_rows(columns, n, s.outputs, m, s.inputs, active, s.product[from], s.stride, wide,
-                      s.product[1 - from]);
-        pulled -= m * (k + 1);
-        copy_rows(s.product[1 - from], s.stride, m, k + 1, pulled);
-        active = m;
-        derivative -= m;
-        columns -= chain->sizes[layer - 1] * m;
-    }
-}
-
-/* The kinks of `count` codes. Returns 0, or -1 without memory. */
-EXPORT int chain_kinks(const Chain *chain, const Fit *fit, int64_t count, const int64_t *sample,
-                       const double *z, double *gradient, double *pulled, int threads)
-{
-    Kinks kinks = {chain, fit, sample, z, gradient, pulled, 0};
-    for (long layer = 1; layer < chain->layers; layer++)
-        kinks.hidden += chain->sizes[layer];
-    Arena arena = {NULL, 0};
-    scratch_in(&arena, chain);
-    return parallel_for(count, threads, arena.used, find_kinks, &kinks);
 }
 
 typedef struct {

@@ -83,6 +83,7 @@ typedef struct {
 /* The padded size of a matrix of order k, and the length of its rows. The latter holds an odd
    number of cache lines: rows that are a power of two apart would share few places in the cache. */
 static inline long padded_size(long k) { return round_up(k, TILE_ROWS); }
+static inline long tile_start(long a) { return a / TILE_ROWS * TILE_ROWS; }
 static inline long row_stride(long k) /* the same for all variants: Python lays out by it */
 {
     long lines = round_up(k, 16) / 8;
@@ -91,7 +92,11 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
 
 /* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0. */
 void add_gram(const double *rows, long count, Square matrix);
-void add_rough_gram(const float *rows, long count, Square matrix);
+
+/* The same for table[index[i]] scale[i], i < count; `panel` (PANEL, stride) is scratch. */
+enum { PANEL = 128 };
+void add_scaled_gram(const double *table, const int32_t *index, const double *scale, long count,
+                     double *panel, Square matrix);
 
 /* Factor `matrix = U' U` in place. A pivot below `least` times its diagonal entry depends on those
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the

@@ -35,23 +35,19 @@ void add_gram(const double *rows, long count, Square matrix)
                      matrix.entry + row * matrix.stride + column, matrix.stride, 1.0);
 }
 
-/* The same in single precision, twice as many lanes: for directions that need few digits. */
-void add_rough_gram(const float *rows, long count, Square matrix)
+void add_scaled_gram(const double *table, const int32_t *index, const double *scale, long count,
+                     double *panel, Square matrix)
 {
-    typedef float rough __attribute__((vector_size(8 * LANES), aligned(4)));
-    for (long row = 0; row < matrix.size; row += TILE_COLUMNS)
-        for (long column = row / (2 * LANES) * 2 * LANES; column < matrix.size; column += 2 * LANES) {
-            rough sum[TILE_COLUMNS] = {0};
-            const float *x = rows;
-            for (long i = 0; i < count; i++, x += matrix.stride)
-                for (int c = 0; c < TILE_COLUMNS; c++)
-                    sum[c] += x[row + c] * *(const rough *)(x + column);
-            for (int c = 0; c < TILE_COLUMNS; c++) {
-                double *place = matrix.entry + (row + c) * matrix.stride + column;
-                for (int lane = 0; lane < 2 * LANES; lane++)
-                    place[lane] += (double)sum[c][lane];
-            }
+    for (long first = 0; first < count; first += PANEL) {
+        long rows = count - first < PANEL ? count - first : PANEL;
+        for (long i = 0; i < rows; i++) {
+            const double *restrict row = table + index[first + i] * matrix.stride;
+            double *restrict scaled = panel + i * matrix.stride, factor = scale[first + i];
+            for (long a = 0; a < matrix.size; a++)
+                scaled[a] = factor * row[a];
         }
+        add_gram(panel, rows, matrix);
+    }
 }
 
 /* The TILE_COLUMNS rows from `first` on, LANES entries from `column` on: row p becomes row p of U,

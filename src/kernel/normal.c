@@ -1,96 +1,76 @@
 /* The normal equations (G' D G) v = r of a layer program: products and Gram matrix. */
 #include "program.h"
 
-static const double NEGLIGIBLE = 0x1p-10;
-
-void rows_times(const Rows *rows, const int32_t *index, long count, const double *v, double *image)
+void rows_times(const Program *program, const double *v, double *image)
 {
-    long width = round_up(rows->k, LANES), stride = rows->stride;
-    long j = 0;
-    for (; rows->first && j < count; j++) {
-        const double *entry = rows->table + index[j] * stride;
+    long width = round_up(program->k, LANES), stride = program->stride;
+    const int32_t *index = program->index, *place = program->place;
+    for (long j = 0; program->first && j < program->m; j++) {
+        const double *entry = program->table + index[j] * stride;
         double sum = 0;
-        for (long i = rows->first[index[j]]; i < rows->first[index[j] + 1]; i++)
-            sum += entry[rows->place[i]] * v[rows->place[i]];
+        for (long i = program->first[index[j]]; i < program->first[index[j] + 1]; i++)
+            sum += entry[place[i]] * v[place[i]];
         image[j] = sum;
     }
-    for (; j + 4 <= count; j += 4) {
-        const double *a = rows->table + index[j] * stride, *b = rows->table + index[j + 1] * stride;
-        const double *c = rows->table + index[j + 2] * stride;
-        const double *d = rows->table + index[j + 3] * stride;
+    for (long j = 0; !program->first && j < program->m; j += 4) {
+        const double *row[4];
         vector sum[4] = {0};
-        for (long i = 0; i < width; i += LANES) {
-            vector part = load(v + i);
-            sum[0] += load(a + i) * part;
-            sum[1] += load(b + i) * part;
-            sum[2] += load(c + i) * part;
-            sum[3] += load(d + i) * part;
-        }
+        for (int r = 0; r < 4; r++)
+            row[r] = program->table + index[j + r] * stride;
+        for (long a = 0; a < width; a += LANES)
+            for (int r = 0; r < 4; r++)
+                sum[r] += load(row[r] + a) * load(v + a);
         for (int r = 0; r < 4; r++)
             image[j + r] = sum_of(sum[r]);
     }
-    for (; j < count; j++) {
-        const double *a = rows->table + index[j] * stride;
-        vector sum = {0};
-        for (long i = 0; i < width; i += LANES)
-            sum += load(a + i) * load(v + i);
-        image[j] = sum_of(sum);
-    }
 }
 
-/* out = the listed rows' x for REGISTERS registers of columns; two sums each, for an addition takes
-   longer than it takes to start another. */
+/* out = rows' x for some registers of columns; two sums each, for an addition takes longer than it
+   takes to start another. */
 static inline __attribute__((always_inline)) void
-transposed_block(const double *table, long stride, const int32_t *index, long count,
-                 const double *x, double *out, const int registers)
+transposed_block(const Program *program, const double *x, long column, double *out,
+                 const int registers)
 {
+    const double *table = program->table + column;
     vector even[4] = {0}, odd[4] = {0};
-    long j = 0;
-    for (; j + 2 <= count; j += 2) {
-        const double *one = table + index[j] * stride, *two = table + index[j + 1] * stride;
+    for (long j = 0; j < program->m; j += 2) {
+        const double *one = table + program->index[j] * program->stride;
+        const double *two = table + program->index[j + 1] * program->stride;
         for (int r = 0; r < registers; r++) {
             even[r] += x[j] * load(one + r * LANES);
             odd[r] += x[j + 1] * load(two + r * LANES);
         }
     }
-    for (int r = 0; r < registers; r++) {
-        if (j < count)
-            even[r] += x[j] * load(table + index[j] * stride + r * LANES);
-        store(out + r * LANES, even[r] + odd[r]);
-    }
+    for (int r = 0; r < registers; r++)
+        store(out + column + r * LANES, even[r] + odd[r]);
 }
 
-void rows_transposed_times(const Rows *rows, const int32_t *index, long count, const double *x,
-                           double *out)
+void rows_transposed_times(const Program *program, const double *x, double *out)
 {
-    long width = round_up(rows->k, LANES), a = 0;
-    if (rows->first) {
-        fill(out, rows->stride, 0.0);
-        for (long j = 0; j < count; j++) {
-            const double *entry = rows->table + index[j] * rows->stride;
-            for (long i = rows->first[index[j]]; i < rows->first[index[j] + 1]; i++)
-                out[rows->place[i]] += x[j] * entry[rows->place[i]];
+    long width = round_up(program->k, LANES), a = 0;
+    const int32_t *index = program->index, *place = program->place;
+    if (program->first) {
+        fill(out, program->stride, 0.0);
+        for (long j = 0; j < program->m; j++) {
+            const double *entry = program->table + index[j] * program->stride;
+            for (long i = program->first[index[j]]; i < program->first[index[j] + 1]; i++)
+                out[place[i]] += x[j] * entry[place[i]];
         }
         return;
     }
     for (; a + 4 * LANES <= width; a += 4 * LANES)
-        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 4);
-    if (a + 2 * LANES <= width) {
-        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 2);
-        a += 2 * LANES;
-    }
-    if (a < width)
-        transposed_block(rows->table + a, rows->stride, index, count, x, out + a, 1);
-    for (a = width; a < rows->stride; a++)
-        out[a] = 0;
+        transposed_block(program, x, a, out, 4);
+    for (; a < width; a += LANES)
+        transposed_block(program, x, a, out, 1);
+    fill(out + width, program->stride - width, 0.0);
 }
 
-void times(const Rows *rows, const double *v, double *image, double *restrict out)
+void times(const Program *program, const double *v, double *image, double *restrict out)
 {
-    long m = rows->m, k = rows->k;
-    const double *restrict up = rows->upper_rate, *restrict low = rows->lower_rate;
-    double slack = rows->shared ? v[k] : 0.0;
-    rows_times(rows, rows->index, m, v, image);
+    long m = program->m, k = program->k;
+    const double *restrict up = program->upper_rate, *restrict low = program->lower_rate;
+    double slack = program->shared ? v[k] : 0.0;
+    rows_times(program, v, image);
     for (long j = 0; j < m; j++) {
         out[j] = image[j] - up[j] * slack;
         out[m + j] = -image[j] - low[j] * slack;
@@ -100,28 +80,28 @@ void times(const Rows *rows, const double *v, double *image, double *restrict ou
         out[2 * m + k + a] = -v[a];
     }
     out[2 * m + 2 * k] = -slack;
-    for (long i = 2 * m + 2 * k + 1; i < rows->sides; i++)
+    for (long i = 2 * m + 2 * k + 1; i < program->sides; i++)
         out[i] = 0;
 }
 
-void transposed_times(const Rows *rows, const double *restrict x, double *restrict image,
+void transposed_times(const Program *program, const double *restrict x, double *restrict image,
                       double *restrict out)
 {
-    long m = rows->m, k = rows->k;
+    long m = program->m, k = program->k;
     for (long j = 0; j < m; j++)
         image[j] = x[j] - x[m + j];
-    rows_transposed_times(rows, rows->index, m, image, out);
+    rows_transposed_times(program, image, out);
     for (long a = 0; a < k; a++)
         out[a] += x[2 * m + a] - x[2 * m + k + a];
-    if (rows->shared) {
-        double pull = 0;
+    if (program->shared) {
+        double paid = 0;
         for (long j = 0; j < m; j++)
-            pull += rows->upper_rate[j] * x[j] + rows->lower_rate[j] * x[m + j];
-        out[k] = -pull - x[2 * m + 2 * k];
+            paid += program->upper_rate[j] * x[j] + program->lower_rate[j] * x[m + j];
+        out[k] = -paid - x[2 * m + 2 * k];
     }
 }
 
-double cutoff(const double *weight, long sides, long size)
+double large_weight(const double *weight, long sides, long count)
 {
     enum { BINS = 128 }; /* one an exponent, down from that of the largest */
     int32_t bin[BINS] = {0};
@@ -136,90 +116,62 @@ double cutoff(const double *weight, long sides, long size)
     }
     long seen = 0;
     for (int e = 0; e < BINS - 1; e++)
-        if ((seen += bin[e]) >= size)
-            return NEGLIGIBLE * ldexp(1.0, (int)(top - e) - 1023);
+        if ((seen += bin[e]) >= count)
+            return ldexp(1.0, (int)(top - e) - 1023);
     return 0;
 }
 
-/* The Gram matrix of the kept rows from their listed entries: pairs within a row, nothing else. */
-static void add_listed_gram(const Rows *rows, const double *weight, const Workspace *work,
-                            long kept, Square matrix)
+/* The Gram matrix of rows from their listed entries: pairs within a row, nothing else. */
+static void add_listed_gram(const Program *program, const int32_t *index, const double *weight,
+                            long count, Square matrix)
 {
-    long m = rows->m, k = rows->k, stride = matrix.stride;
-    for (long i = 0; i < kept; i++) {
-        long j = work->kept[i];
-        const double *entry = rows->table + rows->index[j] * rows->stride;
-        const int32_t *p = rows->place + rows->first[rows->index[j]];
-        const int32_t *end = rows->place + rows->first[rows->index[j] + 1];
-        double both = weight[j] + weight[m + j];
-        double pull = rows->lower_rate[j] * weight[m + j] - rows->upper_rate[j] * weight[j];
-        for (; p < end; p++) {
-            double own = both * entry[*p], *row = matrix.entry + *p * stride;
+    for (long i = 0; i < count; i++) {
+        const double *entry = program->table + index[i] * program->stride;
+        const int32_t *end = program->place + program->first[index[i] + 1];
+        for (const int32_t *p = program->place + program->first[index[i]]; p < end; p++) {
+            double own = weight[i] * entry[*p], *row = matrix.entry + *p * matrix.stride;
             for (const int32_t *q = p; q < end; q++)
                 row[*q] += own * entry[*q];
-            if (rows->shared)
-                row[k] += pull * entry[*p];
         }
     }
 }
 
-void normal_matrix(const Rows *rows, const double *weight, double least, int rough,
-                   Workspace *work, Square matrix)
-{
-    /* Both sides of a row share one weight of the Gram matrix; the slack's column is a border:
+/* Both sides of a row share one weight of the Gram matrix; the slack's column is a border:
 
-           [ W' (D_u + D_l) W + D_high + D_low      W' (l D_l - u D_u)         ]
-           [                                        u' D_u u + l' D_l l + D_d  ]           */
-    long m = rows->m, k = rows->k, stride = matrix.stride, kept = 0;
-    double *scale = work->image, *panel = work->panel;
+       [ W' (D_u + D_l) W + D_high + D_low      W' (l D_l - u D_u)         ]
+       [                                        u' D_u u + l' D_l l + D_d  ]                     */
+void normal_matrix(const Program *program, const double *weight, double least, Workspace *work,
+                   Square matrix)
+{
+    long m = program->m, k = program->k, kept = 0;
     for (long j = 0; j < m; j++) {
-        double both = weight[j] + weight[m + j];
-        work->kept[kept] = (int32_t)j;
-        scale[kept] = both;
-        kept += both > least;
+        work->kept[kept] = program->index[j];
+        work->scale[kept] = weight[j] + weight[m + j];
+        kept += weight[j] + weight[m + j] > least;
     }
-    for (long i = 0; i < kept; i++)
-        scale[i] = sqrt(scale[i]);
-    for (long a = 0; a < matrix.size; a++)
-        fill(matrix.entry + a * stride + a / TILE_ROWS * TILE_ROWS, stride - a / TILE_ROWS * TILE_ROWS, 0.0);
-    if (rows->first) {
-        add_listed_gram(rows, weight, work, kept, matrix);
-        kept = 0;
-    }
-    for (long first = 0; first < kept; first += PANEL) {
-        long count = kept - first < PANEL ? kept - first : PANEL;
-        for (long i = 0; i < count; i++) {
-            long j = work->kept[first + i];
-            double s = scale[first + i], *restrict to = panel + i * stride, pull = 0;
-            float *restrict to_rough = (float *)panel + i * stride;
-            const double *restrict row = rows->table + rows->index[j] * rows->stride;
-            if (rows->shared)
-                pull = (rows->lower_rate[j] * weight[m + j] - rows->upper_rate[j] * weight[j]) / s;
-            if (rough) {
-                for (long a = 0; a < stride; a++)
-                    to_rough[a] = (float)(s * row[a]);
-                to_rough[k] = (float)pull;
-            } else {
-                for (long a = 0; a < stride; a++)
-                    to[a] = s * row[a];
-                to[k] = pull;
-            }
-        }
-        if (rough)
-            add_rough_gram((float *)panel, count, matrix);
-        else
-            add_gram(panel, count, matrix);
+    for (long a = 0; a < matrix.size; a++) /* whole tiles */
+        fill(matrix.entry + a * matrix.stride + tile_start(a), matrix.size - tile_start(a), 0.0);
+    if (program->first) {
+        add_listed_gram(program, work->kept, work->scale, kept, matrix);
+    } else {
+        for (long i = 0; i < kept; i++)
+            work->scale[i] = sqrt(work->scale[i]);
+        add_scaled_gram(program->table, work->kept, work->scale, kept, work->panel, matrix);
     }
     for (long a = 0; a < k; a++)
-        matrix.entry[a * stride + a] += weight[2 * m + a] + weight[2 * m + k + a];
+        matrix.entry[a * matrix.stride + a] += weight[2 * m + a] + weight[2 * m + k + a];
     for (long a = k; a < matrix.size; a++)
-        matrix.entry[a * stride + a] = 1.0;
-    if (rows->shared) {
+        matrix.entry[a * matrix.stride + a] = 1.0;
+    if (program->shared) {
+        const double *up = program->upper_rate, *low = program->lower_rate;
         double corner = weight[2 * m + 2 * k];
         for (long j = 0; j < m; j++) {
-            corner += rows->upper_rate[j] * rows->upper_rate[j] * weight[j];
-            corner += rows->lower_rate[j] * rows->lower_rate[j] * weight[m + j];
+            work->image[j] = low[j] * weight[m + j] - up[j] * weight[j];
+            corner += up[j] * up[j] * weight[j] + low[j] * low[j] * weight[m + j];
         }
-        matrix.entry[k * stride + k] = corner;
+        rows_transposed_times(program, work->image, work->pull);
+        for (long a = 0; a < k; a++)
+            matrix.entry[a * matrix.stride + k] = work->pull[a];
+        matrix.entry[k * matrix.stride + k] = corner;
     }
 }

@@ -11,35 +11,35 @@ static const double NO_PIVOT = 1e-14;
 
 /* z = argmin sum_j (w_j z - target_j)^2 over the rows with two sides, about in the box. Entries
    outside are pulled to their bound by a heavy weight, twice if need be: the Gram matrix stays. */
-static void least_squares(const Rows *rows, const Sides *sides, Workspace *work, double *z)
+void least_squares(const Program *program, Workspace *work, double *z)
 {
-    long m = rows->m, k = rows->k;
-    Rows plain = *rows;
+    long m = program->m, k = program->k;
+    Program plain = *program;
     plain.shared = 0;
-    const double *on = sides->present, *h = sides->bound;
+    const double *on = program->present, *h = program->bound;
     double *x = work->x, *pull = work->pull, equations = 0;
-    fill(work->weight, rows->sides, 0.0);
-    fill(x, rows->sides, 0.0);
+    fill(work->weight, program->sides, 0.0);
+    fill(x, program->sides, 0.0);
     for (long j = 0; j < m; j++) {
         double upper = on[j] * h[j], lower = -on[m + j] * h[m + j];
         double target = on[j] * on[m + j] > 0 ? 0.5 * (upper + lower) : upper + lower;
-        equations += sides->equation[j];
-        work->weight[j] = larger(sides->equation[j], ONE_SIDED * larger(on[j], on[m + j]));
+        equations += program->equation[j];
+        work->weight[j] = larger(program->equation[j], ONE_SIDED * larger(on[j], on[m + j]));
         x[j] = work->weight[j] * target;
     }
     fill(work->weight + 2 * m, 2 * k, ONE_SIDED);
-    normal_matrix(&plain, work->weight, equations >= (double)k ? 2 * ONE_SIDED : 0.0, 0, work,
+    normal_matrix(&plain, work->weight, equations >= (double)k ? 2 * ONE_SIDED : 0.0, work,
                   work->gram);
     transposed_times(&plain, x, work->image, pull);
     for (int attempt = 0; attempt < 3; attempt++) {
         Square factor = work->matrix, gram = work->gram;
         for (long a = 0; a < gram.size; a++) {
-            long from = a / TILE_ROWS * TILE_ROWS;
-            memcpy(factor.entry + a * gram.stride + from, gram.entry + a * gram.stride + from,
-                   sizeof(double) * (size_t)(gram.size - from));
+            long from = a * gram.stride + tile_start(a);
+            memcpy(factor.entry + from, gram.entry + from,
+                   sizeof(double) * (size_t)(gram.size - tile_start(a)));
         }
         cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
-        memcpy(z, pull, sizeof(double) * (size_t)rows->stride);
+        memcpy(z, pull, sizeof(double) * (size_t)program->stride);
         solve_factored(factor, work->inverse_pivot, z);
         int outside = 0;
         for (long a = 0; a < k; a++) {
@@ -56,14 +56,14 @@ static void least_squares(const Rows *rows, const Sides *sides, Workspace *work,
         if (!outside)
             break;
     }
-    fill(z + k, rows->stride - k, 0.0);
+    fill(z + k, program->stride - k, 0.0);
 }
 
 /* Move z inside its bounds by `margin`, or by a quarter of the interval. */
-static void into_box(const Rows *rows, const Sides *sides, double margin, double *z)
+static void into_box(const Program *program, double margin, double *z)
 {
-    const double *on = sides->present + 2 * rows->m, *h = sides->bound + 2 * rows->m;
-    for (long a = 0, k = rows->k; a < k; a++) {
+    const double *on = program->present + 2 * program->m, *h = program->bound + 2 * program->m;
+    for (long a = 0, k = program->k; a < k; a++) {
         double low = -h[k + a], high = h[a], inside = margin;
         if (on[a] * on[k + a] > 0)
             inside = smaller(margin, 0.25 * (high - low));
@@ -75,15 +75,15 @@ static void into_box(const Rows *rows, const Sides *sides, double margin, double
 }
 
 /* Mean error of the rows with two sides and of those that are violated. */
-static double misfit(const Rows *rows, const Sides *sides, const Workspace *work)
+static double misfit(const Program *program, const Workspace *work)
 {
-    long m = rows->m;
+    long m = program->m;
     double total = 0, count = 0;
     for (long j = 0; j < m; j++) {
-        double upper = work->product[j] - sides->bound[j];
-        double lower = work->product[m + j] - sides->bound[m + j];
-        double over = larger(sides->present[j] * upper, sides->present[m + j] * lower);
-        double counts = sides->equation[j] > 0 || over > 0 ? 1.0 : 0.0;
+        double upper = work->product[j] - program->bound[j];
+        double lower = work->product[m + j] - program->bound[m + j];
+        double over = larger(program->present[j] * upper, program->present[m + j] * lower);
+        double counts = program->equation[j] > 0 || over > 0 ? 1.0 : 0.0;
         total += counts * fabs(over);
         count += counts;
     }
@@ -91,65 +91,70 @@ static double misfit(const Rows *rows, const Sides *sides, const Workspace *work
 }
 
 /* The smallest d that satisfies all rows that have a rate. */
-static double slack_needed(const Rows *rows, const Sides *sides, const Workspace *work)
+static double slack_needed(const Program *program, const Workspace *work)
 {
-    long m = rows->m;
+    long m = program->m;
     double need = 0;
     for (long j = 0; j < m; j++) {
-        double up = rows->upper_rate[j], low = rows->lower_rate[j];
-        double upper = work->product[j] - sides->bound[j];
-        double lower = work->product[m + j] - sides->bound[m + j];
+        double up = program->upper_rate[j], low = program->lower_rate[j];
+        double upper = work->product[j] - program->bound[j];
+        double lower = work->product[m + j] - program->bound[m + j];
         need = larger(need, up > 0 ? upper / up : 0.0);
         need = larger(need, low > 0 ? lower / low : 0.0);
     }
     return need;
 }
 
-/* A point near the least-squares one, on or near the central path: inside the box by about the
-   least-squares error, under a slack that suffices. Elastic sides get y = penalty p / (s + p), so
-   that s y = p t; hard ones y = mu / s with the mu of the elastic ones, or that which pays for d,
-   or one that fits the costs. */
-void start(const Rows *rows, const Sides *sides, int linear, Workspace *work, Point *at)
+/* About the least-squares error, by which the start keeps away from the bounds; v is the
+   least-squares point. */
+double start_margin(const Program *program, int linear, const double *v, Workspace *work)
 {
-    long m = rows->m, k = rows->k, n = rows->sides;
+    times(program, v, work->image, work->product);
+    double margin = larger(misfit(program, work), LEAST_MARGIN);
+    return linear ? larger(margin, AWAY) : margin; /* an objective leads away from that point */
+}
+
+/* A point near at->v, on or near the central path: inside the box by a part of `margin`, under a
+   slack that suffices. Elastic sides get y = penalty p / (s + p), so that s y = p t; hard ones
+   y = mu / s with the mu of the elastic ones, or that which pays for d, or one that fits the
+   costs. */
+void centre(const Program *program, double margin, Workspace *work, Point *at)
+{
+    long m = program->m, k = program->k, n = program->sides;
     double *v = at->v;
-    least_squares(rows, sides, work, v);
-    times(rows, v, work->image, work->product);
-    double margin = larger(misfit(rows, sides, work), LEAST_MARGIN);
-    if (linear) /* the objective leads away from the least-squares point */
-        margin = larger(margin, AWAY);
-    into_box(rows, sides, INSIDE * margin, v);
-    times(rows, v, work->image, work->product);
+    v[k] = 0; /* d, or padding */
+    into_box(program, INSIDE * margin, v);
+    times(program, v, work->image, work->product);
     double floor = margin;
-    if (rows->shared) {
-        v[k] = 1.2 * larger(slack_needed(rows, sides, work), margin);
+    if (program->shared) {
+        v[k] = 1.2 * larger(slack_needed(program, work), margin);
         floor = 0.1 * v[k];
-        times(rows, v, work->image, work->product);
+        times(program, v, work->image, work->product);
     }
     double bent = 0, bends = 0, paid = 0;
     for (long i = 0; i < n; i++) {
-        double over = work->product[i] - sides->bound[i], penalty = sides->penalty[i];
+        double over = work->product[i] - program->bound[i], penalty = program->penalty[i];
         at->s[i] = at->t[i] = 1.0;
         at->y[i] = at->p[i] = 0.0;
-        if (sides->elastic[i] > 0) {
+        if (program->elastic[i] > 0) {
             at->s[i] = larger(-over, 0.0) + margin;
             at->p[i] = larger(over, 0.0) + margin;
             at->y[i] = penalty * at->p[i] / (at->s[i] + at->p[i]);
             at->t[i] = penalty - at->y[i];
             bent += at->y[i] * at->s[i];
             bends += 1.0;
-        } else if (sides->present[i] > 0) {
+        } else if (program->present[i] > 0) {
             at->s[i] = larger(-over, floor);
         }
     }
-    double mu = bends > 0 ? bent / bends : largest(sides->cost, k + 1) * floor;
-    if (rows->shared) {
+    double mu = bends > 0 ? bent / bends : largest(program->cost, k + 1) * floor;
+    if (program->shared) {
         for (long j = 0; j < m; j++)
-            paid += rows->upper_rate[j] / at->s[j] + rows->lower_rate[j] / at->s[m + j];
-        mu = sides->cost[k] / (paid + 1.0 / at->s[2 * m + 2 * k]);
+            paid += program->upper_rate[j] / at->s[j] + program->lower_rate[j] / at->s[m + j];
+        mu = program->cost[k] / (paid + 1.0 / at->s[2 * m + 2 * k]);
     }
     mu = larger(mu, LEAST_MU);
     for (long i = 0; i < n; i++)
-        if (sides->present[i] > sides->elastic[i])
+        if (program->present[i] > program->elastic[i])
             at->y[i] = mu / at->s[i];
 }

@@ -4,12 +4,12 @@
    Near the optimum it shows which sides bind. If A are these, and C the elastic ones at their
    penalty, then the optimal face is
 
-       G_A v = h_A,        G_A' y_A = -(c + G_C' penalty_C),
+       G_A v = h_A,        G_A' y_A + G_C' penalty_C + c = 0,
 
    usually a vertex. Projecting onto it needs nothing new: with the factor of M = G' D G that the
    interior-point step has anyway,
 
-       v += M^-1 G_A' D_A (h_A - G_A v),   y_A -= D_A G_A M^-1 (c + G_C' penalty_C + G_A' y_A)
+       v += M^-1 G_A' D_A (h_A - G_A v),        y_A -= D_A G_A M^-1 (G' y + c)
 
    shrink both residuals by about the ratio of the weights outside A to those inside. What comes
    out is then checked: all sides and all signs. */
@@ -21,127 +21,54 @@ static const int MOST_REFINEMENTS = 20;
 static const double DOUBT = 0.4;
 static const double SLACK = 0, BINDS = 1, CAPPED = 2;
 
-/* The sides of rows that bind come first, then all 2 k + 1 others (of weight 0 if slack). */
-typedef struct {
-    const Rows *rows;
-    const int32_t *index; /* of the table */
-    const double *sign, *rate;
-    long picked, count; /* sides of rows, and all */
-} Face;
-
-static void face_times(const Face *face, const double *v, double *restrict out)
-{
-    const Rows *rows = face->rows;
-    long k = rows->k, picked = face->picked;
-    double slack = rows->shared ? v[k] : 0.0;
-    rows_times(rows, face->index, picked, v, out);
-    for (long i = 0; i < picked; i++)
-        out[i] = face->sign[i] * out[i] - face->rate[i] * slack;
-    for (long a = 0; a < k; a++) {
-        out[picked + a] = v[a];
-        out[picked + k + a] = -v[a];
-    }
-    out[picked + 2 * k] = -slack;
-}
-
-static void face_transposed_times(const Face *face, const double *restrict x,
-                                  double *restrict image, double *restrict out)
-{
-    const Rows *rows = face->rows;
-    long k = rows->k, picked = face->picked;
-    double pull = 0;
-    for (long i = 0; i < picked; i++) {
-        image[i] = face->sign[i] * x[i];
-        pull += face->rate[i] * x[i];
-    }
-    rows_transposed_times(rows, face->index, picked, image, out);
-    for (long a = 0; a < k; a++)
-        out[a] += x[picked + a] - x[picked + k + a];
-    if (rows->shared)
-        out[k] = -pull - x[picked + 2 * k];
-}
-
 /* Set work.kind by Tapia's indicators of the affine direction. Along it, y/y -> 1 and s/s -> 0
    where a side binds, the reverse where it is slack, whatever the scale; the middle, dy/y = -1/2,
    separates them. So does dt/t where it is elastic. Returns whether it is worth going on. */
-static int classify(const Rows *rows, const Sides *sides, Workspace *work)
+static int classify(const Program *program, Workspace *work)
 {
-    double *restrict kind = work->kind, doubts = 0, binding = 0, picked = 0;
+    double *restrict kind = work->kind, doubts = 0, binding = 0;
     const double *restrict ratio_y = work->ratio_y, *restrict ratio_t = work->ratio_t;
-    for (long i = 0; i < rows->sides; i++) {
-        kind[i] = sides->present[i] * (ratio_y[i] + 0.5) > 0 ? BINDS : SLACK;
+    for (long i = 0; i < program->sides; i++) {
+        kind[i] = program->present[i] * (ratio_y[i] + 0.5) > 0 ? BINDS : SLACK;
         doubts += fabs(ratio_y[i] + 0.5) < DOUBT ? 1.0 : 0.0;
     }
-    for (long i = 0; i < rows->elastic; i++) {
+    for (long i = 0; i < program->elastic_sides; i++) {
         kind[i] = ratio_t[i] <= -0.5 ? CAPPED : kind[i];
         doubts += fabs(ratio_t[i] + 0.5) < DOUBT ? 1.0 : 0.0;
     }
-    for (long i = 0; i < rows->sides; i++) {
-        double binds = kind[i] == BINDS ? 1.0 : 0.0;
-        binding += binds;
-        picked += i < 2 * rows->m ? binds : 0.0;
-    }
-    int vertex = binding == (double)(rows->k + rows->shared);
-    return picked <= (double)rows->m && (doubts == 0 || vertex);
+    for (long i = 0; i < program->sides; i++)
+        binding += kind[i] == BINDS ? 1.0 : 0.0;
+    return doubts == 0 || binding == (double)(program->k + program->shared);
 }
 
-/* List the face, with the full affine step on it: v in spare.v, y, D and h in work.face_. */
-static Face gather(const Rows *rows, const Sides *sides, const Point *at, Workspace *work,
-                   Point *spare)
+/* The full affine step, projected onto the face, in vertex.v and vertex.y; whether both residuals
+   are down to rounding. */
+static int project(const Program *program, const Point *at, Workspace *work, Point *vertex)
 {
-    long m = rows->m, picked = 0;
-    for (long i = 0; i < 2 * m; i++) {
-        if (work->kind[i] != BINDS)
-            continue;
-        long j = i < m ? i : i - m;
-        work->kept[picked] = (int32_t)i;
-        work->face_index[picked] = rows->index[j];
-        work->face_sign[picked] = i < m ? 1.0 : -1.0;
-        work->face_rate[picked] = i < m ? rows->upper_rate[j] : rows->lower_rate[j];
-        picked++;
-    }
-    long count = picked + 2 * rows->k + 1, size = rows->k + rows->shared;
-    for (long i = 0; i < count; i++) {
-        long side = i < picked ? work->kept[i] : i - picked + 2 * m;
-        double binds = work->kind[side] == BINDS ? 1.0 : 0.0;
-        work->face_y[i] = binds * at->y[side] * (1.0 + work->ratio_y[side]);
-        work->face_weight[i] = binds * work->weight[side];
-        work->face_bound[i] = binds * sides->bound[side];
-    }
-    for (long a = 0; a < size; a++) {
-        spare->v[a] = at->v[a] + work->affine[a];
-        work->constant[a] = sides->cost[a];
-    }
-    fill(spare->v + size, rows->stride - size, 0.0);
-    if (rows->elastic) {
-        for (long i = 0; i < rows->sides; i++)
-            work->x[i] = work->kind[i] == CAPPED ? sides->penalty[i] : 0.0;
-        transposed_times(rows, work->x, work->image, work->pull);
-        for (long a = 0; a < size; a++)
-            work->constant[a] += work->pull[a];
-    }
-    return (Face){rows, work->face_index, work->face_sign, work->face_rate, picked, count};
-}
-
-/* Project v and y onto the face; whether both residuals are down to rounding. */
-static int refine(const Face *face, Workspace *work, double *v)
-{
-    long size = face->rows->k + face->rows->shared, stride = face->rows->stride;
-    double *y = work->face_y, *weight = work->face_weight, *x = work->x, *product = work->face_product;
+    long n = program->sides, size = program->k + program->shared;
+    const double *restrict kind = work->kind, *restrict h = program->bound;
+    double *restrict y = vertex->y, *restrict weight = work->face_weight, *restrict x = work->x;
+    double *restrict product = work->step_product, *v = vertex->v;
     double primal = 0, dual = 0, before = 1e300;
-    fill(work->pull, stride, 0.0);
+    for (long i = 0; i < n; i++) {
+        double binds = kind[i] == BINDS ? 1.0 : 0.0;
+        weight[i] = binds * work->weight[i];
+        y[i] = kind[i] == CAPPED ? program->penalty[i] : binds * at->y[i] * (1.0 + work->ratio_y[i]);
+    }
+    for (long a = 0; a < size; a++)
+        v[a] = at->v[a] + work->affine[a];
     for (int i = 0; i < MOST_REFINEMENTS; i++) {
-        face_times(face, v, product);
+        times(program, v, work->image, product);
         primal = 0;
-        for (long j = 0; j < face->count; j++) {
-            double residual = weight[j] > 0 ? work->face_bound[j] - product[j] : 0.0;
+        for (long j = 0; j < n; j++) {
+            double residual = weight[j] > 0 ? h[j] - product[j] : 0.0;
             primal = larger(primal, fabs(residual));
             x[j] = weight[j] * residual;
         }
-        face_transposed_times(face, x, work->image, work->affine);
-        face_transposed_times(face, y, work->image, work->pull);
+        transposed_times(program, x, work->image, work->affine);
+        transposed_times(program, y, work->image, work->pull);
         for (long a = 0; a < size; a++)
-            work->pull[a] += work->constant[a];
+            work->pull[a] += program->cost[a];
         dual = largest(work->pull, size);
         if (primal + dual <= 1e-15 || !(primal + dual < 0.2 * before))
             break;
@@ -150,55 +77,48 @@ static int refine(const Face *face, Workspace *work, double *v)
         for (long a = 0; a < size; a++)
             v[a] += work->affine[a];
         solve_factored(work->matrix, work->inverse_pivot, work->pull);
-        face_times(face, work->pull, product);
-        for (long j = 0; j < face->count; j++)
+        times(program, work->pull, work->image, product);
+        for (long j = 0; j < n; j++)
             y[j] -= weight[j] * product[j];
     }
     return primal <= ROUNDING * larger(largest(v, size), 1.0) &&
-           dual <= ROUNDING * larger(largest(y, face->count), 1.0);
+           dual <= ROUNDING * larger(largest(y, n), 1.0);
 }
 
 /* Whether the multipliers have their signs, and no side is violated at v, nor short of its bound
    where it is at its penalty. */
-static int is_optimal(const Face *face, const Sides *sides, Workspace *work, const double *v)
+static int is_optimal(const Program *program, Workspace *work, const Point *vertex)
 {
-    const Rows *rows = face->rows;
-    double highest = 1, lowest = 0, worst = 0, scale = larger(largest(v, rows->k + rows->shared), 1.0);
-    for (long i = 0; i < face->count; i++) {
-        highest = larger(highest, work->face_y[i]);
-        lowest = smaller(lowest, work->face_y[i]);
-    }
-    for (long i = 0; i < (rows->elastic ? face->picked : 0); i++)
-        if (sides->elastic[work->kept[i]] > 0)
-            lowest = smaller(lowest, sides->penalty[work->kept[i]] - work->face_y[i]);
-    if (!(lowest >= -ROUNDING * highest))
+    const double *restrict y = vertex->y, *restrict kind = work->kind;
+    double lowest = 0, worst = 0;
+    for (long i = 0; i < program->sides; i++)
+        lowest = smaller(lowest, y[i]);
+    for (long i = 0; i < program->elastic_sides; i++)
+        if (program->elastic[i] > 0)
+            lowest = smaller(lowest, program->penalty[i] - y[i]);
+    if (!(lowest >= -ROUNDING * larger(largest(y, program->sides), 1.0)))
         return 0;
-    times(rows, v, work->image, work->step_product);
-    for (long i = 0; i < rows->sides; i++) {
-        double over = sides->present[i] * (work->step_product[i] - sides->bound[i]);
-        worst = larger(worst, work->kind[i] == CAPPED ? -over : over);
+    times(program, vertex->v, work->image, work->step_product);
+    for (long i = 0; i < program->sides; i++) {
+        double over = program->present[i] * (work->step_product[i] - program->bound[i]);
+        worst = larger(worst, kind[i] == CAPPED ? -over : over);
     }
-    return worst <= ROUNDING * scale;
+    return worst <= ROUNDING * larger(largest(vertex->v, program->k + program->shared), 1.0);
 }
 
-/* Returns 1 if `at` now holds an optimum (v and y), 0 if nothing has changed; uses work.affine,
-   work.x and work.step_product up. */
-int finite_termination(const Rows *rows, const Sides *sides, Point *at, Workspace *work,
-                       Point *spare)
+/* Returns 1 if `at` now holds an optimum (v and y), 0 if it has not changed; uses `vertex`,
+   work.affine, work.x and work.step_product up. */
+int finite_termination(const Program *program, Point *at, Workspace *work, Point *vertex)
 {
-    if (!classify(rows, sides, work))
+    if (!classify(program, work) || !project(program, at, work, vertex) ||
+        !is_optimal(program, work, vertex))
         return 0;
-    Face face = gather(rows, sides, at, work, spare);
-    if (!refine(&face, work, spare->v) || !is_optimal(&face, sides, work, spare->v))
-        return 0;
-    for (long i = 0; i < rows->sides; i++)
-        at->y[i] = work->kind[i] == CAPPED ? sides->penalty[i] : 0.0;
-    for (long i = 0; i < face.count; i++) { /* clipped to the interval that rounding may leave */
-        long side = i < face.picked ? work->kept[i] : i - face.picked + 2 * rows->m;
-        double y = larger(work->face_y[i], 0.0);
-        at->y[side] = sides->elastic[side] > 0 ? smaller(y, sides->penalty[side]) : y;
+    for (long i = 0; i < program->sides; i++) { /* into the interval that rounding may leave */
+        at->y[i] = larger(vertex->y[i], 0.0);
+        if (i < program->elastic_sides && program->elastic[i] > 0)
+            at->y[i] = smaller(at->y[i], program->penalty[i]);
     }
-    for (long a = 0; a < rows->k + rows->shared; a++)
-        at->v[a] = spare->v[a];
+    for (long a = 0; a < program->k + program->shared; a++)
+        at->v[a] = vertex->v[a];
     return 1;
 }

@@ -48,13 +48,11 @@ class CompiledChain:
         arrays: What the pointers of the two structures point to.
         chain: The layers.
         fit: The observation.
-        hidden: Number of hidden units.
     """
 
     arrays: tuple[NDArray[Any], ...]
     chain: _Chain
     fit: _Fit
-    hidden: int
 
     def loss(self, z: Array, samples: Indices) -> Array:
         """(runs,) ``0.5 ||y - G(z)||^2``."""
@@ -66,20 +64,6 @@ class CompiledChain:
         gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
         self._call(z, samples, gram, slope)
         return gram, slope
-
-    def kinks(self, z: Array, samples: Indices) -> tuple[Array, Array]:
-        """See ``flips.kinks``: (runs, hidden units, k) and (runs, hidden units, k + 1)."""
-        (runs, k), z = z.shape, np.ascontiguousarray(z)
-        of = np.ascontiguousarray(samples, dtype=np.int64)
-        gradient = np.empty((runs, self.hidden, k))
-        pulled = np.empty((runs, self.hidden, k + 1))
-        _checked(
-            engine.library().chain_kinks(  # type: ignore[union-attr]
-                ctypes.byref(self.chain), ctypes.byref(self.fit), ctypes.c_int64(runs),
-                _pointer(of), _pointer(z), _pointer(gradient), _pointer(pulled), threads(runs),
-            )
-        )  # fmt: skip
-        return gradient, pulled
 
     def _call(self, z: Array, samples: Indices, gram: Array | None, slope: Array | None) -> Array:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
@@ -128,7 +112,6 @@ def compile_chain(
         (*arrays, *kept),
         _Chain(len(layers), *map(engine.address, arrays)),
         _Fit(*(None if part is None else engine.address(part) for part in (values, weight, free))),
-        sum(chain.sizes[1:-1]),
     )
 
 

@@ -96,8 +96,6 @@ def kinks(problem: LeastSquares, z: Array, samples: Indices) -> tuple[Array, Arr
         The gradients v of the units' pre-activations, (runs, hidden units, k); and c beside
         ``u . error``, (runs, hidden units, k + 1).
     """
-    if problem.compiled is not None:
-        return problem.compiled.kinks(z, samples)
     chain, k = known_chain(problem.network, "neighbouring pieces"), z.shape[1]
     derivatives = chain.derivatives(chain.preactivations(z))
     derivatives[-1] = problem.observation.take(samples).restrict(derivatives[-1])
