@@ -82,7 +82,8 @@ static void solve_sample(void *context, long b, void *memory)
     if (count < k)
         return;
     memset(matrix.entry, 0, sizeof(double) * (size_t)(matrix.size * matrix.stride));
-    add_scaled_gram(equations->table, system.rows.index, system.factor, count, system.panel, matrix);
+    add_scaled_gram(equations->table, system.rows.index, system.factor, NULL, k, count,
+                    system.panel, matrix);
     for (long a = k; a < matrix.size; a++)
         matrix.entry[a * matrix.stride + a] = 1.0;
     double least = cholesky(matrix, k, NO_PIVOT, system.inverse_pivot);

@@ -93,10 +93,11 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
 /* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0. */
 void add_gram(const double *rows, long count, Square matrix);
 
-/* The same for table[index[i]] scale[i], i < count; `panel` (PANEL, stride) is scratch. */
+/* The same for scale[i] table[index[i]], i < count, with border[i] in column k unless `border` is
+   NULL; `panel` (PANEL, stride) is scratch. */
 enum { PANEL = 128 };
-void add_scaled_gram(const double *table, const int32_t *index, const double *scale, long count,
-                     double *panel, Square matrix);
+void add_scaled_gram(const double *table, const int32_t *index, const double *scale,
+                     const double *border, long k, long count, double *panel, Square matrix);
 
 /* Factor `matrix = U' U` in place. A pivot below `least` times its diagonal entry depends on those
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the

@@ -35,8 +35,8 @@ void add_gram(const double *rows, long count, Square matrix)
                      matrix.entry + row * matrix.stride + column, matrix.stride, 1.0);
 }
 
-void add_scaled_gram(const double *table, const int32_t *index, const double *scale, long count,
-                     double *panel, Square matrix)
+void add_scaled_gram(const double *table, const int32_t *index, const double *scale,
+                     const double *border, long k, long count, double *panel, Square matrix)
 {
     for (long first = 0; first < count; first += PANEL) {
         long rows = count - first < PANEL ? count - first : PANEL;
@@ -45,6 +45,8 @@ void add_scaled_gram(const double *table, const int32_t *index, const double *sc
             double *restrict scaled = panel + i * matrix.stride, factor = scale[first + i];
             for (long a = 0; a < matrix.size; a++)
                 scaled[a] = factor * row[a];
+            if (border)
+                scaled[k] = border[first + i];
         }
         add_gram(panel, rows, matrix);
     }

@@ -123,7 +123,7 @@ double large_weight(const double *weight, long sides, long count)
 
 /* The Gram matrix of rows from their listed entries: pairs within a row, nothing else. */
 static void add_listed_gram(const Program *program, const int32_t *index, const double *weight,
-                            long count, Square matrix)
+                            const double *border, long count, Square matrix)
 {
     for (long i = 0; i < count; i++) {
         const double *entry = program->table + index[i] * program->stride;
@@ -132,6 +132,7 @@ static void add_listed_gram(const Program *program, const int32_t *index, const 
             double own = weight[i] * entry[*p], *row = matrix.entry + *p * matrix.stride;
             for (const int32_t *q = p; q < end; q++)
                 row[*q] += own * entry[*q];
+            row[program->k] += border[i] * entry[*p];
         }
     }
 }
@@ -144,34 +145,33 @@ void normal_matrix(const Program *program, const double *weight, double least, W
                    Square matrix)
 {
     long m = program->m, k = program->k, kept = 0;
+    const double *up = program->upper_rate, *low = program->lower_rate;
     for (long j = 0; j < m; j++) {
         work->kept[kept] = program->index[j];
         work->scale[kept] = weight[j] + weight[m + j];
+        work->border[kept] = program->shared ? low[j] * weight[m + j] - up[j] * weight[j] : 0.0;
         kept += weight[j] + weight[m + j] > least;
     }
     for (long a = 0; a < matrix.size; a++) /* whole tiles */
         fill(matrix.entry + a * matrix.stride + tile_start(a), matrix.size - tile_start(a), 0.0);
     if (program->first) {
-        add_listed_gram(program, work->kept, work->scale, kept, matrix);
+        add_listed_gram(program, work->kept, work->scale, work->border, kept, matrix);
     } else {
-        for (long i = 0; i < kept; i++)
+        for (long i = 0; i < kept; i++) {
             work->scale[i] = sqrt(work->scale[i]);
-        add_scaled_gram(program->table, work->kept, work->scale, kept, work->panel, matrix);
+            work->border[i] /= work->scale[i];
+        }
+        add_scaled_gram(program->table, work->kept, work->scale, work->border, k, kept,
+                        work->panel, matrix);
     }
     for (long a = 0; a < k; a++)
         matrix.entry[a * matrix.stride + a] += weight[2 * m + a] + weight[2 * m + k + a];
     for (long a = k; a < matrix.size; a++)
         matrix.entry[a * matrix.stride + a] = 1.0;
     if (program->shared) {
-        const double *up = program->upper_rate, *low = program->lower_rate;
         double corner = weight[2 * m + 2 * k];
-        for (long j = 0; j < m; j++) {
-            work->image[j] = low[j] * weight[m + j] - up[j] * weight[j];
+        for (long j = 0; j < m; j++)
             corner += up[j] * up[j] * weight[j] + low[j] * low[j] * weight[m + j];
-        }
-        rows_transposed_times(program, work->image, work->pull);
-        for (long a = 0; a < k; a++)
-            matrix.entry[a * matrix.stride + k] = work->pull[a];
         matrix.entry[k * matrix.stride + k] = corner;
     }
 }

@@ -64,12 +64,13 @@ typedef struct {
     double *inverse_s, *inverse_y, *inverse_t; /* 1/s; 1/y and 1/t, 0 where y = 0 or not elastic */
     double *ratio_y, *ratio_t;                 /* dy/y and dt/t of the affine direction */
     double *push_s, *push_p;                   /* e/y + s and f/t + p */
-    double *rho, *x, *kind, *face_weight, *best_y;
+    double *rho, *x, *best_y;
+    double *kind, *face_weight; /* see termination.c */
     /* (stride,) */
-    double *gradient, *affine, *pull, *inverse_pivot, *best_v;
-    /* (m,) */
-    double *image, *scale;
-    int32_t *kept;
+    double *gradient, *affine, *constant, *pull, *inverse_pivot, *best_v;
+    /* (m + 1,) */
+    double *image, *scale, *border, *face_upper_rate, *face_lower_rate;
+    int32_t *kept, *face_index;
     double *panel;
     Square matrix, gram;
 } Workspace;

@@ -25,15 +25,17 @@ static size_t lay_out(Solver *solver, const Batch *batch, char *memory)
     Program *program = &solver->program;
     Workspace *work = &solver->work;
     double **of_rows[] = {&program->upper_rate, &program->lower_rate, &program->equation,
-                          &work->image, &work->scale};
+                          &work->image, &work->scale, &work->border,
+                          &work->face_upper_rate, &work->face_lower_rate};
     double **of_sides[] = {&program->bound, &program->present, &program->elastic,
                            &program->penalty, &work->product, &work->step_product, &work->weight,
                            &work->inverse_s, &work->inverse_y, &work->inverse_t, &work->ratio_y,
                            &work->ratio_t, &work->push_s, &work->push_p, &work->rho, &work->x,
                            &work->kind, &work->face_weight, &work->best_y};
-    double **of_columns[] = {&program->cost, &work->gradient, &work->affine, &work->pull,
+    double **of_columns[] = {&program->cost, &work->gradient, &work->affine, &work->constant, &work->pull,
                              &work->inverse_pivot, &work->best_v};
-    int32_t **lists[] = {&program->index, &work->kept, &solver->every, &solver->picked};
+    int32_t **lists[] = {&program->index, &work->kept, &work->face_index, &solver->every,
+                        &solver->picked};
     *program = (Program){.k = batch->k, .stride = stride, .first = batch->first,
                          .place = batch->place};
     for (size_t i = 0; i < sizeof of_rows / sizeof *of_rows; i++)
@@ -43,7 +45,7 @@ static size_t lay_out(Solver *solver, const Batch *batch, char *memory)
     for (size_t i = 0; i < sizeof of_columns / sizeof *of_columns; i++)
         *of_columns[i] = take_doubles(&arena, stride);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        *lists[i] = take(&arena, sizeof(int32_t) * (size_t)m);
+        *lists[i] = take(&arena, sizeof(int32_t) * (size_t)(m + 1));
     solver->at = new_point(&arena, sides, stride);
     solver->step = new_point(&arena, sides, stride);
     work->panel = take_doubles(&arena, PANEL * stride);

@@ -41,34 +41,65 @@ static int classify(const Program *program, Workspace *work)
     return doubts == 0 || binding == (double)(program->k + program->shared);
 }
 
-/* The full affine step, projected onto the face, in vertex.v and vertex.y; whether both residuals
-   are down to rounding. */
-static int project(const Program *program, const Point *at, Workspace *work, Point *vertex)
+/* Entries of the face's sides from those of all sides. */
+static void gather(const Program *program, const Program *face, const int32_t *rows,
+                   const double *from, double *to)
 {
-    long n = program->sides, size = program->k + program->shared;
-    const double *restrict kind = work->kind, *restrict h = program->bound;
-    double *restrict y = vertex->y, *restrict weight = work->face_weight, *restrict x = work->x;
-    double *restrict product = work->step_product, *v = vertex->v;
-    double primal = 0, dual = 0, before = 1e300;
-    for (long i = 0; i < n; i++) {
-        double binds = kind[i] == BINDS ? 1.0 : 0.0;
-        weight[i] = binds * work->weight[i];
-        y[i] = kind[i] == CAPPED ? program->penalty[i] : binds * at->y[i] * (1.0 + work->ratio_y[i]);
+    long m = program->m, tail = 2 * program->k + 1;
+    fill(to, face->sides, 0.0);
+    for (long i = 0; rows[i] >= 0; i++) {
+        to[i] = from[rows[i]];
+        to[face->m + i] = from[m + rows[i]];
     }
-    for (long a = 0; a < size; a++)
-        v[a] = at->v[a] + work->affine[a];
+    memcpy(to + 2 * face->m, from + 2 * m, sizeof(double) * (size_t)tail);
+}
+
+/* The rows of which a side binds, as a program, listed in work.kept with -1 behind; only what
+   products need. */
+static Program face_of(const Program *program, Workspace *work)
+{
+    Program face = *program;
+    const double *kind = work->kind;
+    long m = program->m, count = 0;
+    face.index = work->face_index;
+    face.upper_rate = work->face_upper_rate, face.lower_rate = work->face_lower_rate;
+    for (long j = 0; j < m; j++) {
+        work->kept[count] = (int32_t)j;
+        face.index[count] = program->index[j];
+        face.upper_rate[count] = program->upper_rate[j];
+        face.lower_rate[count] = program->lower_rate[j];
+        count += kind[j] == BINDS || kind[m + j] == BINDS;
+    }
+    work->kept[count] = -1;
+    face.m = round_up(count, 8);
+    face.sides = round_up(2 * face.m + 2 * face.k + 1, 8);
+    for (long i = count; i < face.m; i++) {
+        face.index[i] = face.index[0]; /* any row: its sides have no weight */
+        face.upper_rate[i] = face.lower_rate[i] = 0;
+    }
+    return face;
+}
+
+/* Project v, and the face's multipliers y, onto the face; whether both residuals are down to
+   rounding. work.constant = c + G_C' penalty_C. */
+static int refine(const Program *face, Workspace *work, const double *h, const double *weight,
+                  double *restrict y, double *v)
+{
+    long n = face->sides, size = face->k + face->shared;
+    double *restrict x = work->x, *restrict product = work->step_product;
+    double primal = 0, dual = 0, before = 1e300;
     for (int i = 0; i < MOST_REFINEMENTS; i++) {
-        times(program, v, work->image, product);
+        times(face, v, work->image, product);
         primal = 0;
         for (long j = 0; j < n; j++) {
             double residual = weight[j] > 0 ? h[j] - product[j] : 0.0;
             primal = larger(primal, fabs(residual));
             x[j] = weight[j] * residual;
         }
-        transposed_times(program, x, work->image, work->affine);
-        transposed_times(program, y, work->image, work->pull);
+        transposed_times(face, x, work->image, work->affine);
+        transposed_times(face, y, work->image, work->pull);
         for (long a = 0; a < size; a++)
-            work->pull[a] += program->cost[a];
+            work->pull[a] += work->constant[a];
         dual = largest(work->pull, size);
         if (primal + dual <= 1e-15 || !(primal + dual < 0.2 * before))
             break;
@@ -77,12 +108,46 @@ static int project(const Program *program, const Point *at, Workspace *work, Poi
         for (long a = 0; a < size; a++)
             v[a] += work->affine[a];
         solve_factored(work->matrix, work->inverse_pivot, work->pull);
-        times(program, work->pull, work->image, product);
+        times(face, work->pull, work->image, product);
         for (long j = 0; j < n; j++)
             y[j] -= weight[j] * product[j];
     }
     return primal <= ROUNDING * larger(largest(v, size), 1.0) &&
            dual <= ROUNDING * larger(largest(y, n), 1.0);
+}
+
+/* The full affine step, projected onto the face, in vertex.v and vertex.y; whether it is on it. */
+static int project(const Program *program, const Point *at, Workspace *work, Point *vertex)
+{
+    const double *restrict kind = work->kind;
+    double *y = vertex->y, *weight = work->face_weight;
+    long m = program->m, size = program->k + program->shared;
+    Program face = face_of(program, work);
+    for (long a = 0; a < size; a++)
+        vertex->v[a] = at->v[a] + work->affine[a];
+    for (long i = 0; i < program->sides; i++)
+        y[i] = kind[i] == CAPPED ? program->penalty[i] : 0.0;
+    transposed_times(program, y, work->image, work->constant);
+    for (long a = 0; a < size; a++)
+        work->constant[a] += program->cost[a];
+    for (long i = 0; i < program->sides; i++) {
+        double binds = kind[i] == BINDS ? 1.0 : 0.0;
+        work->x[i] = binds * at->y[i] * (1.0 + work->ratio_y[i]);
+        weight[i] = binds * work->weight[i];
+    }
+    double *face_y = vertex->p, *face_h = vertex->t, *face_d = vertex->s;
+    gather(program, &face, work->kept, work->x, face_y);
+    gather(program, &face, work->kept, program->bound, face_h);
+    gather(program, &face, work->kept, weight, face_d);
+    if (!refine(&face, work, face_h, face_d, face_y, vertex->v))
+        return 0;
+    for (long i = 0; work->kept[i] >= 0; i++) {
+        y[work->kept[i]] += face_y[i];
+        y[m + work->kept[i]] += face_y[face.m + i];
+    }
+    for (long i = 0; i < 2 * program->k + 1; i++)
+        y[2 * m + i] += face_y[2 * face.m + i];
+    return 1;
 }
 
 /* Whether the multipliers have their signs, and no side is violated at v, nor short of its bound
