@@ -30,6 +30,8 @@ _FEASIBLE = 1e-7
 # Relative gap between value and proven bound that shows an optimum.
 _GAP = 1e-6
 _FARTHEST = 1e3
+# Of the refinement, relative to the largest bound: beyond, HiGHS may not end.
+_SMALLEST_UNIT = 1e-8
 
 
 class Answer(NamedTuple):
@@ -293,7 +295,8 @@ def _standard_form(
         factor[len(column) :] = 1.0 / power_of_two(largest)
     matrix = Scaled(scaled.matrix, np.ones(len(scaled.bound)), factor, factor, factor).matrix()
     cost = scaled.cost * factor
-    largest = np.abs(scaled.bound).max(initial=0.0) if unit is None else unit
+    largest = np.abs(scaled.bound).max(initial=0.0)
+    largest = largest if unit is None else max(unit, _SMALLEST_UNIT * largest)
     unit, price = (
         float(power_of_two(np.asarray(size))) for size in (largest, np.abs(cost).max(initial=0.0))
     )
