@@ -47,7 +47,7 @@ SAMPLES = 6
 PROVEN = 2  # outputs that are certified,
 PROVEN_NOISE = 0.002  # with this much noise,
 BOX = 5.0  # for codes with |z_i| <= BOX
-LIMIT = 30.0  # seconds for a method
+LIMIT = 20.0  # seconds for a method
 
 # Rate and steps of gradient descent are the paper's for MNIST (section 5.2).
 DEMO_METHODS = {

@@ -15,6 +15,7 @@ from preimage.certify import Certificate
 from preimage.network import Network
 from preimage.notebook import number
 from preimage.pixels import picture
+from preimage.report.run import plain
 
 Array = NDArray[np.float64]
 
@@ -66,10 +67,10 @@ def sliders(question: Question, answer: Answer, certificate: Certificate | None)
     known = np.abs(known[np.isfinite(known)])
     reach = np.ceil(1.15 * known.max(initial=2.0))
     return {
-        "latent": _plain(code),
-        "error": _plain(answer.found.standard_error),
-        "lower": _plain(ends[0]),
-        "upper": _plain(ends[1]),
+        "latent": plain(code.tolist()),
+        "error": plain(answer.found.standard_error.tolist()),
+        "lower": plain(ends[0].tolist()),
+        "upper": plain(ends[1].tolist()),
         "reach": float(reach),
         "observation": question.observation.tolist(),
         "seen": question.seen.astype(int).tolist(),
@@ -99,8 +100,3 @@ def _chip(name: str) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s"
-
-
-def _plain(vector: Array) -> list[float | None]:
-    """NaN is null in JSON."""
-    return [float(value) if np.isfinite(value) else None for value in vector]

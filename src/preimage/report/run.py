@@ -166,14 +166,15 @@ def _quantiles(values: Any) -> dict[str, float]:
 
 def to_json(value: Any) -> str:
     """JSON that every reader takes: NaN and infinity become null."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
+    return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of JSON: NaN and infinity become None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -183,31 +184,30 @@ def read_run(folder: Path) -> Run:
     Raises:
         FormatError: A file is missing, is damaged, or does not fit the others.
     """
-
-    def array(name: str) -> NDArray[Any]:
-        found: NDArray[Any] = np.load(folder / f"{name}.npy", allow_pickle=False)
-        return found
-
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        seen, found = array("observation"), array("reconstruction")
-        measured = array("measured") if (folder / "measured.npy").exists() else found
-        latent = array("latent")
-        spread = array("standard_error")
-        mask = array("mask") if (folder / "mask.npy").exists() else np.ones(seen.shape, bool)
+        given = [name for name in ("mask", "measured") if (folder / f"{name}.npy").exists()]
+        arrays = {
+            name: np.load(folder / f"{name}.npy", allow_pickle=False)
+            for name in ("observation", "reconstruction", "latent", "standard_error", *given)
+        }
         count = len(summary["sample_status"])
-        shapes = (seen.shape, measured.shape, mask.shape, (len(found), count))
-        if latent.shape != spread.shape or len(latent) != len(seen):
-            raise ValueError(f"codes {latent.shape} with standard errors {spread.shape}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{folder}: expected the output folder of `preimage invert` (summary.json, "
             f"observation.npy, reconstruction.npy), got {error!r}"
         ) from error
-    if seen.ndim != 2 or set(shapes[1:3]) != {seen.shape} or {len(found), count} != {len(seen)}:
+    seen, found, latent, error_of = (
+        arrays[name] for name in ("observation", "reconstruction", "latent", "standard_error")
+    )
+    measured, mask = arrays.get("measured", found), arrays.get("mask", np.ones(seen.shape, bool))
+    fits = seen.ndim == 2 and seen.shape == measured.shape == mask.shape
+    fits &= latent.shape == error_of.shape and len(seen) == len(found) == len(latent) == count
+    if not fits:
+        shapes = {name: values.shape for name, values in arrays.items()}
         raise FormatError(
-            f"{folder}: expected observation.npy and reconstruction.npy of one shape with a "
-            "status a sample (or, with a linear map, observation.npy and measured.npy), got "
-            f"{seen.shape}, {measured.shape} and {count} statuses"
+            f"{folder}: expected observation.npy and reconstruction.npy (or, with a linear map, "
+            f"measured.npy) of one shape, with a code and a status a sample, got {shapes} and "
+            f"{count} statuses"
         )
-    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, spread)
+    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, error_of)
