@@ -70,7 +70,7 @@ def solve(
     for sample in np.flatnonzero(open_):
         if clock.is_over:
             break
-        answer = highs.solve(program, int(sample), clock.left)
+        answer = highs.solve(program, int(sample), clock)
         found.outcome[sample], found.z[sample] = answer[:2]
         found.dual_lower[sample], found.dual_upper[sample] = answer[2:]
     slack, value = program.slack_at(found.z), (program.objective * found.z).sum(axis=1)

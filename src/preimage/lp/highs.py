@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, LinearProgram, take
 from preimage.lp.duality import is_optimal
 from preimage.lp.solution import Outcome
@@ -163,7 +164,7 @@ def minimise_mixed(
 
 
 def solve(
-    program: LayerProgram, sample: int, seconds: float = np.inf
+    program: LayerProgram, sample: int, clock: Clock = UNLIMITED
 ) -> tuple[Outcome, Array, Array, Array]:
     """Solve one sample of a batch of layer programs.
 
@@ -182,7 +183,7 @@ def solve(
         return Outcome.FAILED, *nothing
     center, unit, found = np.zeros(k), None, []
     for _ in range(2):
-        outcome, z, lower, upper = _solve(one, center, unit, seconds)
+        outcome, z, lower, upper = _solve(one, center, unit, clock.left)
         if outcome is not Outcome.OPTIMAL:
             break
         for dual_lower, dual_upper in ((lower, upper), _refined(one, z, lower, upper)):
@@ -190,7 +191,7 @@ def solve(
             if is_optimal(one, z[None], dual_lower[None], dual_upper[None])[0]:
                 return outcome, z, dual_lower, dual_upper
         center, unit = z, float(one.slack_at(z[None])[0])
-        if not unit > 0:
+        if clock.is_over or not unit > 0:
             break
     for answer in found:
         if _is_best_nearby(one, *answer):

@@ -152,7 +152,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
         for sample in range(batch):
             if clock.is_over:
                 break
-            answer = highs.solve(program, sample, clock.left)
+            answer = highs.solve(program, sample, clock)
             if all(np.isfinite(part).all() for part in answer[1:]):
                 z[sample], lower[sample], upper[sample] = answer[1:]
         low, high = program.box()
