@@ -182,3 +182,12 @@ def test_rounding_is_no_noise():
     assert observation.noise == 0
     assert observation.weight is None
     assert 0 < observation.tolerance[0] < 1e-5
+
+
+@pytest.mark.parametrize("size", [1e160, 1e221, 1e300])
+def test_numbers_whose_squares_are_infinite_are_refused(size):
+    generator = preimage.from_arrays([[[size], [1.0]]])
+    with pytest.raises(preimage.InputError, match=r"layers\[0\]: weights up to 1e"):
+        preimage.invert(generator, [1.0, 1.0])
+    with pytest.raises(preimage.InputError, match="observation: values up to 1e"):
+        preimage.invert(preimage.from_arrays([[[1.0], [1.0]]]), [size, 1.0])

@@ -25,6 +25,7 @@ ROUNDING = 1e-9
 # float32; some units of float32, whose sums are its own (at most 9 were measured, at ten layers of
 # 512 units).
 _ROUNDING_OF = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20}
+_LARGEST = 1e150
 # Entries of a sample share one rounding unless their scales differ by more than this.
 _ONE_SCALE = 1e3
 
@@ -168,13 +169,15 @@ def check_observation(
 
     Raises:
         InputError: Wrong shape, NaN or infinity, complex numbers, negative noise, a mask that
-            leaves nothing.
+            leaves nothing; weights or values above 1e150, whose squares may be infinite.
     """
+    _check_sizes(generator)
     mask, operator = as_sensing(generator, sensing)
     values, kind = _as_numpy(values)
     if mask is not None:
         values = _without_unobserved(values, mask)
     x = as_float64(values, "observation")
+    _check_size(x, "observation: values")
     m = generator.observation_size if operator is None else operator.shape[0]
     shape = x.shape
     if x.ndim not in (1, 2) or shape[-1] != m:
@@ -194,6 +197,23 @@ def check_observation(
     unit = _ROUNDING_OF.get(kind, ROUNDING)
     rounding = unit * _entry_scale(x, mask, _row_sizes(generator, operator))
     return _weighted(x, level, mask, operator, unit, rounding), len(shape) == 1
+
+
+def _check_sizes(generator: Network) -> None:
+    chain = chain_of(generator)
+    for index, layer in enumerate(() if chain is None else chain.layers):
+        entries = layer.weight if isinstance(layer.weight, np.ndarray) else layer.weight.data
+        for what, values in (("weights", entries), ("a bias", layer.bias)):
+            _check_size(values, f"layers[{index}]: {what}")
+
+
+def _check_size(values: Array, what: str) -> None:
+    largest = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if largest > _LARGEST:
+        raise InputError(
+            f"{what} up to {largest:.0e}: the square of a number above {_LARGEST:.0e} may be "
+            "infinite; scale the network and its observations"
+        )
 
 
 def _as_numpy(values: Any) -> tuple[Any, str]:

@@ -72,3 +72,23 @@ def test_conditioning_is_told(method, apart):
     assert (inversion.condition >= exact * (1 - 1e-4)).all()
     assert (inversion.condition <= 4 * exact).all()
     assert preimage.invert(generator, x[0], method, noise=1e-3).condition.shape == ()
+
+
+@pytest.mark.parametrize("apart", [1e8, 1e20])
+@pytest.mark.parametrize("method", ["exact", "linf", "gauss_newton"])
+def test_columns_that_rounding_hides_are_ambiguous(apart, method):
+    """A coordinate whose column is 1e20 times smaller than another's is not determined."""
+    rng = np.random.default_rng(0)
+    generator = preimage.from_arrays([rng.standard_normal((30, 3)) * [1.0, apart, 1 / apart]])
+    found = preimage.invert(generator, generator(rng.standard_normal((4, 3))), method)
+    assert set(found.status) == {"ambiguous"}
+
+
+def test_columns_in_other_units_are_not_hidden():
+    rng = np.random.default_rng(0)
+    units = np.array([1.0, 1e20, 1e-20])
+    generator = preimage.from_arrays([rng.standard_normal((30, 3)) * units])
+    z = rng.standard_normal((4, 3)) / units
+    found = preimage.invert(generator, generator(z), "exact")
+    assert set(found.status) == {"solved"}
+    np.testing.assert_allclose(found.latent, z, rtol=1e-6)

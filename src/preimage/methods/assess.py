@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.region import Region
-from preimage.network import Network
-from preimage.observation import Observation
+from preimage.network import Network, chain_of
+from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
+
+# What differs by more is lost in the rounding of a float64 sum of some terms.
+_FAR_APART = 2.0**46
 
 
 def assess(network: Network, observation: Observation, estimate: Estimate) -> Inversion:
@@ -27,7 +30,8 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
 
     Where the code explains and the observed Jacobian there has dependent columns, other codes
     explain as much, and the sample is ``AMBIGUOUS``; a method that has a better proof of uniqueness
-    says so by its rank.
+    says so by its rank. So it is where a coordinate could change by its own size, and by 1, and
+    the observation in float64 would not show it, as with columns of weights 1e20 apart.
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
@@ -62,6 +66,7 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     # neither.
     status[finite & within & (status != Status.AMBIGUOUS)] = Status.SOLVED
     unique = (rank < 0) | (rank >= network.latent_size)
+    unique &= ~_unresolved(network, observation, latent)
     status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
     claimed = (status == Status.SOLVED) | (status == Status.AMBIGUOUS)
     status[claimed & ~within] = Status.ABOVE_NOISE
@@ -82,3 +87,23 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
 def _fit(network: Network, observation: Observation) -> LeastSquares:
     infinite = np.full(network.latent_size, np.inf)
     return LeastSquares(network, observation, 0.0, Region(-infinite, infinite, np.inf))
+
+
+def _unresolved(network: Network, observation: Observation, latent: Array) -> NDArray[np.bool_]:
+    """(batch,) whether rounding hides a coordinate; asked only where columns are far apart."""
+    found = np.zeros(len(latent), dtype=bool)
+    chain = chain_of(network)
+    if chain is None:
+        return found
+    weight = abs(chain.layers[0].weight)
+    columns = weight.max(axis=0) if isinstance(weight, np.ndarray) else weight.max(axis=0).toarray()
+    columns = columns[columns > 0]
+    if columns.max(initial=0.0) <= _FAR_APART * columns.min(initial=np.inf):
+        return found
+    known = np.isfinite(latent).all(axis=1)
+    part = observation.take(np.flatnonzero(known))
+    effect = np.abs(part.restrict(network.linearize(latent[known])[1])).max(axis=1, initial=0.0)
+    with np.errstate(divide="ignore"):
+        hidden = scale_of(part.values)[:, None] / (_FAR_APART * effect)
+    found[known] = (hidden > np.maximum(np.abs(latent[known]), 1.0)).any(axis=1)
+    return found
