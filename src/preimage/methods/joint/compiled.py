@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import engine
-from preimage.activation import Sigmoid, Tanh
 from preimage.generator import Generator, Layer
 from preimage.observation import Observation
 from preimage.threads import processors
@@ -143,10 +142,9 @@ def threads(runs: int) -> int:
 
 def _kind(layer: Layer) -> int | None:
     """Its number in chain.c; None for what the kernel does not have."""
-    smooth: dict[type, int] = {Tanh: TANH, Sigmoid: SIGMOID}
     if layer.activation.slopes(layer.output_size) is not None:
         return KINKED
-    return smooth.get(type(layer.activation))
+    return {"tanh": TANH, "sigmoid": SIGMOID}.get(layer.activation.name)
 
 
 def _bytes(mask: Flags) -> NDArray[np.uint8]:
