@@ -248,6 +248,11 @@ def slope_activation(below: Array) -> Activation:
     return PReLU(tuple(below[::repeat].tolist()), repeat)
 
 
+def increasing(below: Array) -> Activation | None:
+    """As ``slope_activation``; None for slopes that are negative or not finite."""
+    return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
+
+
 def check_budget(max_matrix_bytes: int) -> None:
     """Refuse a budget that is no whole number.
 

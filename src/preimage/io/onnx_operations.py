@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
 from preimage.errors import FormatError
-from preimage.io.chain import slope_activation
+from preimage.io.chain import increasing
 from preimage.io.limits import Limits
 
 Array = NDArray[Any]
@@ -319,34 +319,34 @@ def _arithmetic(
 # Activations ------------------------------------------------------------------------------------
 
 
-def _slopes(value: Array, slope: Any) -> Activation | None:
-    below = np.broadcast_to(np.asarray(slope, dtype=np.float64), value.shape).reshape(-1)
-    return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
-
-
-def activation(node: Any, inputs: Sequence[Array | None]) -> Activation | None:
+def activation(node: Any, inputs: Sequence[Array | None]) -> Activation:
     """The activation that a node is.
 
     Raises:
         FormatError: It is not increasing.
     """
-    kind, value, given = node.op_type, inputs[0], attributes(node)
-    assert value is not None
-    if kind == "LeakyRelu":
-        found = _slopes(value, given.get("alpha", 0.01))
-    elif kind == "PRelu":
-        found = _slopes(value, inputs[1])
-    elif kind == "Elu":
-        alpha = float(given.get("alpha", 1.0))
-        found = ELU(alpha) if alpha > 0 else None
-    else:
-        known: dict[str, Callable[[], Activation]] = {
-            "Relu": ReLU, "Tanh": Tanh, "Sigmoid": Sigmoid, "Softplus": Softplus,
-        }  # fmt: skip
-        return known[kind]()
+    found = ACTIVATIONS[node.op_type](attributes(node), *inputs)
     if found is None:
         raise FormatError("it is not increasing, so that a layer with it cannot be inverted")
     return found
 
 
-ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "PRelu", "Elu", "Tanh", "Sigmoid", "Softplus"})
+def _prelu(given: Mapping[str, Any], value: Array, slope: Any) -> Activation | None:
+    return increasing(np.broadcast_to(np.asarray(slope, dtype=np.float64), value.shape).reshape(-1))
+
+
+def _elu(given: Mapping[str, Any], value: Array) -> Activation | None:
+    alpha = float(given.get("alpha", 1.0))
+    return ELU(alpha) if alpha > 0 else None
+
+
+# By attributes, and the values of the inputs; None if it is not increasing.
+ACTIVATIONS: dict[str, Callable[..., Activation | None]] = {
+    "Relu": lambda given, value: ReLU(),
+    "Tanh": lambda given, value: Tanh(),
+    "Sigmoid": lambda given, value: Sigmoid(),
+    "LeakyRelu": lambda given, value: _prelu(given, value, given.get("alpha", 0.01)),
+    "PRelu": _prelu,
+    "Elu": _elu,
+    "Softplus": lambda given, value: Softplus(),
+}

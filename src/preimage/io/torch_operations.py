@@ -12,7 +12,7 @@ import numpy as np
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
 from preimage.io import piecewise
-from preimage.io.chain import slope_activation
+from preimage.io.chain import increasing
 from preimage.torch_modules import import_torch
 
 Node = Any
@@ -112,14 +112,14 @@ Make = Callable[..., Activation | None]
 
 
 def _leaky(value: Tensor, slope: float = 0.01) -> Activation | None:
-    return slope_activation(np.array([float(slope)])) if 0 <= slope <= 1 else _slopes(value, slope)
+    return increasing(np.array([float(slope)])) if 0 <= slope <= 1 else _slopes(value, slope)
 
 
 def _slopes(value: Tensor, slope: Any) -> Activation | None:
     torch = import_torch()
     slope = torch.as_tensor(slope, dtype=torch.float64, device=value.device)
     below = slope.expand(value.shape).reshape(-1).cpu().numpy()
-    return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
+    return increasing(below)
 
 
 def _plain_elu(
