@@ -31,7 +31,8 @@ static const double LATE = 1e-7;
 static const double NO_PIVOT = 1e-14;
 /* Rows whose weight is below a part of the (k + 1)-th largest, a vertex's last, are left out of the
    Gram matrix: first more of them, while the relative gap is above FAR and the pivots leave no
-   doubt that the others determine z. (Not without a slack, where that costs steps.) */
+   doubt that the others determine z. (Not without a slack, where that costs steps.)
+   None once a step has failed. */
 static const double NEGLIGIBLE = 0x1p-10, FAR = 1e-3, NEGLIGIBLE_FAR = 0x1p-5, DOUBTFUL = 1e-4;
 
 /* D and the inverses in it. */
@@ -237,7 +238,8 @@ int minimise(const Program *program, Point *at, Point *step, Workspace *work, in
 {
     long size = program->k + program->shared;
     double pairs = 0, gap, value, length[2];
-    int found = 0, far = program->shared || program->elastic_sides;
+    double negligible = program->shared || program->elastic_sides ? NEGLIGIBLE_FAR : NEGLIGIBLE;
+    int found = 0;
     for (long i = 0; i < program->sides; i++)
         pairs += program->present[i] + program->elastic[i];
     times(program, at->v, work->image, work->product);
@@ -260,9 +262,12 @@ int minimise(const Program *program, Point *at, Point *step, Workspace *work, in
                 break;
         }
         set_weights(program, at, work);
-        far = far && gap > FAR * fabs(value) && factor(program, NEGLIGIBLE_FAR, work) >= DOUBTFUL;
-        if (!far)
-            factor(program, NEGLIGIBLE, work);
+        if (gap <= FAR * fabs(value))
+            negligible = smaller(negligible, NEGLIGIBLE);
+        if (idle)
+            negligible = 0;
+        if (factor(program, negligible, work) < DOUBTFUL && negligible == NEGLIGIBLE_FAR)
+            factor(program, negligible = NEGLIGIBLE, work);
         int rounds = gap < LATE * fabs(value) ? 3 : 1;
         predict(program, work, rounds);
         if (finite_termination(program, at, work, step))

@@ -2,6 +2,8 @@
 #include "program.h"
 
 static const double DIVERGED = 1e150;
+/* Bounds this close, relative to their size, are equal but for rounding. */
+static const double ROUNDING = 0x1p-50;
 
 /* The factor of a row. One without an entry has no unit of its own: its rates give one, or its
    bounds. */
@@ -33,7 +35,7 @@ static void clear(Program *program, const Batch *sample, long count)
     fill(program->cost, program->stride, 0.0);
 }
 
-/* Where the two lines of a row's cost under l1 cross, at a*, they are one elastic side and a term:
+/* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and a term:
 
        max(0, (a* - a) / low, (a - a*) / up)  =  (1/up + 1/low) (a - a*)+  -  (a - a*) / low,
 
@@ -73,8 +75,9 @@ static void write_row(const Batch *sample, long i, Program *program)
     if (sample->row_size[j] == 0 && lower <= 0 && upper >= 0 && up + low == 0)
         return;
     program->equation[i] = above && below;
-    if (sample->slack == OWN && lower >= upper && up + low > 0) {
-        lower = upper = lower > upper ? (lower * up + upper * low) / (up + low) : upper;
+    double size = above && below ? larger(fabs(lower), fabs(upper)) : 0;
+    if (sample->slack == OWN && upper - lower <= ROUNDING * size && up + low > 0) {
+        lower = upper = lower == upper ? upper : (lower * up + upper * low) / (up + low);
         if (up > 0 && low > 0) {
             merge_sides(sample, i, scale, upper, program);
             return;

@@ -221,6 +221,20 @@ def test_a_slack_of_nothing_is_proven(norm):
     assert (lp.dual_bound(program, useless, useless) == 0).all()
 
 
+@pytest.mark.parametrize("noise", [1e-5, 1e-6, 1e-7])
+def test_small_noise_before_a_sigmoid_is_solved_under_l1(noise):
+    """Claim: bounds that differ by the rounding of an inverse keep few programs open."""
+    left = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        layer = Layer(rng.normal(size=(100, 50)) / 10, activation="sigmoid")
+        x = layer(np.maximum(rng.normal(size=(1, 50)), 0))
+        x += noise * rng.uniform(-1, 1, size=x.shape)
+        program = layer_program(layer, x, np.full(1, noise), "l1", (0.0, np.inf))
+        left += kernel.minimise(program, 1).outcome[0] == Outcome.FAILED
+    assert left <= 2
+
+
 @pytest.mark.parametrize("slack", SLACKS)
 def test_sparse_matrices_are_solved(slack):
     """Claim: a matrix of few entries has HiGHS's values, and nothing is left open."""
