@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
-# Seconds before a progress bar appears.
-_DELAY = 1.0
+_DELAY = 1.0  # seconds before a progress bar appears
+_LOG_SECONDS = 30.0  # between two lines of a log
 
 
 def _silent(stage: str, open_: int) -> None:
@@ -44,20 +44,44 @@ class Clock:
 UNLIMITED = Clock()
 
 
+class _Lines:
+    """A file to which a bar is written as lines, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            self._stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 class Progress:
-    """A bar over the samples of a batch; shown after a second, and not at all if not wanted.
+    """A bar over samples; shown after a second, and not at all if not wanted.
+
+    Where standard error is no terminal, as in a log, it is a line every half minute.
 
     Args:
-        total: Samples of the batch.
+        total: Number of samples.
         wanted: True or False; None for a bar where standard error is a terminal.
+        done: Samples that are done already.
     """
 
-    def __init__(self, total: int, wanted: bool | None) -> None:
-        self.done, self.bar = 0, None
-        if wanted or (wanted is None and sys.stderr is not None and sys.stderr.isatty()):
+    def __init__(self, total: int, wanted: bool | None, done: int = 0) -> None:
+        self.done, self.bar = done, None
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        if wanted or (wanted is None and terminal):
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total, unit="sample", delay=_DELAY, leave=False)
+            log = not terminal and "ipykernel" not in sys.modules
+            self.bar = tqdm(
+                total=total, initial=done, unit="sample", delay=_DELAY, leave=log,
+                file=_Lines(sys.stderr) if log else sys.stderr, ncols=100 if log else None,
+                mininterval=_LOG_SECONDS if log else 0.1,
+            )  # fmt: skip
 
     def report(self, part: int) -> Callable[[str, int], None]:
         """What a clock reports to while the next ``part`` samples are worked on."""

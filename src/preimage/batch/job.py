@@ -8,13 +8,12 @@ import hashlib
 import math
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.batch.store import Job, Store
 from preimage.batch.workers import DaskWorkers, OneProcess, Rows, Task, Workers, run
 from preimage.batch.writer import Writer, writing
+from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.io.observations import Observations, digest, open_observations
 from preimage.matrix import Weight, as_float64, weight_bytes
@@ -33,7 +33,6 @@ from preimage.observation import as_sensing, check_observation
 Array = NDArray[np.float64]
 
 SHARD_SIZE = 256
-_LOG_SECONDS = 30.0
 
 
 def invert_dataset(
@@ -123,10 +122,10 @@ def _fill(
 ) -> None:
     job, missing = writer.store.job, writer.missing
     done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
-    with _progress(progress, job.samples, done) as bar:
+    with Progress(job.samples, progress, done) as bar:
         for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
             writer.write(*finished)
-            bar.update(len(finished.arrays["status"]))
+            bar.finish(len(finished.arrays["status"]))
     store = writer.store
     if not store.complete:
         raise StoppedError(
@@ -286,37 +285,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-# Progress ---------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """A log has no bar that is drawn again and again, but a line now and then."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        line = text.strip()
-        if line:
-            self._stream.write(f"{line}\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
-def _progress(wanted: bool, total: int, done: int) -> Any:
-    from tqdm.auto import tqdm
-
-    log = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-    return tqdm(
-        total=total,
-        initial=done,
-        desc="inverting",
-        unit=" samples",
-        disable=not wanted,
-        file=_Lines(sys.stderr) if log else sys.stderr,
-        mininterval=_LOG_SECONDS if log else 0.5,
-        ncols=100 if log else None,
-    )
