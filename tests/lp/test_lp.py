@@ -114,7 +114,7 @@ def test_no_columns_or_no_rows(backend, shape):
 def test_a_lying_backend_is_not_believed(monkeypatch):
     """Claim: a point that violates the rows is a failure, whatever the solver calls it."""
 
-    def liar(program, seconds):
+    def liar(program, seconds, basis=None):
         point, none = np.full(len(program.cost), 1e3), np.zeros(len(program.bound))
         return lp.highs.Answer(lp.Outcome.OPTIMAL, point, none, -np.inf)
 
@@ -127,8 +127,8 @@ def test_a_lying_backend_is_not_believed(monkeypatch):
 def test_a_feasible_point_that_is_not_the_best_is_not_believed(monkeypatch):
     """Claim: an optimum is one that multipliers prove, whatever the solver calls it."""
 
-    def early(program, seconds):
-        return real(program, seconds)._replace(point=np.full(len(program.cost), 4.0))
+    def early(program, seconds, basis=None):
+        return real(program, seconds, basis=basis)._replace(point=np.full(len(program.cost), 4.0))
 
     real = lp.highs.minimise
     monkeypatch.setattr(lp.highs, "minimise", early)

@@ -133,7 +133,7 @@ def test_one_hopeless_sample_leaves_the_others_alone():
 
 
 def test_a_failing_backend_is_a_status(monkeypatch):
-    def broken(program, seconds):
+    def broken(program, seconds, basis=None):
         return lp.highs.Answer(lp.Outcome.FAILED, program.cost, program.bound, -np.inf)
 
     monkeypatch.setattr(lp.highs, "minimise", broken)
@@ -153,10 +153,10 @@ def test_one_failing_sample_leaves_the_search_of_the_others_alone(monkeypatch):
     expected = invert(generator, x[1:], method, noise=0.01)
     real, calls = lp.highs.minimise, []
 
-    def fails_once(program, seconds):
+    def fails_once(program, seconds, basis=None):
         calls.append(program)
         failed = lp.highs.Answer(lp.Outcome.FAILED, program.cost, program.bound, -np.inf)
-        return failed if len(calls) == 1 else real(program, seconds)
+        return failed if len(calls) == 1 else real(program, seconds, basis=basis)
 
     monkeypatch.setattr(lp.highs, "minimise", fails_once)
     inversion = invert(generator, x, method, noise=0.01)
@@ -193,7 +193,7 @@ def test_pixels_at_the_ends_of_a_sigmoid_stay_in_the_kernel(noise, monkeypatch):
     x = np.array(generator(z))
     x[:, rng.permutation(300)[:15]] = rng.integers(0, 2, size=(2, 15))
     asked = []
-    monkeypatch.setattr(lp.highs, "minimise", lambda program, seconds: asked.append(program))
+    monkeypatch.setattr(lp.highs, "minimise", lambda program, seconds, basis: asked.append(program))
     found = invert(generator, x, LayerwiseLP(norm="l1"), noise=noise)
     assert not asked
     if not noise:

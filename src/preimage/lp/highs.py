@@ -8,7 +8,7 @@ own data. Numbers that overflow or vanish when scaled never reach it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +43,22 @@ class Answer(NamedTuple):
         point: (variables,) the best it found; None for none.
         multipliers: (rows,) of the rows' upper sides; NaN for none.
         bound: A lower bound on the minimum; infinite where there is no point.
+        basis: HiGHS's, to start from on a program of the same matrix.
     """
 
     outcome: Outcome
     point: Array | None
     multipliers: Array
     bound: float
+    basis: Any = None
 
 
 def minimise(
-    program: LinearProgram, seconds: float = np.inf, gap: float = 0.0, tolerance: float = _TOLERANCE
+    program: LinearProgram,
+    seconds: float = np.inf,
+    gap: float = 0.0,
+    tolerance: float = _TOLERANCE,
+    basis: Any = None,
 ) -> Answer:
     """Let HiGHS solve a program as it stands.
 
@@ -61,6 +67,7 @@ def minimise(
         seconds: After which it stops.
         gap: Absolute difference of value and bound at which it stops, if there are integers.
         tolerance: Of rows, reduced costs and integers; absolute.
+        basis: Of a program of the same matrix, to start from.
     """
     import highspy
 
@@ -74,6 +81,8 @@ def minimise(
     ):  # fmt: skip
         solver.setOptionValue(name, value)
     solver.passModel(_model(highspy, program))
+    if basis is not None:
+        solver.setBasis(basis)
     solver.run()
     statuses, mixed = highspy.HighsModelStatus, program.integer is not None
     unclear = (statuses.kUnboundedOrInfeasible, statuses.kInfeasible)
@@ -101,7 +110,7 @@ def minimise(
     if dual.shape != program.bound.shape:
         dual = np.full(len(program.bound), np.nan)
     bound = np.inf if outcome is Outcome.INFEASIBLE else bound
-    return Answer(outcome, point if known else None, dual, float(bound))
+    return Answer(outcome, point if known else None, dual, float(bound), solver.getBasis())
 
 
 def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]
@@ -181,9 +190,9 @@ def solve(
     one = take(program, slice(sample, sample + 1))
     if not program.scaled.usable:
         return Outcome.FAILED, *nothing
-    center, unit, found = np.zeros(k), None, []
+    center, unit, found, basis = np.zeros(k), None, [], None
     for _ in range(2):
-        outcome, z, lower, upper = _solve(one, center, unit, clock.left)
+        outcome, z, lower, upper, basis = _solve(one, center, unit, clock.left, basis)
         if outcome is not Outcome.OPTIMAL:
             break
         for dual_lower, dual_upper in ((lower, upper), _refined(one, z, lower, upper)):
@@ -236,8 +245,8 @@ def _refined(program: LayerProgram, z: Array, lower: Array, upper: Array) -> tup
 
 
 def _solve(
-    program: LayerProgram, center: Array, unit: float | None, seconds: float
-) -> tuple[Outcome, Array, Array, Array]:
+    program: LayerProgram, center: Array, unit: float | None, seconds: float, basis: Any
+) -> tuple[Outcome, Array, Array, Array, Any]:
     """A batch of one, as steps from ``center``, with bounds in units of ``unit``; see ``solve``."""
     n, k = program.weight.shape[-2:]
     z, lower, upper = np.full(k, np.nan), np.full(n, np.nan), np.full(n, np.nan)
@@ -246,16 +255,16 @@ def _solve(
     shifted = replace(program, slab=slab, domain=(low - center, high - center))
     scaled, column, row, unit, price = _standard_form(shifted, unit)
     if not _is_finite(scaled):
-        return Outcome.FAILED, z, lower, upper
+        return Outcome.FAILED, z, lower, upper, None
     try:
-        outcome, point, dual, _ = minimise(scaled, seconds)
+        outcome, point, dual, _, basis = minimise(scaled, seconds, basis=basis)
     except (ArithmeticError, RuntimeError, ValueError):
-        return Outcome.FAILED, z, lower, upper
+        return Outcome.FAILED, z, lower, upper, None
     if outcome is Outcome.UNBOUNDED and not program.objective.any():
         outcome = Outcome.FAILED  # a slack alone is at least 0
     if outcome is Outcome.OPTIMAL and point is not None:
         if not (scaled.matrix @ point - scaled.bound).max(initial=0.0) <= _FEASIBLE:
-            return Outcome.FAILED, z, lower, upper
+            return Outcome.FAILED, z, lower, upper, None
         # The domain binds exactly: a tiny negative input would be a wrong sign below.
         z = np.clip(center + point[:k] * column * unit, low[0], high[0])
         above, below = program.finite_sides(0)
@@ -263,7 +272,7 @@ def _solve(
         lower[:], upper[:] = 0.0, 0.0
         upper[above] = dual[: len(above)] * row[above]
         lower[below] = dual[len(above) :] * row[below]
-    return outcome, z, lower, upper
+    return outcome, z, lower, upper, basis
 
 
 def _standard_form(
