@@ -1,4 +1,4 @@
-"""Files from strangers: each is made to run code, to exhaust the machine, or to deceive.
+"""Untrusted files: each is made to run code, to exhaust the machine, or to deceive.
 
 ``FILES`` holds a function for each, which writes it into a folder; the name before the first dash
 is the suffix. What would run code makes a file called ``canary`` in the folder.

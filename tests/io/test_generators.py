@@ -332,7 +332,7 @@ def test_files_of_old_torch_say_what_to_do(tmp_path):
         load(tmp_path / "net.pth", layers=["fc3"], activation="relu")
 
 
-def test_the_door(tmp_path):
+def test_files_and_limits_are_checked_first(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         load(tmp_path / "net.npz")
     with pytest.raises(FormatError, match="expected a regular file"):

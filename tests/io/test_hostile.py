@@ -1,4 +1,4 @@
-"""Files from strangers: every one is refused, soon, in little memory, and none runs code."""
+"""Untrusted files: every one is refused, soon, in little memory, and none runs code."""
 
 from __future__ import annotations
 

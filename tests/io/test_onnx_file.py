@@ -299,7 +299,7 @@ def test_external_weights_count_together(tmp_path):
         load(path, allow_external=True, limits=Limits(file_bytes=10_000))
 
 
-# The door ---------------------------------------------------------------------------------------
+# Arguments and limits ---------------------------------------------------------------------------
 
 
 def test_arguments_of_other_formats(tmp_path):

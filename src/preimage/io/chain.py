@@ -275,19 +275,46 @@ def probes(latent_size: int, most: float = math.inf) -> Array:
     return (draws * np.array(scales)[:, None, None]).reshape(-1, latent_size)
 
 
-def difference(found: Array, expected: Array, size: Array | float, rounding: float) -> Array:
-    """How many times the rounding error each sample differs; NaN where both are not finite.
+def differs(found: Array, expected: Array, size: Array, rounding: float) -> bool:
+    """Whether a sample differs by more than rounding accounts for, or all have another shape.
 
     Args:
         found: (batch, n).
-        expected: (batch, n).
+        expected: (batch, n); samples that are not finite are left out.
         size: Of the largest number in the computation of a sample, (batch,).
         rounding: Relative error of rounding that is accepted.
     """
+    if found.shape != expected.shape:
+        return True
     with np.errstate(invalid="ignore"):
         worst = np.abs(found - expected).max(axis=1, initial=0.0)
-    same = np.isnan(expected).any(axis=1) | np.isinf(expected).any(axis=1)
-    return np.where(same, np.nan, worst / (rounding * np.maximum(size, 1e-30)))
+    finite = np.isfinite(expected).all(axis=1)
+    return bool((finite & ~(worst <= rounding * np.maximum(size, 1e-30))).any())
+
+
+def first_different(
+    chain: Chain, z: Array, rounding: float, original: Callable[[str], Array | None]
+) -> str | None:
+    """The name of the first value of a chain that differs from the original's; None if none does.
+
+    Args:
+        chain: The layers, and what their pre-activations hold.
+        z: Latents, (batch, k).
+        rounding: As for ``differs``.
+        original: The values of a name, (batch, entries); None if the original has none.
+    """
+    size = largest_numbers(chain.generator, z)
+    for names, stage in zip(chain.values, chain.generator.preactivations(z), strict=True):
+        at = 0
+        for name in names:
+            expected = original(name)
+            if expected is None:
+                break
+            own = stage[:, at : at + expected.shape[1]]
+            at += expected.shape[1]
+            if differs(own, expected, size, rounding):
+                return name
+    return None
 
 
 def largest_numbers(generator: Generator, z: Array) -> Array:

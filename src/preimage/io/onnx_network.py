@@ -16,7 +16,8 @@ from preimage.io.chain import (
     MAX_MATRIX_BYTES,
     Chain,
     as_chain,
-    difference,
+    differs,
+    first_different,
     largest_numbers,
     probes,
 )
@@ -79,28 +80,25 @@ def _known(network: _Model, batch: int, max_matrix_bytes: int = MAX_MATRIX_BYTES
     draws = draws.astype(network.dtype).astype(np.float64)
     expected = network.run(draws, batch, [network.output])[0]
     found, size = generator(draws), largest_numbers(generator, draws)
-    if found.shape != expected.shape or (difference(found, expected, size, rounding) > 1).any():
-        raise FormatError(_first_difference(network, chain, draws, batch, rounding))
+    if differs(found, expected, size, rounding):
+        raise FormatError(_reason(network, chain, draws, batch, rounding))
     return generator
 
 
-def _first_difference(network: _Model, chain: Chain, z: Array, batch: int, rounding: float) -> str:
-    """Which layer is the first to differ from the file's own values."""
-    size = largest_numbers(chain.generator, z)
-    for names, stage in zip(chain.values, chain.generator.preactivations(z), strict=True):
-        at = 0
-        for name in names:
-            if name not in network.names:
-                break  # made of an operator's parts
-            (expected,) = network.run(z, batch, [name])
-            own = stage[:, at : at + expected.shape[1]]
-            at += expected.shape[1]
-            if own.shape != expected.shape or (difference(own, expected, size, rounding) > 1).any():
-                return (
-                    "the layers found differ from what the file computes, first at the tensor "
-                    f"{name!r}; please report this"
-                )
-    return "the layers found differ from what the file computes; please report this"
+def _reason(network: _Model, chain: Chain, draws: Array, batch: int, rounding: float) -> str:
+    """What is said of layers that differ from the file's own values."""
+
+    def original(name: str) -> Array | None:
+        if name not in network.names:
+            return None  # made of an operator's parts
+        return network.run(draws, batch, [name])[0]
+
+    name = first_different(chain, draws, rounding, original)
+    return (
+        "the layers found differ from what the file computes"
+        + ("" if name is None else f", first at the tensor {name!r}")
+        + "; please report this"
+    )
 
 
 class _Model:

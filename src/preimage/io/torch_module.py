@@ -16,7 +16,8 @@ from preimage.io.chain import (
     NotKnownError,
     as_chain,
     check_budget,
-    difference,
+    differs,
+    first_different,
     largest_numbers,
     probes,
 )
@@ -102,34 +103,20 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
     z = probes(network.latent_size)
     expected, found = network(z), chain.generator(z)
     size = largest_numbers(chain.generator, z)
-    apart = difference(found, expected, size, _ROUNDING[network.precision])
-    if found.shape == expected.shape and not (apart > 1).any():
+    if not differs(found, expected, size, _ROUNDING[network.precision]):
         return chain
-    raise FormatError(_first_difference(graph, chain, z, size, network.precision))
 
+    def original(name: str) -> np.ndarray:
+        rows = [graph.evaluate({graph.latent: torch.as_tensor(row)[None]}, [name])[0] for row in z]
+        return np.stack([row.reshape(-1).cpu().numpy() for row in rows])
 
-def _first_difference(
-    graph: Any, chain: Chain, z: np.ndarray, size: np.ndarray, precision: str
-) -> str:
-    """Which layer is the first to differ from the traced operations."""
-    torch = import_torch()
-    stages = chain.generator.preactivations(z)
-    places = {step.name: step.place for step in graph.steps}
-    for names, stage in zip(chain.values, stages, strict=True):
-        for index, latent in enumerate(z):
-            given = {graph.latent: torch.as_tensor(latent)[None]}
-            values = graph.evaluate(given, names)
-            at = 0
-            for name, value in zip(names, values, strict=True):
-                own = stage[index, at : at + value.numel()]
-                at += value.numel()
-                expected = value.reshape(1, -1).cpu().numpy()
-                if (difference(own[None], expected, size[index], _ROUNDING[precision]) > 1).any():
-                    return (
-                        f"module: the layers found differ from it, first at {places[name]}; please "
-                        "report this"
-                    )
-    return "module: what torch traces of its forward differs from what it computes"
+    name = first_different(chain, z, _ROUNDING[network.precision], original)
+    if name is None:
+        raise FormatError("module: what torch traces of its forward differs from what it computes")
+    place = next(step.place for step in graph.steps if step.name == name)
+    raise FormatError(
+        f"module: the layers found differ from it, first at {place}; please report this"
+    )
 
 
 def _check_ready(module: Any) -> None:
@@ -199,8 +186,8 @@ def _of_one_sample(module: Any, shape: tuple[int, ...], max_matrix_bytes: int) -
         except Exception:  # the code of a forward can raise anything; the first error is told
             continue
         size = largest_numbers(generator, z)
-        apart = difference(generator(z), expected, size, _ROUNDING["float64"])
-        if np.array_equal(expected, again) and not (apart > 1).any():
+        same = not differs(generator(z), expected, size, _ROUNDING["float64"])
+        if same and np.array_equal(expected, again):
             return generator
     return None
 
@@ -240,7 +227,7 @@ def _compare_with_module(network: TorchNetwork, module: Any) -> None:
         expected = same.evaluate(latent, original).cpu().numpy()
     found = network(z)
     size = np.abs(found).max(axis=1, initial=0.0) + 1.0
-    if (difference(found, expected, size, _OWN_ROUNDING) > 1).any():
+    if differs(found, expected, size, _OWN_ROUNDING):
         raise FormatError(
             "module: in float64 it computes something else than in its own precision, so that it "
             "depends on rounding, or on its type of numbers"
