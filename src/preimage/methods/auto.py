@@ -50,7 +50,7 @@ class Auto:
                                               | no  | |
                           restarts <----------+-----+ |
                           few restarts <--------------+
-                              | not explained, in reach
+                              | not explained, in reach, a layer contracts or entries are hidden
                           perturbed                            then the best of all
 
     ``joint`` is ``GaussNewton`` from few starts, ``layerwise`` the same from the code of
@@ -108,6 +108,9 @@ class Auto:
         few = replace(many, restarts=max(self.restarts // 4, 1), flip_rounds=2)
         run.stage("restarts", near, lambda own: replace(many, start=Given(run.latent[own])))
         run.stage("restarts", ~near, lambda own: replace(few, start=Given(run.latent[own])))
+        # Whole outputs of a network that expands have few local minima that restarts miss.
+        partial = observation.count < network.observation_size
+        near &= partial | (not expands)
         run.stage("perturbed", near, lambda own: Perturbed(run.latent[own], seed=self.seed + 2))
         return run.estimate()
 

@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 # Steps from each start; a good one needs few.
 _STEPS = 60
+# Rounds in a row that improve nothing, after which a sample is given up.
+_PATIENCE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ class Perturbed:
         if np.isfinite(known).all():
             codes[0] = known
         best, loss = np.empty((0, codes.shape[1])), np.empty(0)
+        lowest, vain = np.inf, 0
         for _ in range(1 + self.rounds):
             joint = GaussNewton(restarts=1, flip_rounds=0, steps=_STEPS, start=Given(codes))
             found = joint.solve(network, many).latent
@@ -71,7 +74,9 @@ class Perturbed:
             digits = np.round(loss / max(loss.min(), 1e-300), 6)
             _, different = np.unique(digits, return_index=True)
             best, loss = best[different[: self.kept]], loss[different[: self.kept]]
-            if loss[0] <= many.explained[0] or many.clock.is_over:
+            vain = 0 if loss[0] < lowest * (1 - 1e-6) else vain + 1
+            lowest = loss[0]
+            if loss[0] <= many.explained[0] or vain == _PATIENCE or many.clock.is_over:
                 break
             scale = self.size * float(np.sqrt(np.mean(best[0] ** 2)))
             pick = np.arange(self.starts) % len(best)
