@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "hooks"))
 from size import lines_by_part, too_long  # noqa: E402
 
 # `make size` counts. Lower this with every change that removes lines; the goal is 13,500.
-MOST_LINES = 23_000
+MOST_LINES = 21_100
 # Each module or package may import those before it.
 FLOORS = [
     "errors",
@@ -85,11 +85,12 @@ def test_imports_point_one_way():
 
 
 def test_heavy_packages_wait_until_they_are_needed():
-    code = "import sys, preimage; print(*{m.split('.')[0] for m in sys.modules})"
+    """Claim: importing the package loads no optional package, and not the slow parts of SciPy."""
+    code = "import sys, preimage; print(*{m.split('.')[0] for m in sys.modules}, *sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert not HEAVY & set(loaded.stdout.split())
+    assert not (HEAVY | {"scipy.sparse", "scipy.linalg"}) & set(loaded.stdout.split())
 
 
 def test_no_module_and_no_function_is_long():

@@ -21,8 +21,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage.activation import Slab
 from preimage.generator import Layer
@@ -141,14 +141,14 @@ class LayerProgram:
         rows = np.concatenate([above, below])
         count = {"shared": 1, "own": n, "none": 0}[self.slack]
         column = rows if self.slack == "own" else np.zeros_like(rows)
-        blocks = sparse if sparse.issparse(weight) else np
+        blocks = scipy.sparse if scipy.sparse.issparse(weight) else np
         left = blocks.vstack([weight[above], -weight[below]])
         if count:
             entries = (rates, (np.arange(len(rows)), column))
-            slacks = sparse.csr_array(entries, shape=(len(rows), count))
+            slacks = scipy.sparse.csr_array(entries, shape=(len(rows), count))
             # An own slack makes the matrix mostly zeros; a shared one only adds a column.
-            if self.slack == "own" or sparse.issparse(weight):
-                left = sparse.hstack([sparse.csr_array(left), slacks], format="csr")
+            if self.slack == "own" or scipy.sparse.issparse(weight):
+                left = scipy.sparse.hstack([scipy.sparse.csr_array(left), slacks], format="csr")
             else:
                 left = np.hstack([left, slacks.toarray()])
         low, high = self.box()

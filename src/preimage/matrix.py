@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from preimage.errors import InputError
 
@@ -129,9 +129,9 @@ def as_weight(weight: Any, argument: str = "weight") -> Weight:
     Raises:
         InputError: Not of two dimensions, or entries that ``as_float64`` refuses.
     """
-    if sparse.issparse(weight):
+    if scipy.sparse.issparse(weight):
         as_float64(weight.tocoo().data, f"{argument}.data")
-        matrix = sparse.csr_array(weight, dtype=np.float64, copy=True)
+        matrix = scipy.sparse.csr_array(weight, dtype=np.float64, copy=True)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         for part in (matrix.data, matrix.indices, matrix.indptr):
@@ -149,13 +149,13 @@ def as_weight(weight: Any, argument: str = "weight") -> Weight:
 
 def is_matrix(weight: Weight) -> bool:
     """Whether this is an array or CSR, and not an ``Operator``."""
-    return isinstance(weight, np.ndarray) or bool(sparse.issparse(weight))
+    return isinstance(weight, np.ndarray) or bool(scipy.sparse.issparse(weight))
 
 
 def weight_bytes(weight: Weight) -> Iterator[bytes]:
     """The content of a matrix, for a hash; an operator without ``digest`` equals itself alone."""
     storage = "dense" if isinstance(weight, np.ndarray) else "operator"
-    storage = "csr" if sparse.issparse(weight) else storage
+    storage = "csr" if scipy.sparse.issparse(weight) else storage
     yield repr((weight.shape, storage)).encode()
     parts: tuple[Any, ...] = ()
     if storage == "operator":
@@ -177,7 +177,7 @@ def slices(count: int, entries: int, most: int = _ENTRIES) -> list[slice]:
 
 def multiply(weight: Weight, z: Array) -> Array:
     """``z @ weight.T``, (batch, inputs) to (batch, outputs)."""
-    if sparse.issparse(weight):
+    if scipy.sparse.issparse(weight):
         return np.ascontiguousarray((weight @ z.T).T)
     if not isinstance(weight, np.ndarray):
         return _columns(weight.matmat, z, weight.shape[0])

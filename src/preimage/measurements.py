@@ -7,8 +7,8 @@ observation is the measurement, and its noise that of the measurement.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import sparse
 
 from preimage.activation import Identity, ReLU
 from preimage.errors import InputError
@@ -37,8 +37,8 @@ def magnitudes(matrix: ArrayLike) -> tuple[Layer, ...]:
     a = as_float64(matrix, "matrix")
     if a.ndim != 2:
         raise InputError(f"matrix: expected shape (m, n), got shape {a.shape}")
-    both = sparse.eye_array(len(a), format="csr")
-    sums = sparse.hstack([both, both], format="csr")
+    both = scipy.sparse.eye_array(len(a), format="csr")
+    sums = scipy.sparse.hstack([both, both], format="csr")
     return Layer(np.concatenate([a, -a]), activation=ReLU()), Layer(sums, activation=Identity())
 
 
@@ -55,7 +55,7 @@ def clipping(size: int) -> tuple[Layer, ...]:
     """
     if size < 1:
         raise InputError(f"size: expected at least 1, got {size!r}")
-    each, ones = sparse.eye_array(size, format="csr"), np.ones(size)
+    each, ones = scipy.sparse.eye_array(size, format="csr"), np.ones(size)
     return (
         Layer(each, activation=ReLU()),
         Layer(-each, ones, ReLU()),
@@ -84,8 +84,10 @@ def average_pooling(shape: tuple[int, int, int], window: int) -> tuple[Layer, ..
             f"window: expected a divisor of height and width, got {window!r} for shape {shape}"
         )
     down, across = (
-        sparse.kron(sparse.eye_array(side // window), np.full((1, window), 1.0 / window))
+        scipy.sparse.kron(
+            scipy.sparse.eye_array(side // window), np.full((1, window), 1.0 / window)
+        )
         for side in (height, width)
     )
-    each = sparse.kron(sparse.eye_array(channels), sparse.kron(down, across))
-    return (Layer(sparse.csr_array(each), activation=Identity()),)
+    each = scipy.sparse.kron(scipy.sparse.eye_array(channels), scipy.sparse.kron(down, across))
+    return (Layer(scipy.sparse.csr_array(each), activation=Identity()),)

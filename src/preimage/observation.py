@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
@@ -269,11 +269,11 @@ def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     chain = chain_of(generator)
     last = None if chain is None else chain.layers[-1]
     weight = operator if operator is not None else None if last is None else last.weight
-    if weight is None or not (isinstance(weight, np.ndarray) or sparse.issparse(weight)):
+    if weight is None or not (isinstance(weight, np.ndarray) or scipy.sparse.issparse(weight)):
         return None
     square = (
         np.asarray(weight.multiply(weight).sum(axis=1)).ravel()
-        if sparse.issparse(weight)
+        if scipy.sparse.issparse(weight)
         else np.einsum("ij,ij->i", weight, weight)
     )
     size = np.sqrt(square)
@@ -352,7 +352,7 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | No
             f"sensing: expected a boolean mask, or a linear map of shape (m, {n}) with m >= 1, "
             f"which takes the generator's outputs, got shape {tuple(operator.shape)}"
         )
-    if not isinstance(operator, np.ndarray) and not sparse.issparse(operator):
+    if not isinstance(operator, np.ndarray) and not scipy.sparse.issparse(operator):
         try:
             operator.rmatmat(np.zeros((operator.shape[0], 1)))
         except Exception as error:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 Array = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Scaled:
     @cached_property
     def table(self) -> Array:
         """(n + 1, stride) or (batch, n + 1, stride): ``row w column``, padded by zeros."""
-        weight = self.weight.toarray() if sparse.issparse(self.weight) else self.weight
+        weight = self.weight.toarray() if scipy.sparse.issparse(self.weight) else self.weight
         *many, n, k = weight.shape
         stride = _LINE * (2 * (k // (2 * _LINE) + 1) | 1)
         table = np.zeros((*many, n + 1, stride))
@@ -77,9 +77,12 @@ class Scaled:
 
     def matrix(self, sample: int = 0) -> Any:
         """(n, k) ``row w column`` of one sample, dense or CSR as it came."""
-        if sparse.issparse(self.weight):
-            rows, columns = sparse.diags_array(self.row), sparse.diags_array(self.column)
-            return sparse.csr_array(rows @ self.weight @ columns)
+        if scipy.sparse.issparse(self.weight):
+            rows, columns = (
+                scipy.sparse.diags_array(self.row),
+                scipy.sparse.diags_array(self.column),
+            )
+            return scipy.sparse.csr_array(rows @ self.weight @ columns)
         weight, row, column = self.of(sample)
         return row[:, None] * weight * column
 
@@ -92,8 +95,8 @@ class Scaled:
     @cached_property
     def usable(self) -> bool:
         """Whether the numbers compare in the new units: none overflows, vanishes or nearly does."""
-        weight = self.weight.data if sparse.issparse(self.weight) else self.weight
-        scaled = np.abs(self.matrix().data if sparse.issparse(self.weight) else self.table)
+        weight = self.weight.data if scipy.sparse.issparse(self.weight) else self.weight
+        scaled = np.abs(self.matrix().data if scipy.sparse.issparse(self.weight) else self.table)
         comparable = (scaled > _SMALLEST) & (scaled < 1 / _SMALLEST)
         return bool(
             np.isfinite(weight).all() and np.count_nonzero(comparable) == np.count_nonzero(weight)
@@ -145,7 +148,7 @@ def _positive(values: Array) -> Array:
 
 
 def _largest(magnitude: Any, axis: int) -> Array:
-    if sparse.issparse(magnitude):
+    if scipy.sparse.issparse(magnitude):
         if 0 in magnitude.shape:
             return np.zeros(magnitude.shape[0 if axis == -1 else 1])
         return np.asarray(magnitude.max(axis=axis % 2).toarray(), dtype=np.float64).ravel()
@@ -153,9 +156,11 @@ def _largest(magnitude: Any, axis: int) -> Array:
 
 
 def _multiplied(magnitude: Any, row: Array | None, column: Array | None) -> Any:
-    if sparse.issparse(magnitude):
-        found = magnitude if row is None else sparse.diags_array(row) @ magnitude
-        return sparse.csr_array(found if column is None else found @ sparse.diags_array(column))
+    if scipy.sparse.issparse(magnitude):
+        found = magnitude if row is None else scipy.sparse.diags_array(row) @ magnitude
+        return scipy.sparse.csr_array(
+            found if column is None else found @ scipy.sparse.diags_array(column)
+        )
     found = magnitude if row is None else magnitude * row[..., :, None]
     return found if column is None else found * column[..., None, :]
 
@@ -168,7 +173,7 @@ def _odd(peak: Array) -> NDArray[np.bool_]:
 
 def _curtis_reid(magnitude: Any) -> tuple[Array, Array]:
     """Factors of the rows and columns of one (n, k) matrix, by alternating least squares."""
-    (n, k), entries = magnitude.shape, sparse.coo_array(magnitude)
+    (n, k), entries = magnitude.shape, scipy.sparse.coo_array(magnitude)
     present = entries.data > 0
     j, a, log = entries.row[present], entries.col[present], np.log2(entries.data[present])
     in_row, in_column = (np.maximum(np.bincount(i, minlength=m), 1) for i, m in ((j, n), (a, k)))

@@ -16,8 +16,8 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
 from preimage.errors import FormatError, InputError
@@ -128,16 +128,18 @@ class AffineMap(NamedTuple):
         found, nonzeros = [], 0
         for start in range(0, count, self.chunk):
             part = self.images(np.arange(start, min(start + self.chunk, count)))
-            found.append(part if dense else sparse.csr_array(part))
+            found.append(part if dense else scipy.sparse.csr_array(part))
             nonzeros += int(np.count_nonzero(part))
             if not dense and _csr_bytes(nonzeros, outputs) > limit:
                 raise self._too_large(limit)
         if not dense:
-            matrix = sparse.vstack(found, format="csr")
-            return sparse.csr_array(matrix.T) if self.by_columns else matrix
+            matrix = scipy.sparse.vstack(found, format="csr")
+            return scipy.sparse.csr_array(matrix.T) if self.by_columns else matrix
         whole = np.concatenate(found)
         whole = np.ascontiguousarray(whole.T if self.by_columns else whole)
-        return sparse.csr_array(whole) if _csr_bytes(nonzeros, outputs) < whole.nbytes else whole
+        return (
+            scipy.sparse.csr_array(whole) if _csr_bytes(nonzeros, outputs) < whole.nbytes else whole
+        )
 
     def _too_large(self, limit: int) -> NotKnownError:
         return NotKnownError(
@@ -202,10 +204,10 @@ def as_chain(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
 
 def _is_identity(weight: Any) -> bool:
     rows, columns = weight.shape
-    if rows != columns or (weight.nnz if sparse.issparse(weight) else rows) != rows:
+    if rows != columns or (weight.nnz if scipy.sparse.issparse(weight) else rows) != rows:
         return False
     return bool((weight.diagonal() == 1).all()) and (
-        sparse.issparse(weight) or np.count_nonzero(weight) == rows
+        scipy.sparse.issparse(weight) or np.count_nonzero(weight) == rows
     )
 
 

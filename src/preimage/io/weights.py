@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage.errors import FormatError
 from preimage.io.limits import Limits
@@ -75,14 +75,14 @@ def read_weight(tensors: Tensors, name: str, record: Mapping[str, Any], limits: 
     return weight
 
 
-def _read_csr(tensors: Tensors, name: str, shape: tuple[int, ...]) -> sparse.csr_array:
+def _read_csr(tensors: Tensors, name: str, shape: tuple[int, ...]) -> scipy.sparse.csr_array:
     data = tensor(tensors, f"{name}.data")
     # Indices are whole numbers below 2^53, so that float64 holds them.
     indices, indptr = (
         tensor(tensors, f"{name}.{part}").astype(np.int64) for part in ("indices", "indptr")
     )
     try:
-        matrix = sparse.csr_array((data, indices, indptr), shape=shape)
+        matrix = scipy.sparse.csr_array((data, indices, indptr), shape=shape)
         matrix.check_format(full_check=True)
     except ValueError as error:
         raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error

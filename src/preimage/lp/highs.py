@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, LinearProgram, take
@@ -114,7 +114,7 @@ def minimise(
 
 
 def _model(highspy, program: LinearProgram):  # type: ignore[no-untyped-def]
-    matrix, rows = sparse.csc_array(program.matrix), len(program.bound)
+    matrix, rows = scipy.sparse.csc_array(program.matrix), len(program.bound)
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = len(program.cost), rows
     model.col_cost_ = program.cost
@@ -152,14 +152,14 @@ def minimise_mixed(
     with np.errstate(invalid="ignore"):
         middle = np.where(free, 0.0, (low + high) / 2)
         radius = np.where(free | (high <= low), 1.0, (high - low) / 2)
-    matrix = sparse.csr_array(program.matrix.multiply(radius[None, :]))
+    matrix = scipy.sparse.csr_array(program.matrix.multiply(radius[None, :]))
     size = abs(matrix).max(axis=1).toarray().ravel() if matrix.nnz else np.ones(len(program.bound))
     size = np.where(size > 0, size, 1.0)
     shift, cost = program.matrix @ middle, program.cost * radius
     unit = float(np.abs(cost).max(initial=0.0)) or 1.0
     scaled = LinearProgram(
         cost / unit,
-        sparse.csr_array(matrix.multiply(1.0 / size[:, None])),
+        scipy.sparse.csr_array(matrix.multiply(1.0 / size[:, None])),
         (program.bound - shift) / size,
         (low - middle) / radius,
         (high - middle) / radius,
@@ -229,7 +229,7 @@ def _refined(program: LayerProgram, z: Array, lower: Array, upper: Array) -> tup
     y, slab, (low, high) = upper - lower, program.slab, program.box()
     inside, free = (z > low[0]) & (z < high[0]), y != 0
     matrix = program.weight_of(0)
-    matrix = matrix.toarray() if sparse.issparse(matrix) else matrix
+    matrix = matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
     paid = np.where(y > 0, slab.upper_rate[0], -slab.lower_rate[0]) * (program.slack != "none")
     if program.slack == "own":
         free &= paid * y < 1 - _TOLERANCE

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage import engine
 from preimage.clock import UNLIMITED, Clock
@@ -67,7 +67,7 @@ def accepts(program: LayerProgram) -> bool:
     rows, columns = program.weight.shape[-2:]
     if (program.slab.lower == np.inf).any() or (program.slab.upper == -np.inf).any():
         return False
-    if not columns or (sparse.issparse(program.weight) and rows * columns > _DENSE_ENTRIES):
+    if not columns or (scipy.sparse.issparse(program.weight) and rows * columns > _DENSE_ENTRIES):
         return False
     return program.scaled.usable
 

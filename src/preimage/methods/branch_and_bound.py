@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import enclose
@@ -246,7 +246,7 @@ class Model:
         self.slopes = search.network.slopes[-1]
         self.size = relaxation.weight.shape[1]
         self.misfits = len(self.x) if self.l1 else 1
-        self.parts: list[tuple[sparse.csr_array, Array, Array]] = []
+        self.parts: list[tuple[scipy.sparse.csr_array, Array, Array]] = []
         self.switches = 0
         hidden = relaxation.layer < self.depth
         self.add(relaxation.weight[hidden], 0.0, relaxation.lower[hidden], relaxation.upper[hidden])
@@ -268,16 +268,20 @@ class Model:
             return
         rows = np.arange(count)
         column = unit if self.l1 and unit is not None else np.zeros(count, dtype=np.intp)
-        middle = sparse.csr_array(
+        middle = scipy.sparse.csr_array(
             (np.broadcast_to(misfit, count), (rows, column)), shape=(count, self.misfits)
         )
-        right = sparse.csr_array((count, self.switches))
+        right = scipy.sparse.csr_array((count, self.switches))
         if np.any(switch):
             newest = self.switches - count + rows
             entries = np.broadcast_to(switch, count), (rows, newest)
-            right = sparse.csr_array(entries, shape=(count, self.switches))
+            right = scipy.sparse.csr_array(entries, shape=(count, self.switches))
         self.parts.append(
-            (sparse.hstack([sparse.csr_array(weight), middle, right], format="csr"), lower, upper)
+            (
+                scipy.sparse.hstack([scipy.sparse.csr_array(weight), middle, right], format="csr"),
+                lower,
+                upper,
+            )
         )
 
     def hidden_switches(self, network: Enclosed, relaxation: Relaxation, bounds: Bounds) -> None:
@@ -352,7 +356,7 @@ class Model:
         """All rows over all variables."""
         width = self.size + self.misfits + self.switches
         matrices = [
-            sparse.csr_array((m.data, m.indices, m.indptr), shape=(m.shape[0], width))
+            scipy.sparse.csr_array((m.data, m.indices, m.indptr), shape=(m.shape[0], width))
             for m, _, _ in self.parts
         ]
         low, high = relaxation.domain
@@ -363,7 +367,7 @@ class Model:
         ones, zeros = np.ones(self.switches), np.zeros(self.switches)
         return LinearProgram(
             cost=np.concatenate([np.zeros(self.size), np.ones(self.misfits), zeros]),
-            matrix=sparse.vstack(matrices, format="csr"),
+            matrix=scipy.sparse.vstack(matrices, format="csr"),
             bound=np.concatenate([upper for _, _, upper in self.parts]),
             lower=np.concatenate([low, least, zeros]),
             upper=np.concatenate([high, np.maximum(most, least), ones]),
