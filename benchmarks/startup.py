@@ -65,7 +65,7 @@ def megabytes(name: str, seen: set[str]) -> float:
     size = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
     for requirement in package.requires or ():
         if "extra ==" not in requirement:
-            size += megabytes(re.split(r"[^\\w.-]", requirement)[0], seen)
+            size += megabytes(re.split(r"[^\w.-]", requirement)[0], seen)
     return size
 
 
