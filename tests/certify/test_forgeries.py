@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import exact_oracle
 import forgeries
 
 from preimage.certify import checker
@@ -47,7 +48,7 @@ def test_a_checker_without_one_rule_is_found_out(rule, problems, monkeypatch):
 def test_the_oracle_finds_sets_made_by_hand():
     """Claim: G(z) = |z|, x = 2: S is two intervals, or one when the noise joins them."""
     generator = forgeries.preimage.from_arrays([[[1.0], [-1.0]], [[1.0, 1.0]]], head="identity")
-    pieces = forgeries.exact_pieces(generator)
-    assert forgeries.explaining(pieces, [2], 1, (-5, 5)) == [(-3, -1), (1, 3)]
-    assert forgeries.explaining(pieces, [2], 1, (0, 5)) == [(1, 3)]
-    assert forgeries.explaining(pieces, [-2], 1, (-5, 5)) == []
+    pieces = exact_oracle.exact_pieces(generator)
+    assert exact_oracle.explaining(pieces, [2], 1, (-5, 5)) == [(-3, -1), (1, 3)]
+    assert exact_oracle.explaining(pieces, [2], 1, (0, 5)) == [(1, 3)]
+    assert exact_oracle.explaining(pieces, [-2], 1, (-5, 5)) == []
