@@ -297,12 +297,7 @@ static void damped_step(void *context, long run, void *memory)
         scale[a] = free ? 1.0 / sqrt(gram[a * k + a]) : 0.0;
         x[a] = free ? slope[a] * scale[a] : 0.0;
     }
-    for (long a = 0; a < size; a++) {
-        double *row = factor.entry + a * stride;
-        for (long b = 0; b < size; b++)
-            row[b] = a < k && b < k ? gram[a * k + b] * scale[a] * scale[b] : 0.0;
-        row[a] = 1.0 + steps->damping[run];
-    }
+    load_scaled(gram, k, scale, 1.0 + steps->damping[run], factor);
     cholesky(factor, k, 1e-15, pivot);
     solve_factored(factor, pivot, x);
     for (long a = 0; a < k; a++)

@@ -11,7 +11,7 @@ typedef struct {
 } Inverses;
 
 typedef struct {
-    double *size, *inverse_pivot, *sum;
+    double *scale, *inverse_pivot, *sum;
     Square factor, inverse;
 } Workspace;
 
@@ -19,7 +19,7 @@ static size_t lay_out(Workspace *work, long k, char *memory)
 {
     Arena arena = {memory, 0};
     long size = padded_size(k), stride = row_stride(k);
-    work->size = take_doubles(&arena, stride);
+    work->scale = take_doubles(&arena, stride);
     work->inverse_pivot = take_doubles(&arena, stride);
     work->sum = take_doubles(&arena, stride);
     work->factor = (Square){take_doubles(&arena, size * stride), size, stride};
@@ -27,23 +27,15 @@ static size_t lay_out(Workspace *work, long k, char *memory)
     return arena.used;
 }
 
-/* The matrix, padded with an identity, with rows and columns divided by the roots of its diagonal.
-   Returns 0 if that is not positive and finite. */
-static int load_scaled(const double *gram, long k, Workspace *work)
+/* One over the roots of the diagonal. Returns 0 if that is not positive and finite. */
+static int find_scale(const double *gram, long k, double *scale)
 {
-    Square matrix = work->factor;
-    memset(matrix.entry, 0, sizeof(double) * (size_t)(matrix.size * matrix.stride));
     for (long a = 0; a < k; a++) {
         double square = gram[a * k + a];
         if (!(square > 0) || !is_finite(square))
             return 0;
-        work->size[a] = 1.0 / sqrt(square);
+        scale[a] = 1.0 / sqrt(square);
     }
-    for (long a = 0; a < k; a++)
-        for (long b = a; b < k; b++)
-            matrix.entry[a * matrix.stride + b] = gram[a * k + b] * work->size[a] * work->size[b];
-    for (long a = k; a < matrix.size; a++)
-        matrix.entry[a * matrix.stride + a] = 1.0;
     return 1;
 }
 
@@ -86,8 +78,11 @@ static void invert_sample(void *context, long b, void *memory)
     long k = inverses->k;
     lay_out(&work, k, memory);
     inverses->positive[b] = 0;
-    if (!load_scaled(inverses->gram + b * k * k, k, &work) ||
-        !(cholesky(work.factor, k, NO_PIVOT, work.inverse_pivot) > NO_PIVOT))
+    const double *gram = inverses->gram + b * k * k;
+    if (!find_scale(gram, k, work.scale))
+        return;
+    load_scaled(gram, k, work.scale, 1.0, work.factor);
+    if (!(cholesky(work.factor, k, NO_PIVOT, work.inverse_pivot) > NO_PIVOT))
         return;
     memset(work.sum, 0, sizeof(double) * (size_t)work.factor.stride);
     for (long i = 0; i < k; i++)

@@ -99,6 +99,9 @@ enum { PANEL = 128 };
 void add_scaled_gram(const double *table, const int32_t *index, const double *scale,
                      const double *border, long k, long count, double *panel, Square matrix);
 
+/* matrix = diag(scale) gram diag(scale) for gram (k, k), padded; its diagonal becomes `diagonal`. */
+void load_scaled(const double *gram, long k, const double *scale, double diagonal, Square matrix);
+
 /* Factor `matrix = U' U` in place. A pivot below `least` times its diagonal entry depends on those
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the
    smallest pivot relative to its diagonal entry (of the first k), 0 if one was dropped. */

@@ -114,6 +114,16 @@ double cholesky(Square u, long k, double least, double *inverse_pivot)
     return smallest;
 }
 
+void load_scaled(const double *gram, long k, const double *scale, double diagonal, Square matrix)
+{
+    for (long a = 0; a < matrix.size; a++) {
+        double *row = matrix.entry + a * matrix.stride;
+        for (long b = 0; b < matrix.size; b++)
+            row[b] = a < k && b < k ? gram[a * k + b] * scale[a] * scale[b] : 0.0;
+        row[a] = diagonal;
+    }
+}
+
 void solve_factored(Square u, const double *inverse_pivot, double *x)
 {
     for (long first = 0; first < u.size; first += LANES) { /* U' y = x */
