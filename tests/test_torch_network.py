@@ -53,6 +53,33 @@ class Wrong(torch.autograd.Function):
         return 2 * tangent * ctx.saved_tensors[0]
 
 
+class Straight(torch.autograd.Function):
+    """ReLU with the derivative of the identity, in both modes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.relu()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clone()
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent.clone()
+
+
+def rounded(x, levels):
+    """Rounded to so many levels a unit, with the derivative of the identity."""
+    return x + (torch.round(x * levels) / levels - x).detach()
+
+
 class Applied(nn.Module):
     """A function as a module."""
 
@@ -288,6 +315,11 @@ def test_arguments_that_do_not_fit_are_refused(fixed, message):
         (Applied(lambda z: z.detach().square()), "derivative|differentiate"),
         (Applied(lambda z: z.round() * 3), "its derivative is 0"),
         (Applied(Wrong.apply), "in forward and in reverse mode differ"),
+        (Applied(Straight.apply), "not those of its outputs"),
+        (Applied(lambda z: rounded(z, 1)), "straight-through estimator"),
+        (Applied(lambda z: rounded(z, 8)), "straight-through estimator"),
+        (Applied(lambda z: rounded(z.sin(), 255)), "straight-through estimator"),
+        (Applied(lambda z: z + z.abs().detach()), "not those of its outputs"),
         (
             Applied(lambda z: torch.cat(list(z.squeeze()))[None].view(len(z), 4)),
             "a batch of 1 latents",

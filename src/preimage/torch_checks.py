@@ -18,6 +18,9 @@ Tensor = Any
 
 # Errors of rounding that are accepted, in units of the precision.
 _ROUNDING = 1e3
+# Steps of differences, for modules that round more than their precision says, and the relative
+# error that is accepted.
+_STEPS, _DIFFERENCE = (1e-4, 1e-2), 0.05
 
 
 class ForwardError(InputError):
@@ -122,7 +125,8 @@ def check_derivatives(network: Network, z: Array, rounding: float) -> None:
         rounding: The relative rounding error of an operation.
 
     Raises:
-        InputError: Torch cannot differentiate the module, or does so wrongly.
+        InputError: Torch cannot differentiate the module, or its derivatives are not those of its
+            outputs.
     """
     random = np.random.default_rng(1)
     t = random.standard_normal(z.shape)
@@ -146,6 +150,21 @@ def check_derivatives(network: Network, z: Array, rounding: float) -> None:
         )
     if not forward.any() and not np.allclose(network(z), network(z + t)):
         raise InputError("module: its derivative is 0, though its output depends on the latent")
+    if not any(_is_derivative(network, z, t, forward, h) for h in (rounding ** (1 / 3), *_STEPS)):
+        raise InputError(
+            "module: its derivatives are not those of its outputs, as where outputs are rounded "
+            "and the derivative is not (a straight-through estimator); leave that part out"
+        )
+
+
+def _is_derivative(network: Network, z: Array, t: Array, forward: Array, h: float) -> bool:
+    """Whether ``J t`` is the central difference of step h at one latent at least.
+
+    The others may have a kink of the network within the step.
+    """
+    difference = (network(z + h * t) - network(z - h * t)) / (2 * h)
+    error = np.linalg.norm(difference - forward, axis=1)
+    return bool((error <= _DIFFERENCE * np.linalg.norm(forward, axis=1)).any())
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

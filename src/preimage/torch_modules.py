@@ -134,6 +134,8 @@ def differentiable() -> Iterator[None]:
         with kernel, warnings.catch_warnings():
             # Of operations that torch evaluates one sample at a time.
             warnings.filterwarnings("ignore", message="There is a performance drop")
+            # Of torch's own rules for derivatives.
+            warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
