@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 import preimage
 from preimage import InputError, provenance
+from preimage.certify import checker
 from preimage.cli import app
+from preimage.io.observations import load_observations
 
 
 def _decoders(head, count=3):
@@ -102,3 +104,18 @@ def test_the_command(tmp_path):
     assert not (tmp_path / "out" / "0.png").exists()
     ran = CliRunner().invoke(app, [*line, "--json"])
     assert [one["verdict"] for one in json.loads(ran.output)["networks"]] == ["not made", "made"]
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "tanh"])
+def test_the_checker_proves_what_was_excluded_from_the_picture_alone(head, tmp_path):
+    """Claim: the observation that is certified is, to the bit, the one read from a picture."""
+    maker, other = _decoders(head, 2)
+    picture = _file(maker, np.random.default_rng(3).normal(size=3))
+    [found] = provenance(picture, [other], box=6.0)
+    assert found.verdict == "not made"
+    paths = [str(tmp_path / name) for name in ("c.json", "n.safetensors", "x.npy", "p.npy")]
+    found.certificate.save(paths[0])
+    preimage.save(other, paths[1])
+    np.save(paths[3], picture)
+    np.save(paths[2], load_observations(paths[3], other))
+    assert checker.check(*paths[:3])[0]["verdict"] == "infeasible"

@@ -125,7 +125,7 @@ def _judge(
     head = generator.layers[-1].activation
     low, high = head.range if np.isfinite(head.range).all() else (0.0, 1.0)
     unit = (high - low) / _TOP
-    x = low + unit * values
+    x = low + values / _TOP * (high - low)  # to the bit as pictures in files are scaled
     bottom, top = head.range
     # Under a ReLU, certify takes a 0 as what it is: at most 0, or near it.
     seen = ((values > levels) | (bottom >= low)) & ((values < _TOP - levels) | (top <= high))
