@@ -746,3 +746,22 @@ def test_torch_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"preimage\[torch\]"):
         from_torch(None)
+
+
+def test_a_latent_size_is_a_shape():
+    module = nn.Linear(4, 9).eval()
+    z = np.ones((2, 4))
+    np.testing.assert_array_equal(from_torch(module, 4)(z), from_torch(module, (4,))(z))
+
+
+def test_what_is_no_module_with_weights_is_told_what_to_do():
+    module = nn.Linear(4, 9).eval()
+    with pytest.raises(InputError, match=r"OrderedDict; load the weights into the module"):
+        from_torch(module.state_dict(), 4)
+    exported = torch.export.export(module, (torch.zeros(2, 4),))
+    with pytest.raises(InputError, match=r"ExportedProgram; pass its module\(\)"):
+        from_torch(exported, 4)
+    with torch.device("meta"):
+        bare = nn.Linear(4, 9)
+    with pytest.raises(FormatError, match="on the meta device; load them"):
+        from_torch(bare, 4)

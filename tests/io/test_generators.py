@@ -358,3 +358,15 @@ def test_torch_files_need_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"preimage\[torch\]"):
         load(tmp_path / "net.pth", layers=["fc3"], activation="relu")
+
+
+def test_files_of_whole_modules_say_what_to_do(tmp_path):
+    """Claim: a file that could run code is refused with the call that reads it."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()).eval()
+    torch.save(module, tmp_path / "whole.pt")
+    with pytest.raises(FormatError, match=r"pass torch.load\(path, weights_only=False\)") as found:
+        load(tmp_path / "whole.pt")
+    assert "\x1b" not in str(found.value)  # torch's own message is coloured
+    torch.jit.script(module).save(tmp_path / "script.pt")
+    with pytest.raises(FormatError, match=r"TorchScript .* pass torch.jit.load\(path\)"):
+        load(tmp_path / "script.pt")

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -175,7 +176,13 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
     torch = import_torch()
     kind = "a file of torch.save in its present form; read its weights with torch"
     with open_archive(path, limits, kind) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        if any(m.filename.endswith("/constants.pkl") for m in members):
+            raise FormatError(
+                "a TorchScript file, which holds code; if you trust it, pass "
+                "torch.jit.load(path) to preimage.from_torch"
+            )
+        for member in members:
             if member.filename.endswith("data.pkl"):
                 limits.check("entries", member.file_size, "bytes of the pickle")
             if member.compress_type != zipfile.ZIP_STORED:
@@ -186,9 +193,11 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what torch raises on a foreign file is open-ended
         reason = str(error).partition("\n")[0][:200]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds more than tensors, which could run code"
         raise FormatError(
-            f"torch.load(weights_only=True) refuses it: {type(error).__name__}: {reason}; a whole "
-            "module goes through preimage.from_torch"
+            f"torch.load(weights_only=True) refuses it: {reason}; if it holds a whole module and "
+            "you trust it, pass torch.load(path, weights_only=False) to preimage.from_torch"
         ) from error
     return _arrays(content, path.stat().st_size, limits), {}
 

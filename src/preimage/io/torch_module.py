@@ -34,7 +34,7 @@ _MOST_CANDIDATES = 24  # input shapes that are tried
 
 def from_torch(
     module: Any,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | int | None = None,
     *,
     fixed: Mapping[str | int, Any] | None = None,
     max_matrix_bytes: int = MAX_MATRIX_BYTES,
@@ -53,8 +53,8 @@ def from_torch(
 
     Args:
         module: An ``nn.Module``.
-        input_shape: Of one latent, without the batch: ``(100,)`` or ``(100, 1, 1)``. None finds it
-            from the first weights.
+        input_shape: Of one latent, without the batch: ``(100,)``, ``100`` or ``(100, 1, 1)``. None
+            finds it from the first weights.
         fixed: Values of the other inputs of the module, by name or index, each with a leading
             dimension of 1: ``{"label": torch.tensor([3])}``.
         max_matrix_bytes: A module with a layer whose matrix, dense or CSR, would take more is run.
@@ -67,7 +67,12 @@ def from_torch(
     """
     torch = import_torch()
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+        remedy = {"ExportedProgram": "; pass its module()"}.get(type(module).__name__, "")
+        if isinstance(module, Mapping):
+            remedy = "; load the weights into the module first, by module.load_state_dict"
+        raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}{remedy}")
+    if isinstance(input_shape, int):
+        input_shape = (input_shape,)
     check_budget(max_matrix_bytes)
     _check_ready(module)
     try:
@@ -125,6 +130,8 @@ def _check_ready(module: Any) -> None:
         if any(parameter.is_lazy(p) for p in part.parameters(recurse=False)):
             path = f"model.{name}" if name else "model"
             raise FormatError(f"{path}: {type(part).__name__} has no weights yet; run it once")
+    if any(p.is_meta for p in (*module.parameters(), *module.buffers())):
+        raise FormatError("model: its weights are on the meta device; load them first")
 
 
 # Running ----------------------------------------------------------------------------------------
