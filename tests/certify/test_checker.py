@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import gaussian_generator
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
 
 import preimage
 from preimage.certify import checker
@@ -37,7 +40,7 @@ def _files(folder):
 def test_it_is_short_and_needs_the_standard_library_only():
     """Claim: files that can be read in an hour; no import but of Python and of each other."""
     texts = [path.read_text() for path in FOLDER.glob("*.py")]
-    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) <= 560
+    assert sum(bool(line.strip()) for text in texts for line in text.splitlines()) <= 580
     for node in (node for text in texts for node in ast.walk(ast.parse(text))):
         if isinstance(node, ast.Import):
             assert all(alias.name in sys.stdlib_module_names for alias in node.names)
@@ -180,4 +183,34 @@ def test_activations_that_it_does_not_know_are_refused(name, tmp_path):
     header = data[8 : 8 + size].replace(b"relu", name.encode(), 1)
     Path(paths[1]).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
     with pytest.raises(ValueError, match="unknown activation"):
+        checker.check(*paths)
+
+
+def test_sparse_networks_are_read(tmp_path):
+    """Claim: a network in CSR form is the one in dense form, and no other file of it passes."""
+    rng = np.random.default_rng(0)
+    plain = gaussian_generator((2, 8, 20), rng, bias=True)
+    first, last = plain.layers
+    weight = sparse.csr_array(np.where(rng.random((20, 8)) < 0.4, last.weight, 0.0))
+    network = preimage.Generator((first, preimage.Layer(weight, last.bias, last.activation)))
+    x = network(rng.normal(size=2)) + 1e-6
+    paths = [str(tmp_path / name) for name in ("c.json", "net.safetensors", "x.npy")]
+    found = preimage.certify(network, x, noise=1e-5, box=5.0)
+    assert found.verdict != "undecided"
+    found.save(paths[0])
+    np.save(paths[2], x[None])
+    preimage.save(network, paths[1])
+    assert checker.check(*paths)[0]["verdict"] == str(found.verdict)
+    tensors = load_file(paths[1])
+    with safe_open(paths[1], "np") as opened:
+        metadata = opened.metadata()
+    for part, change in (("data", 1.5), ("indices", 8), ("indices", -1), ("indptr", 1)):
+        changed = {name: value.copy() for name, value in tensors.items()}
+        changed[f"layers.1.weight.{part}"][0] = change
+        save_file(changed, paths[1], metadata)
+        with pytest.raises((ValueError, KeyError)):
+            checker.check(*paths)
+    larger = metadata["layers"].replace("[20, 8]", "[20, 4000000]")
+    save_file(tensors, paths[1], {**metadata, "layers": larger})
+    with pytest.raises(ValueError, match=r"do not chain|too large"):
         checker.check(*paths)

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -12,10 +13,11 @@ from .forms import fields, items, read_json
 from .network import INF, Layer, latent_layer, require
 
 FORMATS = {"F64": "d", "F32": "f", "<f8": "d", "<f4": "f", "<i8": "q", "<i4": "i"}
-FORMATS |= {"|u1": "B", "|b1": "?"}
+FORMATS |= {"|u1": "B", "|b1": "?", "I16": "h", "I32": "i", "I64": "q"}
 SLOPES = {"relu": "0", "identity": "1", "sigmoid": "0", "tanh": "0"}
 FORMAT = "preimage certificate 2"
 BYTES = 2**30  # largest size of a certificate
+ENTRIES = 2**24  # of a sparse weight, zeros included
 
 
 def read_network(path):
@@ -30,13 +32,32 @@ def read_network(path):
         kind, (first, last) = header[name]["dtype"], header[name]["data_offsets"]
         return struct.unpack(f"<{count}{FORMATS[kind]}", data[start + first : start + last])
 
+    def sparse(name, n, k):
+        """A weight in CSR form, with its zeros."""
+        first, last = header[f"{name}.indices"]["data_offsets"]
+        require(n * k <= ENTRIES and n <= len(data), "network: a sparse weight is too large")
+        ends = tensor(f"{name}.indptr", n + 1)
+        require(ends[0] == 0 and ends == tuple(sorted(ends)) and ends[-1] <= last - first,
+                "network: expected rows of a sparse weight")  # fmt: skip
+        values, columns = tensor(f"{name}.data", ends[-1]), tensor(f"{name}.indices", ends[-1])
+        require(all(0 <= j < k for j in columns), "network: a column that is not there")
+        flat = [0.0] * (n * k)
+        for i, (low, high) in enumerate(itertools.pairwise(ends)):
+            require(len(set(columns[low:high])) == high - low, "network: an entry is there twice")
+            for j, value in zip(columns[low:high], values[low:high], strict=True):
+                flat[i * k + j] = value
+        return flat
+
     for i, record in enumerate(read_json(header["__metadata__"]["layers"])):
         name, (n, k) = record["activation"], record["shape"]
-        require(record["storage"] == "dense", "network: expected dense weights")
-        require(f"layers.{i}.weight" in header and 0 < n * k <= len(data), "network: no weights")
+        weight, stored = f"layers.{i}.weight", record["storage"]
+        require(stored in ("dense", "csr"), "network: expected dense or csr weights")
+        if stored == "dense":
+            require(weight in header and 0 < n * k <= len(data), "network: no weights")
         layers = layers or [latent_layer(k)]
         require(k == layers[-1].count, "network: the layers do not chain")
-        flat, bias = tensor(f"layers.{i}.weight", n * k), tensor(f"layers.{i}.bias", n)
+        flat = tensor(weight, n * k) if stored == "dense" else sparse(weight, n, k)
+        bias = tensor(f"layers.{i}.bias", n)
         require(all(map(math.isfinite, (*flat, *bias))), "network: expected finite numbers")
         sha.update(f"{n} {k} {name}".encode() + pack(flat) + pack(bias))
         kind, given, _, repeat = re.fullmatch(r"(\w+)(?:\(([^;)]*)(;(\d+))?\))?", name).groups()
