@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable, Iterator
 
-import numpy as np
 import pytest
 
-from preimage.batch.store import Arrays, Job, blank
-from preimage.batch.workers import Outcome, Piece, Rows, run
+from preimage.batch.store import Job, blank
+from preimage.batch.workers import Outcome, Read, run
 
 
 class TwoOnOneWorker:
@@ -16,27 +15,17 @@ class TwoOnOneWorker:
 
     def __init__(self, bad: set[int]) -> None:
         self.bad = bad
-        self.pieces = deque[Piece]()
 
-    @property
-    def free(self) -> int:
-        return 2 - len(self.pieces)
-
-    def submit(self, piece: Piece, rows: Rows) -> None:
-        self.pieces.append(piece)
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        pieces, self.pieces = list(self.pieces), deque()
-        if any(self.bad & set(range(piece.start, piece.stop)) for piece in pieces):
-            return [Outcome(piece, reason="its worker was killed") for piece in pieces]
-        return [Outcome(piece, arrays(piece)) for piece in pieces]
+    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
+        pieces = list(pieces)
+        for shared in (pieces[at : at + 2] for at in range(0, len(pieces), 2)):
+            killed = any(self.bad & set(piece) for piece in shared)
+            for piece in shared:
+                arrays = None if killed else blank(JOB, len(piece))
+                yield Outcome(piece, arrays, "its worker was killed")
 
     def close(self) -> None:
         pass
-
-
-def arrays(piece: Piece) -> Arrays:
-    return blank(JOB, piece.stop - piece.start)
 
 
 JOB = Job(
@@ -58,8 +47,6 @@ JOB = Job(
 @pytest.mark.parametrize("bad", [set(), {5}, {5, 6}, {0, 23}, set(range(24))])
 def test_only_the_sample_that_kills_is_left_out(bad: set[int]) -> None:
     """Claim: a piece that shares a worker with a bad one is not blamed for its death."""
-    shards = list(range(JOB.shards))
-    read = lambda start, stop: Rows(np.zeros((stop - start, 3)))  # noqa: E731
-    finished = list(run(TwoOnOneWorker(bad), JOB, shards, read, lambda: False))
-    assert sorted(found.shard for found in finished) == shards
+    finished = list(run(TwoOnOneWorker(bad), JOB, range(JOB.shards), lambda _: None, lambda: False))
+    assert sorted(s for found in finished for s in found.samples) == list(range(JOB.samples))
     assert {sample for found in finished for sample in found.left_out} == bad

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.batch.store import Job, Store
-from preimage.batch.workers import DaskWorkers, OneProcess, Rows, Task, Workers, run
+from preimage.batch.workers import DaskWorkers, OneProcess, Read, Rows, Task, Workers, run
 from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
@@ -104,33 +104,30 @@ def invert_dataset(
         },
     )
     asked = _question(network, source, noise, sensing, shard_size)
-    where = scheduler if scheduler is not None else (workers or 1)
     job = _job(network, found, asked)
+    task = Task(network, found, asked.operator)
+    where = scheduler if scheduler is not None else (workers or 1)
     with writing(Path(store), job) as writer, _signals() as stopped:
         if writer.missing:
-            task = asked.task(network, found)
             pool: Workers = (
                 OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, shard_timeout)
             )
             with contextlib.closing(pool):
-                _fill(writer, pool, asked, stopped, progress)
+                _fill(writer, pool, asked.read, stopped, progress)
         return writer.store
 
 
-def _fill(
-    writer: Writer, pool: Workers, asked: _Question, stopped: list[int], progress: bool
-) -> None:
+def _fill(writer: Writer, pool: Workers, read: Read, stopped: list[int], progress: bool) -> None:
     job, missing = writer.store.job, writer.missing
     done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
     with Progress(job.samples, progress, done) as bar:
-        for finished in run(pool, job, missing, asked.read, lambda: bool(stopped)):
-            writer.write(*finished)
-            bar.finish(len(finished.arrays["status"]))
-    store = writer.store
-    if not store.complete:
+        for shard in run(pool, job, missing, read, lambda: bool(stopped)):
+            writer.write(*shard)
+            bar.finish(len(shard.samples))
+    if not writer.store.complete:
         raise StoppedError(
-            f"stopped by {signal.Signals(stopped[0]).name}: {len(store.finished)} of {job.shards} "
-            "shards are finished; the same job goes on from there",
+            f"stopped by {signal.Signals(stopped[0]).name}: {len(writer.store.finished)} of "
+            f"{job.shards} shards are finished; the same job goes on from there",
             stopped[0],
         )
 
@@ -143,9 +140,11 @@ class _Question:
         source: The rows.
         shard_size: Samples of a shard.
         sums: SHA-256 of the rows of each shard.
-        noise: A number; (samples, 1) or (samples, m); or (1, m).
-        mask: (n,) or (samples, n), or None.
+        noise: (samples, 1) or (samples, m).
+        mask: (samples, n), or None.
         operator: The map of the outputs, or None.
+        sensing: What was observed, in words.
+        sha256: Of noise and sensing.
     """
 
     source: Observations
@@ -154,45 +153,25 @@ class _Question:
     noise: Array
     mask: NDArray[np.bool_] | None
     operator: Weight | None
+    sensing: str
+    sha256: str
 
-    def task(self, network: Network, method: Method) -> Task:
-        """What is the same for all samples."""
-        mask = None if self.mask is None or self.mask.ndim == 2 else self.mask
-        noise = None if len(self.noise) > 1 else self.noise
-        return Task(network, method, noise, mask if self.operator is None else self.operator)
-
-    def read(self, start: int, stop: int) -> Rows:
-        """Some samples of one shard, with what is theirs alone.
+    def read(self, samples: range) -> Rows:
+        """Some samples of one shard.
 
         Raises:
             InputError: They have changed since the job began.
         """
-        values, index = self.source.read(start, stop), start // self.shard_size
-        first = index * self.shard_size
+        start, stop = samples.start, samples.stop
+        values, shard = self.source.read(start, stop), start // self.shard_size
+        first = shard * self.shard_size
         whole = (start, stop) == (first, min(first + self.shard_size, self.source.count))
-        if whole and digest(values) != self.sums[index]:
+        if whole and digest(values) != self.sums[shard]:
             raise InputError(
                 f"{self.source.source.name}: samples {start} to {stop - 1} have changed meanwhile"
             )
-        return Rows(
-            values,
-            self.noise[start:stop] if len(self.noise) > 1 else None,
-            self.mask[start:stop] if self.mask is not None and self.mask.ndim == 2 else None,
-        )
-
-    def words(self) -> str:
-        """What was observed."""
-        if self.operator is not None:
-            return f"a linear map of shape {tuple(self.operator.shape)}"
-        return "everything" if self.mask is None else f"a mask of shape {self.mask.shape}"
-
-    def digest(self) -> str:
-        """SHA-256 of noise and sensing."""
-        sha = hashlib.sha256(repr((self.noise.shape, self.words())).encode())
-        sha.update(self.noise.tobytes() + (b"" if self.mask is None else self.mask.tobytes()))
-        for part in () if self.operator is None else weight_bytes(self.operator):
-            sha.update(part)
-        return sha.hexdigest()
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Rows(values, self.noise[start:stop], mask)
 
 
 def _question(
@@ -204,26 +183,33 @@ def _question(
     opened = source
     if not isinstance(source, Observations):
         opened = open_observations(source, network, size=size)
-    if not opened.count:
+    count = opened.count
+    if not count:
         raise InputError(f"source: expected one sample or more, got shape {opened.shape}")
     level = as_float64(noise, "noise")
     # As in invert: one number, one a sample, one an entry, or one for each entry of each sample.
-    level = level[:, None] if level.shape == (opened.count,) else np.atleast_2d(level)
-    if len(level) not in (1, opened.count) or (level < 0).any():
+    level = level[:, None] if level.shape == (count,) else np.atleast_2d(level)
+    if len(level) not in (1, count) or (level < 0).any():
         raise InputError(
-            f"noise: expected levels of at least 0, one, one a sample ({opened.count}) or one an "
-            f"entry ({opened.size}), got shape {level.shape}"
+            f"noise: expected levels of at least 0, one, one a sample ({count}) or one an entry "
+            f"({opened.size}), got shape {level.shape}"
         )
-    if mask is not None and mask.ndim == 2 and len(mask) != opened.count:
-        raise InputError(f"sensing: expected {opened.count} masks, got {len(mask)}")
+    if mask is not None and mask.ndim == 2 and len(mask) != count:
+        raise InputError(f"sensing: expected {count} masks, got {len(mask)}")
+    words = "everything" if mask is None else f"a mask of shape {mask.shape}"
+    if operator is not None:
+        words = f"a linear map of shape {tuple(operator.shape)}"
+    sha = hashlib.sha256(repr((level.shape, words)).encode())
+    sha.update(level.tobytes() + (b"" if mask is None else mask.tobytes()))
+    for part in () if operator is None else weight_bytes(operator):
+        sha.update(part)
+    level = np.broadcast_to(level, (count, level.shape[1]))
+    mask = None if mask is None else np.broadcast_to(mask, (count, mask.shape[-1]))
     sums = opened.digests(shard_size)
-    asked = _Question(opened, shard_size, sums, level, mask, operator)
-    rows = asked.read(0, min(shard_size, opened.count))
+    asked = _Question(opened, shard_size, sums, level, mask, operator, words, sha.hexdigest())
+    rows = asked.read(range(min(shard_size, count)))
     check_observation(
-        network,
-        rows.values,
-        level if rows.noise is None else rows.noise,
-        (mask if operator is None else operator) if rows.mask is None else rows.mask,
+        network, rows.values, rows.noise, operator if rows.mask is None else rows.mask
     )
     return asked
 
@@ -242,8 +228,8 @@ def _job(network: Network, method: Method, asked: _Question) -> Job:
         method=words,
         method_sha256=_settings_digest(method),
         noise=float(asked.noise.max()),
-        sensing=asked.words(),
-        question_sha256=asked.digest(),
+        sensing=asked.sensing,
+        question_sha256=asked.sha256,
         samples=asked.source.count,
         observation_size=asked.source.size,
         latent_size=network.latent_size,
@@ -252,17 +238,10 @@ def _job(network: Network, method: Method, asked: _Question) -> Job:
     )
 
 
-def _settings_digest(method: Any) -> str:
+def _settings_digest(method: Method) -> str:
     """SHA-256 of a method and all its settings; NumPy writes out arrays only in part."""
-    sha = hashlib.sha256(repr(method).encode())
-    if dataclasses.is_dataclass(method):
-        for field in dataclasses.fields(method):
-            value = getattr(method, field.name)
-            if isinstance(value, np.ndarray):
-                sha.update(repr((value.shape, value.dtype.str)).encode() + value.tobytes())
-            elif dataclasses.is_dataclass(value):
-                sha.update(_settings_digest(value).encode())
-    return sha.hexdigest()
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        return hashlib.sha256(repr(method).encode()).hexdigest()
 
 
 @contextlib.contextmanager

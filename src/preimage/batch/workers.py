@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import queue
+import threading
 import time
-import uuid
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from preimage.batch.store import Arrays, Job, blank, pack
+from preimage.batch.store import COLUMNS, Arrays, Job, blank, pack
 from preimage.errors import InputError, MissingExtraError, PreimageError, StoreError
 from preimage.invert import invert
 from preimage.methods import Method
@@ -24,8 +22,6 @@ from preimage.network import Network
 
 # Parts of a piece that failed. Few levels of parts cost few workers: each takes a second to start.
 _PARTS = 16
-_TICK = 0.25  # seconds between two looks at whether to stop
-_KILLED = "its worker was killed"
 _SECONDS = 30  # to reach a scheduler, and for a first worker
 # One thread a worker. Memory that is free is kept for the next array: giving it back and asking
 # again, as Dask tells glibc to, costs a tenth of the time.
@@ -40,11 +36,11 @@ ENVIRONMENT = {
 
 
 class Rows(NamedTuple):
-    """Observations of some samples, with their noise and mask where these differ by sample."""
+    """Some samples: observations (rows, m), noise (rows, 1 or m), and a mask (rows, m) or None."""
 
     values: Any
-    noise: Any = None
-    mask: Any = None
+    noise: Any
+    mask: Any
 
 
 @dataclass(frozen=True)
@@ -53,134 +49,97 @@ class Task:
 
     network: Network
     method: Method
-    noise: Any
-    sensing: Any
+    operator: Any
 
     def solve(self, rows: Rows) -> Arrays:
         """Invert rows; see ``preimage.invert``."""
-        noise = self.noise if rows.noise is None else rows.noise
-        sensing = self.sensing if rows.mask is None else rows.mask
-        found = invert(self.network, rows.values, self.method, noise=noise, sensing=sensing)
+        sensing = self.operator if rows.mask is None else rows.mask
+        found = invert(self.network, rows.values, self.method, noise=rows.noise, sensing=sensing)
         return pack(found)
 
 
-class Piece(NamedTuple):
-    """A run of samples of one shard."""
-
-    shard: int
-    start: int
-    stop: int
-
-
 class Outcome(NamedTuple):
-    """How a piece ended: with arrays, or with a reason why not."""
+    """How some samples ended: with arrays, or with a reason why not."""
 
-    piece: Piece
+    samples: range
     arrays: Arrays | None = None
     reason: str = ""
 
 
+Read = Callable[[range], Rows]
+
+
 class Workers(Protocol):
-    """Run pieces. Whatever a piece does, only its own outcome says so.
+    """Invert pieces: runs of samples.
 
     A ``PreimageError`` of a piece is raised, as it is about the arguments, and ends the job.
     """
 
-    @property
-    def free(self) -> int:
-        """How many pieces can be submitted now."""
-
-    def submit(self, piece: Piece, rows: Rows) -> None:
-        """Begin a piece."""
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        """What has ended, after at most so long."""
+    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
+        """How pieces end, in any order; the next is taken when there is somebody to work on it."""
 
     def close(self) -> None:
         """Stop."""
 
 
 class Finished(NamedTuple):
-    """A whole shard."""
+    """A whole shard, and why samples of it were left out."""
 
-    shard: int
+    samples: range
     arrays: Arrays
     left_out: dict[int, str]
 
 
 def run(
-    workers: Workers,
-    job: Job,
-    shards: list[int],
-    read: Callable[[int, int], Rows],
-    stopping: Callable[[], bool],
+    workers: Workers, job: Job, shards: Iterable[int], read: Read, stopping: Callable[[], bool]
 ) -> Iterator[Finished]:
     """Yield shards as they are finished; once ``stopping()``, only what is running ends.
 
-    A piece that fails is replaced by parts of it, down to single samples, which are left out. A
-    killed worker may have held a second piece that did nothing wrong, so a single sample is blamed
-    for it only after it was tried again with no other piece running.
+    Shards that fail are tried again at the end, when nothing else is running: with a worker that
+    is killed, those go down that did nothing wrong.
     """
-    waiting = deque(Piece(shard, *job.span(shard)) for shard in shards)
-    suspects, suspected = deque[Piece](), set[Piece]()
-    done: dict[int, dict[int, Arrays]] = {}
-    left_out: dict[int, dict[int, str]] = {}
-    running: set[Piece] = set()
-    while ((waiting or suspects) and not stopping()) or running:
-        while not stopping() and workers.free > 0:
-            alone = suspects or running & suspected
-            if running if alone else not waiting:
-                break
-            piece = (suspects or waiting).popleft()
-            workers.submit(piece, read(piece.start, piece.stop))
-            running.add(piece)
-        for shard, outcome in ((found.piece.shard, found) for found in workers.wait(_TICK)):
-            running.remove(outcome.piece)
-            parts, missing = done.setdefault(shard, {}), left_out.setdefault(shard, {})
-            _, start, stop = outcome.piece
-            if outcome.arrays is not None:
-                parts[start] = outcome.arrays
-            elif stop - start > 1:
-                size = -(-(stop - start) // _PARTS)
-                starts = reversed(range(start, stop, size))
-                waiting.extendleft(Piece(shard, at, min(at + size, stop)) for at in starts)
-            elif outcome.reason == _KILLED and outcome.piece not in suspected:
-                suspects.append(outcome.piece)
-                suspected.add(outcome.piece)
-            else:
-                parts[start], missing[start] = blank(job, 1), outcome.reason
-            first, last = job.span(shard)
-            if sum(len(part["status"]) for part in parts.values()) == last - first:
-                ordered = [parts[at] for at in sorted(parts)]
-                arrays = {n: np.concatenate([part[n] for part in ordered]) for n in ordered[0]}
-                yield Finished(shard, arrays, missing)
-                del done[shard], left_out[shard]
+    failed = []
+    pieces = takewhile(lambda _: not stopping(), (range(*job.span(shard)) for shard in shards))
+    for samples, arrays, _ in workers.solve(pieces, read):
+        if arrays is None:
+            failed.append(samples)
+        else:
+            yield Finished(samples, arrays, {})
+    for samples in takewhile(lambda _: not stopping(), failed):
+        yield _alone(workers, job, samples, read)
+
+
+def _alone(workers: Workers, job: Job, samples: range, read: Read) -> Finished:
+    """Invert samples; if that fails, parts of them, down to single samples, which are left out."""
+    (outcome,) = workers.solve([samples], read)
+    if outcome.arrays is not None:
+        return Finished(samples, outcome.arrays, {})
+    if len(samples) == 1:
+        return Finished(samples, blank(job, 1), {samples.start: outcome.reason})
+    size = -(-len(samples) // _PARTS)
+    starts = range(0, len(samples), size)
+    parts = [_alone(workers, job, samples[at : at + size], read) for at in starts]
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in COLUMNS}
+    return Finished(samples, arrays, {s: why for part in parts for s, why in part.left_out.items()})
 
 
 class OneProcess:
     """This process, with the threads of the kernel."""
 
     def __init__(self, task: Task) -> None:
-        self._task, self._waiting = task, deque[tuple[Piece, Rows]]()
+        self._task = task
 
-    @property
-    def free(self) -> int:
+    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
         """See ``Workers``."""
-        return 1 - len(self._waiting)
-
-    def submit(self, piece: Piece, rows: Rows) -> None:
-        """See ``Workers``."""
-        self._waiting.append((piece, rows))
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        """See ``Workers``."""
-        piece, rows = self._waiting.popleft()
-        try:
-            return [Outcome(piece, self._task.solve(rows))]
-        except PreimageError:
-            raise
-        except Exception as error:
-            return [Outcome(piece, reason=f"{type(error).__name__}: {error}"[:500])]
+        for piece in pieces:
+            rows = read(piece)
+            try:
+                outcome = Outcome(piece, self._task.solve(rows))
+            except PreimageError:
+                raise
+            except Exception as error:
+                outcome = Outcome(piece, reason=_words(error))
+            yield outcome
 
     def close(self) -> None:
         """See ``Workers``."""
@@ -194,7 +153,7 @@ class DaskWorkers:
         where: Number of processes on this machine, or the address of a scheduler.
         retries: How many workers a piece may kill before it fails (a local cluster only: of a
             remote one it is the scheduler's setting ``allowed-failures``).
-        shard_timeout: Seconds from when a worker begins a piece; the worker is then restarted.
+        shard_timeout: Seconds from when a worker begins a piece, after which it ends itself.
 
     Raises:
         InputError: The network or the method cannot be sent to another process.
@@ -209,14 +168,10 @@ class DaskWorkers:
         except ImportError as error:
             raise MissingExtraError("dask and distributed", "cluster") from error
         try:
-            payload = cloudpickle.dumps(task)
+            self._task = cloudpickle.dumps(task)
         except Exception as error:  # pickle raises what the objects in it raise
             raise InputError(f"the network or the method cannot be pickled: {error!r}") from error
-        self._shard_timeout = shard_timeout
-        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._running: dict[Any, tuple[Piece, Rows]] = {}
-        self._begun: dict[Piece, float] = {}  # when, as the worker itself reported
-        self._topic = f"preimage-{uuid.uuid4().hex}"
+        self._retries, self._shard_timeout = retries, shard_timeout
         self._cluster: Any = None
         if not isinstance(where, str):
             self._cluster = _local_cluster(where, retries)
@@ -226,73 +181,62 @@ class DaskWorkers:
             self._client.wait_for_workers(1, timeout=_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise StoreError(f"scheduler: {where} has no workers to offer: {error}") from error
-        self._client.subscribe_topic(self._topic, self._begins)
+
+    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
+        """See ``Workers``."""
+        import distributed
+
         # The result of a task without inputs: if the worker that holds it dies, Dask makes it
         # again.
-        self._payload = self._client.submit(_itself, payload, pure=False)
+        task = self._client.submit(_itself, self._task, pure=False)
+        remaining = iter(pieces)
+        running: dict[Any, tuple[range, float]] = {}
+        ended = distributed.as_completed(loop=self._client.loop)
+        while True:
+            while len(running) < max(sum(self._client.nthreads().values()), 1):
+                piece = next(remaining, None)
+                if piece is None:
+                    break
+                future = self._submit(task, read(piece))
+                running[future] = piece, time.monotonic()
+                ended.add(future)
+            if not running:
+                return
+            future = next(ended)
+            yield self._outcome(future, *running.pop(future))
 
-    @property
-    def free(self) -> int:
-        """See ``Workers``."""
-        return sum(self._client.nthreads().values()) - len(self._running)
-
-    def submit(self, piece: Piece, rows: Rows) -> None:
-        """See ``Workers``."""
+    def _submit(self, task: Any, rows: Rows) -> Any:
         with warnings.catch_warnings():
             # Dask warns of large arguments; rows have to travel one way or another.
             warnings.simplefilter("ignore", UserWarning)
-            future = self._client.submit(
-                _solve, self._payload, tuple(rows), self._topic, tuple(piece), pure=False
-            )
-        self._begun.pop(piece, None)
-        self._running[future] = piece, rows
-        future.add_done_callback(self._ended.put)
+            return self._client.submit(_solve, task, tuple(rows), self._shard_timeout, pure=False)
 
-    def _begins(self, event: tuple[float, Any]) -> None:
-        """A worker has begun a piece; this is called in a thread of Dask."""
-        self._begun[Piece(*event[1])] = time.monotonic()
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        """See ``Workers``."""
-        if self._client.status != "running":
+    def _outcome(self, future: Any, piece: range, begun: float) -> Outcome:
+        if future.status == "finished":
+            return Outcome(piece, future.result())
+        if future.status != "error":
             raise StoreError(
                 "the Dask scheduler is gone; what was finished stays, run the job again"
             )
-        outcomes = []
-        with contextlib.suppress(queue.Empty):
-            future = self._ended.get(timeout=seconds)
-            if future in self._running:  # else it was too late, and has been cancelled
-                piece, rows = self._running.pop(future)
-                if future.status in ("cancelled", "lost"):
-                    self.submit(piece, rows)  # its input went away, which is no fault of its own
-                else:
-                    outcomes.append(_outcome(piece, future))
-        return outcomes + self._stalled()
-
-    def _stalled(self) -> list[Outcome]:
-        """Pieces that take too long, their workers restarted."""
-        now = time.monotonic()
-        late = [
-            future for future, (piece, _) in self._running.items()
-            if now - self._begun.get(piece, now) > self._shard_timeout
-        ]  # fmt: skip
-        if not late:
-            return []
-        keys = {future.key for future in late}
-        workers = [w for w, theirs in self._client.processing().items() if keys & set(theirs)]
-        for future in late:
-            future.cancel()
-        self._client.restart_workers(workers, raise_for_error=False)
-        pieces = [self._running.pop(future)[0] for future in late]
-        return [Outcome(p, reason="its worker was stopped: it took too long") for p in pieces]
+        error = future.exception()
+        if isinstance(error, PreimageError):
+            raise error
+        if type(error).__name__ != "KilledWorker":
+            return Outcome(piece, reason=_words(error))
+        # Every worker that was lost to this piece may have had it for so long.
+        late = time.monotonic() - begun >= (self._retries + 1) * self._shard_timeout
+        reason = "stopped: it took too long" if late else "killed"
+        return Outcome(piece, reason=f"its worker was {reason}")
 
     def close(self) -> None:
         """See ``Workers``."""
-        for future in self._running:
-            future.cancel()
         self._client.close()
         if self._cluster is not None:
             self._cluster.close(timeout=5)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 def _local_cluster(workers: int, retries: int) -> Any:
@@ -322,20 +266,13 @@ def _task(payload: bytes) -> Task:
     return task
 
 
-def _solve(payload: bytes, rows: tuple[Any, ...], topic: str, piece: tuple[int, ...]) -> Arrays:
-    import distributed
-
+def _solve(payload: bytes, rows: tuple[Any, ...], seconds: float) -> Arrays:
+    """Invert rows; if that takes more than ``seconds``, end this process."""
     task = _task(payload)
-    distributed.get_worker().log_event(topic, piece)
-    return task.solve(Rows(*rows))
-
-
-def _outcome(piece: Piece, future: Any) -> Outcome:
-    if future.status == "finished":
-        return Outcome(piece, future.result())
-    error = future.exception()
-    if isinstance(error, PreimageError):
-        raise error
-    if type(error).__name__ == "KilledWorker":
-        return Outcome(piece, reason=_KILLED)
-    return Outcome(piece, reason=f"{type(error).__name__}: {error}"[:500])
+    watchdog = threading.Timer(min(seconds, threading.TIMEOUT_MAX), os._exit, (1,))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return task.solve(Rows(*rows))
+    finally:
+        watchdog.cancel()

@@ -19,7 +19,6 @@ from preimage.batch.store import (
     Store,
     chunk_path,
     open_store,
-    seal,
 )
 from preimage.errors import InputError, MissingExtraError, StoreError
 
@@ -27,37 +26,37 @@ from preimage.errors import InputError, MissingExtraError, StoreError
 class Writer:
     """What one job writes to its store; made by ``writing``."""
 
-    def __init__(self, group: Any, store: Store) -> None:
+    def __init__(self, store: Store) -> None:
         import zarr
 
-        self._group, self.store = group, store
+        self.store = store
         # A chunk of nothing but blanks is written, too: one that is not there is damage.
         with zarr.config.set({"array.write_empty_chunks": True}):
-            self._arrays = {
-                name: zarr.open_array(str(store.path / name), mode="r+") for name in COLUMNS
-            }
+            self._group: Any = zarr.open_group(str(store.path), mode="r+")
+            self._arrays: dict[str, Any] = {name: self._group[name] for name in COLUMNS}
 
     @property
     def missing(self) -> list[int]:
         """Shards that are not finished, in order."""
-        finished = set(self.store.finished)
-        return [shard for shard in range(self.store.job.shards) if shard not in finished]
+        return sorted(set(range(self.store.job.shards)) - set(self.store.finished))
 
-    def write(self, shard: int, arrays: Arrays, left_out: Mapping[int, str]) -> None:
+    def write(self, samples: range, arrays: Arrays, left_out: Mapping[int, str]) -> None:
         """Write a finished shard.
 
         Raises:
             StoreError: The disk is full, or the folder cannot be written.
         """
-        start, stop = self.store.job.span(shard)
         with unwritable(self.store.path):
             if left_out:
-                known = {**self.store.quarantined, **left_out}
-                self.store = Store(self.store.path, self.store.job, known)
-                texts = {str(sample): known[sample] for sample in sorted(known)}
-                self._group.update_attributes({"left_out": texts})
+                self.leave_out({**self.store.quarantined, **left_out})
             for name, array in self._arrays.items():
-                array[start:stop] = arrays[name]
+                array[samples.start : samples.stop] = arrays[name]
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Write which samples were left out, and why."""
+        self.store = Store(self.store.path, self.store.job, reasons)
+        texts = {str(sample): reasons[sample] for sample in sorted(reasons)}
+        self._group.update_attributes({"left_out": texts})
 
 
 @contextmanager
@@ -74,12 +73,12 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
     """
     try:
         import filelock
-        import zarr
+        import zarr  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("zarr and filelock", "batch") from error
+    lock = filelock.FileLock(path / "lock")
     with unwritable(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / "lock")
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout as error:
@@ -96,12 +95,13 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
                 leftover.unlink()
             for shard in store.faults():
                 chunk_path(path, "status", shard).unlink(missing_ok=True)
-            kept = {s: why for s, why in store.quarantined.items()
-                    if chunk_path(path, "status", s // job.shard_size).exists()}  # fmt: skip
-            group = zarr.open_group(str(path), mode="r+")
+            writer = Writer(store)
+            missing = set(writer.missing)
+            kept = {sample: why for sample, why in store.quarantined.items()
+                    if sample // job.shard_size not in missing}  # fmt: skip
             if kept != store.quarantined:
-                group.update_attributes({"left_out": {str(s): why for s, why in kept.items()}})
-        yield Writer(group, Store(path, job, kept))
+                writer.leave_out(kept)
+        yield writer
     finally:
         lock.release()
 
@@ -125,7 +125,7 @@ def _create(path: Path, job: Job) -> None:
             compressors=[Crc32cCodec()], fill_value=column.blank, zarr_format=3, overwrite=True,
             dimension_names=("sample", "coordinate")[: len(chunks)], attributes=attributes,
         )  # fmt: skip
-    described = {"form": FORM, "job": asdict(job), "sha256": seal(asdict(job))}
+    described = {"form": FORM, "job": asdict(job)}
     with warnings.catch_warnings():
         # Metadata of all arrays in one file are read at once; format 3 calls that an extension.
         warnings.simplefilter("ignore")
