@@ -1,39 +1,28 @@
-"""Generators in files: the package's own form, and the layers of a bare state dict.
-
-The own form is a set of named tensors, ``layers.0.weight``, ``layers.0.bias``, and a record of
-strings (the header of a safetensors file, the member ``metadata`` of an npz file):
-
-    format   "preimage"
-    version  "1"
-    layers   JSON, an object a layer: activation (a name) and the weight's record (``io.weights``)
-
-A bias that is missing is zero. Tensors are float32 where that is exact, else float64.
-"""
+"""Generators in files: the package's own form, and the layers of a bare state dict."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from preimage.activation import Activation, as_activation
+from preimage.activation import Activation
 from preimage.errors import FormatError, InputError
-from preimage.generator import Generator, Layer, from_arrays
+from preimage.generator import Generator, from_arrays
 from preimage.io.chain import MAX_MATRIX_BYTES, check_budget
-from preimage.io.limits import LIMITS, Limits, check_file, parse_json, write_bytes
+from preimage.io.limits import LIMITS, Limits, check_file, write_bytes
 from preimage.io.onnx_network import load_onnx
+from preimage.io.own_form import decode, encode
 from preimage.io.tensors import (
-    Metadata,
     Tensors,
     read_npz,
     read_safetensors,
     read_torch,
+    tensor,
     write_npz,
     write_safetensors,
 )
-from preimage.io.weights import narrowed, read_weight, tensor, write_weight
 
 _READERS = {
     ".safetensors": read_safetensors,
@@ -85,47 +74,32 @@ def load(
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)
     path = check_file(path, limits)
+    bare = {"layers": layers, "activation": activation, "head": head}
+    reader = _READERS.get(path.suffix.lower())
     try:
-        return _load(
-            path, layers, activation, head, output, allow_external, limits, max_matrix_bytes
-        )
+        if path.suffix.lower() == ".onnx":
+            _check_absent(bare, "an ONNX file says itself what its layers are")
+            budget = MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes
+            return load_onnx(path, output, allow_external, limits, budget)
+        if reader is None:
+            raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
+        if output is not None:
+            raise InputError("output: for ONNX files only")
+        tensors, metadata = reader(path, limits)
+        if metadata.get("format") == "preimage":
+            _check_absent(bare, "the file says itself what its layers are")
+            return decode(tensors, metadata, limits)
+        return _from_state_dict(tensors, layers, activation, head)
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
     except MemoryError as error:
         raise FormatError(f"{path}: it needs more memory than there is") from error
 
 
-def _load(
-    path: Path,
-    layers: Sequence[str] | None,
-    activation: Activation | str | None,
-    head: Activation | str | None,
-    output: str | None,
-    allow_external: bool,
-    limits: Limits,
-    max_matrix_bytes: int | None,
-) -> Generator:
-    suffix = path.suffix.lower()
-    reader = _READERS.get(suffix)
-    if reader is None and suffix != ".onnx":
-        raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
-    if reader is None:
-        _refuse("an ONNX file says", layers=layers, activation=activation, head=head)
-        budget = MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes
-        return load_onnx(path, output, allow_external, limits, budget)
-    if output is not None:
-        raise InputError("output: for ONNX files only")
-    tensors, metadata = reader(path, limits)
-    if metadata.get("format") == "preimage":
-        _refuse("the file says", layers=layers, activation=activation, head=head)
-        return _from_own_form(tensors, metadata, limits)
-    return _from_state_dict(tensors, layers, activation, head)
-
-
-def _refuse(reason: str, **arguments: object) -> None:
+def _check_absent(arguments: Mapping[str, object], reason: str) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
-        raise InputError(f"{reason} itself what its layers are; do not pass {', '.join(given)}")
+        raise InputError(f"{reason}; do not pass {', '.join(given)}")
 
 
 def save(generator: Generator, path: str | os.PathLike[str]) -> None:
@@ -148,44 +122,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
         )
     if not isinstance(generator, Generator):
         raise InputError(f"generator: expected a Generator, got {type(generator).__name__}")
-    tensors: Tensors = {}
-    records = []
-    for index, layer in enumerate(generator.layers):
-        record = write_weight(layer.weight, f"layers.{index}.weight", tensors)
-        if layer.bias.any():
-            tensors[f"layers.{index}.bias"] = narrowed(layer.bias)
-        records.append({"activation": layer.activation.name, **record})
-    metadata = {"format": "preimage", "version": "1", "layers": json.dumps(records)}
-    write_bytes(path, writer(tensors, metadata))
-
-
-def _from_own_form(tensors: Tensors, metadata: Metadata, limits: Limits) -> Generator:
-    if metadata.get("version") != "1":
-        raise FormatError(
-            f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
-            "a newer preimage may read it"
-        )
-    try:
-        records = parse_json(metadata["layers"], "layers", limits, list)
-        limits.check_count(len(records), "layers")
-        names = [str(record["activation"]) for record in records]
-        weights = [
-            read_weight(tensors, f"layers.{index}.weight", record, limits)
-            for index, record in enumerate(records)
-        ]
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FormatError(f"the metadata of the layers is malformed: {error!r}") from error
-    layers = []
-    for index, (name, weight) in enumerate(zip(names, weights, strict=True)):
-        prefix = f"layers.{index}"
-        bias = tensor(tensors, f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
-        try:
-            layers.append(Layer(weight, bias, as_activation(name)))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise FormatError(f"{prefix}: {error}") from error
-    return Generator(tuple(layers))
+    write_bytes(path, writer(*encode(generator)))
 
 
 def _from_state_dict(
@@ -218,31 +155,18 @@ def _from_state_dict(
 
 
 def _check_norms(tensors: Tensors, layers: Sequence[str]) -> None:
-    """Refuse layers between which a batch norm stands, whose effect would be left out.
+    """Refuse layers that a batch norm may follow, whose effect would be left out.
 
-    It is one that comes after a named layer, in the order of names, before the next named one, and
-    has as many channels as that layer has outputs.
+    It stands beside the layer and has as many channels as that has outputs. One after the last
+    layer may belong to another part of the network.
     """
     norms = [name.removesuffix(".running_mean") for name in tensors if ".running_mean" in name]
     for before, after in pairwise(layers):
         for norm in norms:
-            same = norm.rpartition(".")[0] == before.rpartition(".")[0]
-            fits = len(tensors[f"{norm}.running_mean"]) == len(tensors[f"{before}.weight"])
-            if same and fits and _stands_between(tensors, before, norm, after):
+            beside = norm.rpartition(".")[0] == before.rpartition(".")[0]
+            channels = tensors[f"{norm}.running_mean"].shape
+            if beside and channels == tensors[f"{before}.weight"].shape[:1]:
                 raise FormatError(
-                    f"layers: the batch norm {norm!r} stands between {before!r} and {after!r}, and "
-                    "would be left out; pass the torch module to preimage.from_torch instead"
+                    f"layers: the batch norm {norm!r} may stand between {before!r} and {after!r}, "
+                    "and would be left out; pass the torch module to preimage.from_torch instead"
                 )
-
-
-def _stands_between(tensors: Tensors, before: str, norm: str, after: str) -> bool:
-    """By the order of the file, or by the numbers at the end of names."""
-    order = [name.rpartition(".")[0] for name in tensors]
-    in_file = order.index(before) < order.index(norm) < order.index(after)
-    return in_file or -1 < _number(before) <= _number(norm) < _number(after)
-
-
-def _number(name: str) -> int:
-    """The number in the last part of a name, such as 10 of ``net.10``; -1 if there is none."""
-    digits = "".join(c for c in name.rpartition(".")[2] if c.isdecimal())
-    return int(digits[:9]) if digits else -1

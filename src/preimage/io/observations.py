@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ class Observations:
         source: Where the samples are stored.
         count: Number of samples.
         size: Entries of a row.
-        alone: Whether the whole array is one sample.
         levels: Values of black and white in the source; None where values are taken as they are.
         range: What black and white become.
         notes: What was converted, in sentences for a user.
@@ -50,7 +50,6 @@ class Observations:
     source: Source
     count: int
     size: int
-    alone: bool
     levels: Levels | None
     range: Levels
     notes: tuple[str, ...]
@@ -69,13 +68,9 @@ class Observations:
         Raises:
             FormatError: NaN, infinity, numbers that are not real; or the file has changed.
         """
-        shape = self.source.shape
-        first, last = (0, shape[0]) if self.alone else (start, stop)
-        values = self.source.read(first, last)
-        if tuple(values.shape) != (last - first, *shape[1:]):
+        values = self.source.read(start, stop)
+        if tuple(values.shape) != (stop - start, *self.source.shape[1:]):
             raise FormatError(f"{self.source.name}: it has changed: got shape {values.shape}")
-        if self.alone:
-            values = values[None][start:stop]
         try:
             checked = as_float64(values, f"samples {start} to {stop - 1}, counted from {start}")
         except InputError as error:
@@ -133,7 +128,7 @@ def open_observations(
         network = None  # measurements of its output: neither its size nor its range is theirs
     wanted = size if network is None else network.observation_size
     notes: list[str] = []
-    shape = _rows_shape(opened, wanted, notes)
+    opened, size = _samples(opened, wanted, notes)
     low, high = (-math.inf, math.inf) if network is None else output_range(network)
     bounded = math.isfinite(high - low)
     scale = (low, high) if bounded else (0.0, 1.0)
@@ -146,7 +141,7 @@ def open_observations(
             f"values {levels[0]:g} to {levels[1]:g} were scaled to [{scale[0]:g}, {scale[1]:g}]"
             + (", the range of the network's head" if bounded else "")
         )
-    return Observations(opened, *shape, levels, scale, tuple(notes))
+    return Observations(opened, opened.shape[0], size, levels, scale, tuple(notes))
 
 
 def load_observations(
@@ -193,22 +188,22 @@ def read_idx(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArra
     return np.frombuffer(path.read_bytes(), np.uint8, offset=start).reshape(shape)
 
 
-def _rows_shape(source: Source, size: int | None, notes: list[str]) -> tuple[int, int, bool]:
-    """Number of samples, entries of one, and whether the whole array is one sample."""
+def _samples(source: Source, size: int | None, notes: list[str]) -> tuple[Source, int]:
+    """A source whose first dimension counts samples, and the entries of one."""
     shape = source.shape
     if source.is_pixels and size is not None:
-        return shape[0], _pixels_size(source, size, notes), False
+        return source, _pixels_size(source, size, notes)
     if not shape:
         raise FormatError(
             f"{source.name}: expected a vector or an array of vectors, got one number"
         )
     entries = math.prod(shape[1:])
-    if size is None:
-        return (1, shape[0], True) if len(shape) == 1 else (shape[0], entries, False)
-    if entries == size:
-        return shape[0], size, False
-    if math.prod(shape) == size:
-        return 1, size, True
+    if (size is None and len(shape) > 1) or entries == size:
+        return source, entries
+    if size in (None, math.prod(shape)):  # the whole array is one sample
+        whole = partial(source.read, 0, shape[0])
+        one = replace(source, shape=(1, *shape), read=lambda a, b: whole()[None][a:b])
+        return one, math.prod(shape)
     raise FormatError(
         f"{source.name}: expected one sample of {size} entries, in any shape, or an array whose "
         f"first dimension counts such samples, got shape {shape}"

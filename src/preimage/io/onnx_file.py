@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from preimage.errors import FormatError, MissingExtraError
-from preimage.io.limits import Limits, check_file
-from preimage.io.onnx_budget import check_fields, check_functions
+from preimage.io.limits import Limits
 from preimage.io.tensors import reading
 
 _LOWEST_OPSET = 7
+_FIELD = 16  # numbers that take as much memory as a field
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how protobuf writes a field
+# protobuf's numbers for int32, int64, uint32, uint64, bool and enum: packed, each takes a byte or
+# more in the file, and eight in memory.
+_PACKED = {1, 2, 3, 4, 7, 8}
 
 
 def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
@@ -36,7 +41,7 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
     model = onnx.ModelProto()
     with reading("a valid ONNX file"):
         data = path.read_bytes()
-        check_fields(data, onnx.ModelProto.DESCRIPTOR, limits)
+        _check_fields(data, onnx.ModelProto.DESCRIPTOR, limits)
         model.ParseFromString(data)
         del data
         opset = _opset(model)
@@ -47,7 +52,7 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         limits.check_count(len(model.graph.initializer), "tensors of the graph")
         limits.check_count(len(model.graph.node), "nodes of the graph")
         if model.functions:
-            check_functions(model, limits)
+            _check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
     return model, opset
 
@@ -80,13 +85,11 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _take_in(model: Any, folder: Path, allow_external: bool, limits: Limits) -> None:
-    """Put weights that stand in other files where others stand."""
-    import onnx
+    """Put weights that stand in other files where others stand; onnx checks their places."""
+    from onnx import external_data_helper
 
     total = 0
-    for tensor in _tensors(model):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
+    for tensor in filter(external_data_helper.uses_external_data, _tensors(model)):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if not allow_external:
@@ -94,34 +97,66 @@ def _take_in(model: Any, folder: Path, allow_external: bool, limits: Limits) -> 
                 f"tensor {tensor.name!r}: its values are in another file, {location!r}, which "
                 "allow_external=False does not allow"
             )
-        place, offset, length = _external(folder, tensor.name, entries)
-        total += length
-        limits.check("file_bytes", total, "bytes of external data")
-        with place.open("rb") as file:
-            file.seek(offset)
-            data = file.read(length)
-        tensor.ClearField("external_data")
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        tensor.raw_data = data
+        with reading(f"the values of tensor {tensor.name!r}, {location!r} in the model's folder"):
+            # Links are followed before the comparison, so that none leads out of it either.
+            place = (folder / location).resolve(strict=True)
+            length = int(entries.get("length") or place.stat().st_size)
+            if length < 0 or not place.is_relative_to(folder.resolve()):
+                raise ValueError(f"{length} bytes of {place}")
+            total += length
+            limits.check("file_bytes", total, "bytes of external data")
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
 
 
-def _external(folder: Path, name: str, entries: dict[str, str]) -> tuple[Path, int, int]:
-    """The file, first byte and length of a tensor's values."""
-    location = entries.get("location", "")
-    # Links are followed before the comparison, so that none leads out of the folder either.
-    inside = folder.resolve()
-    target = (inside / location.replace("\0", "")).resolve()
-    if not location or "\0" in location or not target.is_relative_to(inside):
-        raise FormatError(
-            f"tensor {name!r}: its values are in {location!r}, which is not in the model's folder"
-        )
-    path = check_file(target, Limits(file_bytes=2**63))
-    size = path.stat().st_size
-    offset = int(entries.get("offset") or 0)
-    length = int(entries.get("length") or size - offset)
-    if min(offset, length) < 0 or offset + length > size:
-        raise FormatError(
-            f"tensor {name!r}: expected {length} bytes from byte {offset} of {location!r}, which "
-            f"has {size}"
-        )
-    return path, offset, length
+# What a file becomes in memory ------------------------------------------------------------------
+
+
+def _check_fields(data: bytes, descriptor: Any, limits: Limits) -> None:
+    """Count the fields and packed numbers of a protobuf message before it is parsed.
+
+    Two bytes of a file may become an object of a hundred. ``entries`` bounds the numbers; a field,
+    which may be a message, counts as 16.
+    """
+    waiting, numbers = [(0, len(data), descriptor)], 0
+    while waiting:
+        at, stop, kind = waiting.pop()
+        while at < stop:
+            key, at = _varint(data, at)
+            wire, size = key & 7, 0
+            if wire in (_VARINT, _BYTES):
+                size, at = _varint(data, at)
+            length = {_VARINT: 0, _FIXED64: 8, _BYTES: size, _FIXED32: 4}.get(wire, stop)
+            if at + length > stop:
+                raise FormatError("not a valid ONNX file: a field is longer than the file")
+            field = kind.fields_by_number.get(key >> 3)
+            numbers += _FIELD
+            if field is not None and wire == _BYTES:
+                if field.message_type is not None:
+                    waiting.append((at, at + length, field.message_type))
+                elif field.cpp_type in _PACKED:
+                    numbers += length
+            if numbers > limits.entries:
+                limits.check("entries", numbers, "numbers and fields of the file, 16 entries each")
+            at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends: seven bits a byte, lowest first; the high bit says go on."""
+    value = 0
+    for place, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise FormatError("not a valid ONNX file: a number is cut off")
+
+
+def _check_functions(model: Any, limits: Limits) -> None:
+    """Count the nodes that inlining would make: functions may call others twice, and so on."""
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+
+    @functools.cache
+    def size(name: tuple[str, str]) -> int:
+        return 1 + sum(size((node.domain, node.op_type)) for node in bodies.get(name, ()))
+
+    total = sum(size((node.domain, node.op_type)) for node in model.graph.node)
+    limits.check_count(total, "nodes with the functions inlined")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,71 +28,21 @@ _FORMATS = "npy, npz, safetensors, PNG, JPEG, IDX, a folder of pictures or a Zar
 _ANY_SIZE = 2**63
 
 
-class Source(Protocol):
-    """Samples that can be read in any order, and again."""
-
-    @property
-    def name(self) -> str:
-        """For errors."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of samples, then the shape of one."""
-
-    @property
-    def is_pixels(self) -> bool:
-        """Whether the values are levels 0 to 255 of pictures, and not numbers of any unit."""
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The samples from ``start`` to ``stop``, which is left out."""
-
-
 @dataclass(frozen=True, eq=False)
-class Sliced:
-    """Anything that gives samples when sliced: an array, a mapped file, Zarr, HDF5.
+class Source:
+    """Samples that can be read in any order, and again.
 
-    Args:
-        open: Gives what is sliced. A file is opened for each read, so that no more of it stays in
-            memory than one read takes.
-        shape: Number of samples, then the shape of one.
+    Attributes:
         name: For errors.
-        is_pixels: See ``Source``.
+        shape: Number of samples, then the shape of one.
+        read: Gives the samples from a first one up to another, which is left out.
+        is_pixels: Whether the values are levels 0 to 255 of pictures, and not numbers of any unit.
     """
 
-    open: Callable[[], Any]
-    shape: tuple[int, ...]
-    name: str = "observations"
-    is_pixels: bool = False
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """See ``Source``."""
-        return np.array(self.open()[start:stop])
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures of one size, gray ones (rows, columns), coloured ones (3, rows, columns)."""
-
     name: str
-    paths: tuple[Path, ...]
     shape: tuple[int, ...]
-    limits: Limits
-    is_pixels: bool = True
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """See ``Source``."""
-        pictures = []
-        for path in self.paths[start:stop]:
-            picture = read_picture(path, self.limits)
-            if len(self.shape) == 4 and picture.ndim == 2:
-                picture = np.broadcast_to(picture, (3, *picture.shape))  # a gray one among coloured
-            if picture.shape != self.shape[1:]:
-                raise FormatError(
-                    f"{path}: expected {self.shape[1:]} pixels as in {self.paths[0].name}, got "
-                    f"{picture.shape}"
-                )
-            pictures.append(picture)
-        return np.stack(pictures) if pictures else np.zeros((0, *self.shape[1:]), np.uint8)
+    read: Callable[[int, int], NDArray[Any]]
+    is_pixels: bool = False
 
 
 def open_source(source: Any, limits: Limits = LIMITS) -> Source:
@@ -111,7 +61,7 @@ def open_source(source: Any, limits: Limits = LIMITS) -> Source:
     """
     if not isinstance(source, (str, os.PathLike)):
         if hasattr(source, "shape") and hasattr(source, "__getitem__"):
-            return Sliced(lambda: source, tuple(map(int, source.shape)))
+            return _sliced("observations", lambda: source)
         raise InputError(f"source: expected a path or an array, got {type(source).__name__}")
     path = Path(source)
     try:
@@ -121,36 +71,63 @@ def open_source(source: Any, limits: Limits = LIMITS) -> Source:
         raise FormatError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
+def _sliced(name: str, open_: Callable[[], Any], is_pixels: bool = False) -> Source:
+    """Anything that gives samples when sliced: an array, a mapped file, Zarr, HDF5.
+
+    A file is opened for each read, so that no more of it stays in memory than one read takes.
+    """
+    shape = tuple(map(int, open_().shape))
+    return Source(name, shape, lambda start, stop: np.array(open_()[start:stop]), is_pixels)
+
+
 def _from_folder(path: Path, limits: Limits) -> Source:
-    metadata = [path / mark for mark in METADATA if (path / mark).exists()]
-    if metadata:
-        array = open_array(path, metadata[0], limits)
-        return Sliced(lambda: array, array.shape, str(path))
-    paths = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES))
+    if any((path / mark).exists() for mark in METADATA):
+        array = open_array(path, limits)
+        return _sliced(str(path), lambda: array)
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise FormatError(f"expected a folder with pictures ({', '.join(SUFFIXES)}), found none")
+    return _pictures(path, paths, limits)
+
+
+def _pictures(name: Path, paths: Sequence[Path], limits: Limits) -> Source:
+    """Pictures of one size, gray ones (rows, columns), coloured ones (3, rows, columns)."""
     # One coloured picture makes all of them coloured; only the first few are looked at.
-    first = max((read_picture(p, limits) for p in paths[:8]), key=lambda picture: picture.ndim)
-    return Pictures(str(path), paths, (len(paths), *first.shape), limits)
+    shape = max((read_picture(path, limits).shape for path in paths[:8]), key=len)
+
+    def read_one(path: Path) -> NDArray[np.uint8]:
+        picture = read_picture(path, limits)
+        if picture.shape == shape[1:]:  # a gray one among coloured
+            return np.broadcast_to(picture, shape)
+        if picture.shape != shape:
+            raise FormatError(
+                f"{path}: expected {shape} pixels as in {paths[0].name}, got {picture.shape}"
+            )
+        return picture
+
+    def read(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.array([read_one(p) for p in paths[start:stop]], np.uint8).reshape(-1, *shape)
+
+    return Source(str(name), (len(paths), *shape), read, is_pixels=True)
 
 
 def _from_file(path: Path, limits: Limits) -> Source:
     check_file(path, Limits(_ANY_SIZE, limits.entries))
-    name, suffix = str(path), path.suffix.lower()
+    suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return Pictures(name, (path,), (1, *read_picture(path, limits).shape), limits)
+        return _pictures(path, [path], limits)
     match suffix:
         case ".npy":
-            return Sliced(lambda: _map_npy(path), _map_npy(path).shape, name)
+            return _sliced(str(path), lambda: _map_npy(path))
         case ".npz":
             array = only(read_npz(path, limits)[0])
-            return Sliced(lambda: array, array.shape, name)
+            return _sliced(str(path), lambda: array)
         case ".safetensors":
             return _from_safetensors(path, limits)
     shape, start = read_idx_header(path)
     if len(shape) < 2:
         raise FormatError("expected pictures, got an IDX file of labels")
-    return Sliced(lambda: np.memmap(path, np.uint8, "r", start, shape), shape, name, True)
+    return _sliced(str(path), lambda: np.memmap(path, np.uint8, "r", start, shape), is_pixels=True)
 
 
 def _map_npy(path: Path) -> NDArray[Any]:
@@ -165,13 +142,13 @@ def _from_safetensors(path: Path, limits: Limits) -> Source:
         entry = opened.get_slice(key)
         shape, kind = tuple(entry.get_shape()), entry.get_dtype()
 
-    def open_tensor() -> Any:
+    def read(start: int, stop: int) -> NDArray[Any]:
         if kind == "BF16":  # which NumPy does not have
-            return read_safetensors(path, limits)[0][key]
+            return read_safetensors(path, limits)[0][key][start:stop]
         with open_safetensors(path, limits) as opened:
-            return opened.get_slice(key)
+            return np.array(opened.get_slice(key)[start:stop])
 
-    return Sliced(open_tensor, shape, str(path))
+    return Source(str(path), shape, read)
 
 
 def only(arrays: Mapping[str, Named]) -> Named:

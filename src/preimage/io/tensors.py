@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, PreimageError
 from preimage.io.limits import LIMITS, Limits, parse_json, unique
+from preimage.matrix import as_float64
 from preimage.torch_modules import import_torch
 
 Tensors = dict[str, NDArray[Any]]
@@ -41,6 +41,14 @@ def reading(kind: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         raise FormatError(f"not {kind}: {reason}") from error
+
+
+def tensor(tensors: Tensors, name: str) -> NDArray[np.float64]:
+    """A tensor of finite numbers, as float64."""
+    if name not in tensors:
+        found = ", ".join(sorted(tensors))[:500] or "none at all"
+        raise FormatError(f"expected a tensor {name!r}, the file has {found}")
+    return as_float64(tensors[name], f"tensor {name!r}")
 
 
 # safetensors ------------------------------------------------------------------------------------
@@ -98,22 +106,20 @@ def write_safetensors(tensors: Tensors, metadata: Metadata) -> bytes:
     return save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata)
 
 
-# Archives ---------------------------------------------------------------------------------------
+# npz --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def open_archive(path: Path, limits: Limits, kind: str) -> Iterator[zipfile.ZipFile]:
-    """An open zip archive; no member gives more bytes than the directory says.
+def check_archive(path: Path, limits: Limits) -> list[zipfile.ZipInfo]:
+    """The members of a zip archive; no member gives more bytes than the directory says.
 
     Raises:
-        FormatError: Another file, a name that is there twice, or a directory beyond the limits.
+        FormatError: The directory is beyond the limits.
     """
-    with reading(kind), zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        limits.check_count(len(members), "members of the archive")
-        limits.check_inflated(sum(m.file_size for m in members), path.stat().st_size)
-        unique((m.filename, None) for m in members)
-        yield archive
+    limits.check_count(len(members), "members of the archive")
+    limits.check_inflated(sum(member.file_size for member in members), path.stat().st_size)
+    return members
 
 
 def read_npz(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
@@ -122,32 +128,13 @@ def read_npz(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
     Raises:
         FormatError: Not an npz file of plain arrays, or one beyond the limits.
     """
-    with open_archive(path, limits, "an npz file of plain arrays") as archive:
-        found = unique(
-            (member.filename.removesuffix(".npy"), _read_member(archive, member))
-            for member in archive.infolist()
-        )
+    with reading("an npz file of plain arrays"):
+        check_archive(path, limits)
+        with np.load(path, allow_pickle=False) as file:
+            found = unique((name, np.asarray(file[name])) for name in file.files)
         record = found.pop("metadata", np.array("{}"))
         metadata = parse_json(str(record.reshape(-1)[0]), "member 'metadata'", limits)
     return found, {str(key): str(value) for key, value in metadata.items()}
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array of an npz file, if the member holds as many bytes as its header declares."""
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read_header: Callable[[Any], Any] = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read_header(file)
-        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-            raise FormatError(
-                f"member {member.filename!r}: not the bytes of a plain array of shape {shape}"
-            )
-    with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def write_npz(tensors: Tensors, metadata: Metadata) -> bytes:
@@ -175,9 +162,9 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
         raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")
     torch = import_torch()
     kind = "a file of torch.save in its present form; read its weights with torch"
-    with open_archive(path, limits, kind) as archive:
-        members = archive.infolist()
-        if any(m.filename.endswith("/constants.pkl") for m in members):
+    with reading(kind):
+        members = check_archive(path, limits)
+        if any(member.filename.endswith("/constants.pkl") for member in members):
             raise FormatError(
                 "a TorchScript file, which holds code; if you trust it, pass "
                 "torch.jit.load(path) to preimage.from_torch"
@@ -199,11 +186,6 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
             f"torch.load(weights_only=True) refuses it: {reason}; if it holds a whole module and "
             "you trust it, pass torch.load(path, weights_only=False) to preimage.from_torch"
         ) from error
-    return _arrays(content, path.stat().st_size, limits), {}
-
-
-def _arrays(content: Any, size: int, limits: Limits) -> Tensors:
-    torch = import_torch()
     arrays: Tensors = {}
     total = 0
     for name, tensor in _named_tensors(content, limits):
@@ -217,10 +199,10 @@ def _arrays(content: Any, size: int, limits: Limits) -> Tensors:
                 f"tensor {name!r:.200}: it shows {tensor.numel()} entries, the file has {stored}"
             )
         total += 8 * tensor.numel()
-        limits.check_inflated(total, size)
+        limits.check_inflated(total, path.stat().st_size)
         wide = tensor.double() if tensor.is_floating_point() else tensor.clone()
         arrays[name] = np.asarray(wide.numpy())
-    return arrays
+    return arrays, {}
 
 
 def _named_tensors(content: Any, limits: Limits) -> Iterator[tuple[str, Any]]:

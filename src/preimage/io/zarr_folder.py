@@ -22,12 +22,11 @@ _METADATA = {*METADATA, ".zattrs", ".zgroup", ".zmetadata"}
 _DEFLATE_RATIO = 1032
 
 
-def open_array(path: Path, metadata: Path, limits: Limits) -> Any:
+def open_array(path: Path, limits: Limits) -> Any:
     """Open an array of Zarr format 2 or 3 in a folder, to be sliced.
 
     Args:
-        path: The folder.
-        metadata: Its .zarray or zarr.json.
+        path: The folder, with a zarr.json or .zarray.
         limits: A chunk may take ``file_bytes``, packed and unpacked. It is held to them, and to
             the size that the metadata give it, when it is read.
 
@@ -35,53 +34,49 @@ def open_array(path: Path, metadata: Path, limits: Limits) -> Any:
         FormatError: Not such an array, codecs that are not allowed, chunks that are too large.
         MissingExtraError: Zarr is not installed.
     """
-    described = parse_json(metadata.read_bytes(), metadata.name, limits)
-    listed = [*(described.get("codecs") or ()), *(described.get("filters") or ())]
-    names = [_codec(entry) for entry in listed]
-    names += [_codec(described["compressor"])] if described.get("compressor") else []
-    packed = [name for name in names if name in _COMPRESSORS]
-    if not set(names) <= _CODECS or len(packed) > 1:
-        raise FormatError(
-            f"expected no codecs but {', '.join(sorted(_CODECS))}, and one compressor, got "
-            f"{', '.join(names)[:200]}"
-        )
     try:
         import zarr
     except ImportError as error:
         raise MissingExtraError("zarr", "batch") from error
+    metadata = next(path / name for name in METADATA if (path / name).exists())
+    described = parse_json(metadata.read_bytes(), metadata.name, limits)
     with reading("a Zarr array"):
+        listed = [*(described.get("codecs") or ()), *(described.get("filters") or ())]
+        listed += [described["compressor"]] if described.get("compressor") else []
+        names = [str(codec.get("name", codec.get("id"))) for codec in listed]
+        packed = [name for name in names if name in _COMPRESSORS]
+        if not set(names) <= _CODECS or len(packed) > 1:
+            raise FormatError(
+                f"expected no codecs but {', '.join(sorted(_CODECS))}, and one compressor, got "
+                f"{', '.join(names)[:200]}"
+            )
         array = zarr.open_array(str(path), mode="r")
     if np.dtype(array.dtype).kind not in "biuf":
         raise FormatError(f"expected real numbers, got dtype {array.dtype}")
     chunk = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
     limits.check("file_bytes", chunk, "bytes of a chunk")
-    store = _guarded(path, packed[0] if packed else "", chunk, limits)
-    return zarr.open_array(store, mode="r")
-
-
-def _codec(entry: Any) -> str:
-    name = entry.get("name", entry.get("id")) if isinstance(entry, dict) else entry
-    return str(name)
+    return zarr.open_array(_guarded(path, "".join(packed), chunk, limits), mode="r")
 
 
 def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
     """A read-only store of the folder: no links out of it, no chunks of more than they declare."""
     from zarr.storage import LocalStore
 
+    # A checksum may follow; deflated data can only be bounded, by the limit.
+    most = limits.file_bytes if compressor in ("gzip", "zlib") else chunk + 8
+
     class Guarded(LocalStore):
         async def get(  # type: ignore[override]
             self, key: str, prototype: Any, byte_range: Any = None
         ) -> Any:
-            file, is_chunk = path / key, key.rpartition("/")[2] not in _METADATA
+            file = path / key
             if file.exists() and not file.resolve().is_relative_to(path.resolve()):
                 raise FormatError(f"{key}: it is a link that leads out of the folder {path}")
-            if is_chunk and file.is_file():
+            if file.is_file() and file.name not in _METADATA:
                 size = file.stat().st_size
                 limits.check("file_bytes", size, f"{key}: bytes of the file")
                 with file.open("rb") as opened:
                     unpacked = unpacked_size(opened.read(18), compressor, size)
-                # A checksum may follow; deflated data can only be bounded, by the limit.
-                most = limits.file_bytes if compressor in ("gzip", "zlib") else chunk + 8
                 if unpacked > most:
                     raise FormatError(
                         f"{key}: it may unpack to {unpacked} bytes, more than the {most} that a "
