@@ -38,6 +38,12 @@ static inline double sum_of(vector value)
     return total;
 }
 
+static inline void fill(double *array, long count, double value)
+{
+    for (long i = 0; i < count; i++)
+        array[i] = value;
+}
+
 static inline int is_finite(double x)
 {
     uint64_t bits;
@@ -90,12 +96,13 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
     return 8 * (lines | 1);
 }
 
-/* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0. */
+/* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0.
+   PANEL rows at a time stay in the cache. */
+enum { PANEL = 128 };
 void add_gram(const double *rows, long count, Square matrix);
 
 /* The same for scale[i] table[index[i]], i < count, with border[i] in column k unless `border` is
    NULL; `panel` (PANEL, stride) is scratch. */
-enum { PANEL = 128 };
 void add_scaled_gram(const double *table, const int32_t *index, const double *scale,
                      const double *border, long k, long count, double *panel, Square matrix);
 
@@ -106,6 +113,9 @@ void load_scaled(const double *gram, long k, const double *scale, double diagona
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the
    smallest pivot relative to its diagonal entry (of the first k), 0 if one was dropped. */
 double cholesky(Square matrix, long k, double least, double *inverse_pivot);
+
+/* inverse <- U'^-1, which is lower triangular; of the same size and stride, all of it written. */
+void invert_factor(Square factor, const double *inverse_pivot, Square inverse);
 
 /* x <- (U' U)^-1 x for the padded vector x. */
 void solve_factored(Square factor, const double *inverse_pivot, double *x);

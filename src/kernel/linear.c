@@ -4,35 +4,38 @@
    the other samples of its batch. */
 #include "kernel.h"
 
-/* out[r][c] += sign * sum_i x[i][row + r] x[i][column + c], c over whole registers. */
-static inline __attribute__((always_inline)) void add_tile(const double *x, long stride, long count,
-                                                           long row, long column, double *out,
-                                                           long out_stride, double sign)
+/* out[r][c] += sign * sum_i x[i][r] y[i][c], c over whole registers, rows of one stride. */
+static inline __attribute__((always_inline)) void add_tile(const double *x, const double *y,
+                                                           long stride, long count, double *out,
+                                                           double sign)
 {
     vector sum[TILE_COLUMNS][TILE_REGISTERS] = {0};
-    for (long i = 0; i < count; i++, x += stride) {
+    for (long i = 0; i < count; i++, x += stride, y += stride) {
         vector part[TILE_REGISTERS];
-        for (int r = 0; r < TILE_REGISTERS; r++)
-            part[r] = load(x + column + r * LANES);
-        for (int c = 0; c < TILE_COLUMNS; c++) {
-            vector factor = spread(x[row + c]);
-            for (int r = 0; r < TILE_REGISTERS; r++)
-                sum[c][r] += factor * part[r];
+        for (int c = 0; c < TILE_REGISTERS; c++)
+            part[c] = load(y + c * LANES);
+        for (int r = 0; r < TILE_COLUMNS; r++) {
+            vector factor = spread(x[r]);
+            for (int c = 0; c < TILE_REGISTERS; c++)
+                sum[r][c] += factor * part[c];
         }
     }
-    for (int c = 0; c < TILE_COLUMNS; c++)
-        for (int r = 0; r < TILE_REGISTERS; r++) {
-            double *place = out + c * out_stride + r * LANES;
-            store(place, load(place) + sign * sum[c][r]);
+    for (int r = 0; r < TILE_COLUMNS; r++)
+        for (int c = 0; c < TILE_REGISTERS; c++) {
+            double *place = out + r * stride + c * LANES;
+            store(place, load(place) + sign * sum[r][c]);
         }
 }
 
 void add_gram(const double *rows, long count, Square matrix)
 {
-    for (long row = 0; row < matrix.size; row += TILE_COLUMNS)
-        for (long column = row / TILE_ROWS * TILE_ROWS; column < matrix.size; column += TILE_ROWS)
-            add_tile(rows, matrix.stride, count, row, column,
-                     matrix.entry + row * matrix.stride + column, matrix.stride, 1.0);
+    for (long first = 0; first < count; first += PANEL, rows += PANEL * matrix.stride) {
+        long some = count - first < PANEL ? count - first : PANEL;
+        for (long row = 0; row < matrix.size; row += TILE_COLUMNS)
+            for (long column = tile_start(row); column < matrix.size; column += TILE_ROWS)
+                add_tile(rows + row, rows + column, matrix.stride, some,
+                         matrix.entry + row * matrix.stride + column, 1.0);
+    }
 }
 
 void add_scaled_gram(const double *table, const int32_t *index, const double *scale,
@@ -52,18 +55,18 @@ void add_scaled_gram(const double *table, const int32_t *index, const double *sc
     }
 }
 
-/* The TILE_COLUMNS rows from `first` on, LANES entries from `column` on: row p becomes row p of U,
-   where the diagonal tile is factored already. */
-static inline void eliminate(Square u, long first, long column, const double *inverse_pivot)
+/* The TILE_COLUMNS rows from `first` on of the right-hand side `rows`, LANES columns: row p becomes
+   row p of U'^-1 times it, where the rows before are done and the diagonal tile is factored. */
+static inline void eliminate(Square u, long first, double *rows, const double *inverse_pivot)
 {
-    double *start = u.entry + first * u.stride;
+    const double *tile = u.entry + first * (u.stride + 1);
     vector row[TILE_COLUMNS];
     for (int p = 0; p < TILE_COLUMNS; p++) {
-        row[p] = load(start + p * u.stride + column);
+        row[p] = load(rows + p * u.stride);
         for (int t = 0; t < p; t++)
-            row[p] -= start[t * u.stride + first + p] * row[t];
+            row[p] -= tile[t * u.stride + p] * row[t];
         row[p] *= inverse_pivot[first + p];
-        store(start + p * u.stride + column, row[p]);
+        store(rows + p * u.stride, row[p]);
     }
 }
 
@@ -103,15 +106,29 @@ double cholesky(Square u, long k, double least, double *inverse_pivot)
     for (long a = 0; a < u.size; a++)
         inverse_pivot[a] = u.entry[a * u.stride + a]; /* the diagonal, until its pivot is known */
     for (long first = 0; first < u.size; first += TILE_COLUMNS) {
-        long left = first / TILE_ROWS * TILE_ROWS;
-        for (long column = left; column < u.size; column += TILE_ROWS)
-            add_tile(u.entry, u.stride, first, first, column, u.entry + first * u.stride + column,
-                     u.stride, -1.0);
+        double *rows = u.entry + first * u.stride;
+        for (long column = tile_start(first); column < u.size; column += TILE_ROWS)
+            add_tile(u.entry + first, u.entry + column, u.stride, first, rows + column, -1.0);
         smallest = smaller(smallest, factor_tile(u, first, k, least, inverse_pivot));
         for (long column = first + TILE_COLUMNS; column < u.size; column += LANES)
-            eliminate(u, first, column, inverse_pivot);
+            eliminate(u, first, rows + column, inverse_pivot);
     }
     return smallest;
+}
+
+void invert_factor(Square u, const double *inverse_pivot, Square inverse)
+{
+    memset(inverse.entry, 0, sizeof(double) * (size_t)(u.size * u.stride));
+    for (long a = 0; a < u.size; a++)
+        inverse.entry[a * (u.stride + 1)] = 1.0;
+    for (long first = 0; first < u.size; first += TILE_COLUMNS) {
+        double *rows = inverse.entry + first * u.stride;
+        for (long column = 0; column <= first; column += TILE_ROWS) /* rows before it hold 0 there */
+            add_tile(u.entry + column * u.stride + first, inverse.entry + column * (u.stride + 1),
+                     u.stride, first - column, rows + column, -1.0);
+        for (long column = 0; column < first + TILE_COLUMNS; column += LANES)
+            eliminate(u, first, rows + column, inverse_pivot);
+    }
 }
 
 void load_scaled(const double *gram, long k, const double *scale, double diagonal, Square matrix)

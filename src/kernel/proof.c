@@ -114,7 +114,6 @@ int prove(const Batch *sample, const Program *program, int32_t *every, double to
     }
     double gap = fabs(proof.value - proof.bound), size = fabs(proof.value);
     proof.feasible &= is_finite(proof.value) && is_finite(proof.bound);
-    *sample->slack_needed = proof.slack, *sample->value = proof.value;
     *sample->proven = proof.feasible && gap <= GAP * size;
     return proof.feasible && gap <= tolerance * (size + proof.unit * proof.price);
 }

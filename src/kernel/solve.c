@@ -75,7 +75,7 @@ static Batch sample_of(const Batch *batch, long b)
         *of_columns[i] += b * k;
     one.z += b * k;
     one.dual_lower += b * n, one.dual_upper += b * n;
-    one.slack_needed += b, one.value += b, one.proven += b, one.steps += b;
+    one.proven += b, one.full += b, one.steps += b;
     return one;
 }
 
@@ -113,7 +113,7 @@ static double start(const Batch *sample, Solver *solver)
     Program *program = &solver->program;
     int linear = largest(sample->objective, sample->k) > 0;
     standard_form(sample, solver->every, sample->n, program);
-    least_squares(program, &solver->work, solver->at.v);
+    *sample->full = least_squares(program, &solver->work, solver->at.v);
     double margin = start_margin(program, linear, solver->at.v, &solver->work);
     centre(program, margin, &solver->work, &solver->at);
     return margin;

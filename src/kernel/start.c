@@ -10,14 +10,16 @@ static const double INSIDE = 0.3, LEAST_MARGIN = 1e-7, AWAY = 0.25, LEAST_MU = 1
 static const double NO_PIVOT = 1e-14;
 
 /* z = argmin sum_j (w_j z - target_j)^2 over the rows with two sides, about in the box. Entries
-   outside are pulled to their bound by a heavy weight, twice if need be: the Gram matrix stays. */
-void least_squares(const Program *program, Workspace *work, double *z)
+   outside are pulled to their bound by a heavy weight, twice if need be: the Gram matrix stays.
+   Returns 1 if these rows certainly have full column rank. */
+int least_squares(const Program *program, Workspace *work, double *z)
 {
     long m = program->m, k = program->k;
     Program plain = *program;
     plain.shared = 0;
     const double *on = program->present, *h = program->bound;
     double *x = work->x, *pull = work->pull, equations = 0;
+    int full = 0;
     fill(work->weight, program->sides, 0.0);
     fill(x, program->sides, 0.0);
     for (long j = 0; j < m; j++) {
@@ -33,12 +35,16 @@ void least_squares(const Program *program, Workspace *work, double *z)
     transposed_times(&plain, x, work->image, pull);
     for (int attempt = 0; attempt < 3; attempt++) {
         Square factor = work->matrix, gram = work->gram;
+        double least = 1.0, pivot;
         for (long a = 0; a < gram.size; a++) {
+            least = smaller(least, gram.entry[a * (gram.stride + 1)]);
             long from = a * gram.stride + tile_start(a);
             memcpy(factor.entry + from, gram.entry + from,
                    sizeof(double) * (size_t)(gram.size - tile_start(a)));
         }
-        cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
+        pivot = cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
+        if (!attempt) /* beside diagonals this large ONE_SIDED is below SURE */
+            full = equations >= (double)k && least > 0.1 && pivot > SURE;
         memcpy(z, pull, sizeof(double) * (size_t)program->stride);
         solve_factored(factor, work->inverse_pivot, z);
         int outside = 0;
@@ -57,6 +63,7 @@ void least_squares(const Program *program, Workspace *work, double *z)
             break;
     }
     fill(z + k, program->stride - k, 0.0);
+    return full;
 }
 
 /* Move z inside its bounds by `margin`, or by a quarter of the interval. */

@@ -39,7 +39,7 @@ _INTEGERS = ("batch", "n", "k", "stride", "matrices", "slack", "threads")
 _ARRAYS = (
     *("table", "row", "column", "first", "place", "row_size", "column_size"),
     *("lower", "lower_rate", "upper", "upper_rate", "low", "high", "objective"),
-    *("z", "dual_lower", "dual_upper", "slack_needed", "value", "proven", "steps"),
+    *("z", "dual_lower", "dual_upper", "proven", "full", "steps"),
 )
 
 
@@ -53,12 +53,16 @@ class _Batch(ctypes.Structure):
 
 
 class _Answer(NamedTuple):
-    """What an engine says of a batch; ``proven`` where it has shown optimality already."""
+    """What an engine says of a batch.
+
+    ``proven`` where it has shown optimality already, ``full`` as in ``Solution``.
+    """
 
     z: Array
     lower: Array
     upper: Array
     proven: NDArray[np.int64]
+    full: NDArray[np.int64]
     steps: NDArray[np.int64]
 
 
@@ -109,7 +113,7 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
             part, found.z[open_], found.lower[open_], found.upper[open_]
         )
     settled.outcome[optimal] = Outcome.OPTIMAL
-    settled.steps[:] = found.steps
+    settled.steps[:], settled.full[:] = found.steps, found.full != 0
     settled.z[optimal] = found.z[optimal]
     settled.dual_lower[optimal] = found.lower[optimal]
     settled.dual_upper[optimal] = found.upper[optimal]
@@ -146,7 +150,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
     z, lower, upper = np.zeros((batch, k)), np.zeros((batch, n)), np.zeros((batch, n))
-    proven, steps = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    proven, full, steps = np.zeros((3, batch), dtype=np.int64)
     library = engine.library()
     if library is None:
         for sample in range(batch):
@@ -156,7 +160,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
             if all(np.isfinite(part).all() for part in answer[1:]):
                 z[sample], lower[sample], upper[sample] = answer[1:]
         low, high = program.box()
-        return _Answer(np.clip(z, low, high), lower, upper, proven, steps)
+        return _Answer(np.clip(z, low, high), lower, upper, proven, full, steps)
     units, slab, (low, high) = program.scaled, program.slab, program.box()
     # The C code knows no infinity: compilers may assume that there is none.
     lower_end, upper_end, low_end, high_end = (
@@ -166,11 +170,11 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     given += [slab.upper_rate, low_end, high_end, program.objective]
     matrix = (units.table, units.row, units.column, *units.entries)
     held = [np.ascontiguousarray(part, dtype=np.float64) for part in given]
-    answers = (z, lower, upper, np.empty(batch), np.empty(batch), proven, steps)
+    answers = (z, lower, upper, proven, full, steps)
     matrices = batch if units.row.ndim == 2 else 1
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
     places = map(engine.address, (*matrix, *held, *answers))
     call = _Batch(*numbers, threads or processors(), *places)
     if library.solve_programs(ctypes.byref(call)):
         raise MemoryError("no memory for the workspace of the layer programs")
-    return _Answer(z, lower, upper, proven, steps)
+    return _Answer(z, lower, upper, proven, full, steps)

@@ -40,6 +40,8 @@ class Solution:
             there is no z, and before ``lp.solve`` recomputes it.
         value: (batch,) objective plus slack at z; NaN likewise.
         fallback: (batch,) True where the kernel could not settle it and HiGHS was asked.
+        full: (batch,) True where the rows with two sides are known to have full column rank; the
+            kernel finds it on its way.
     """
 
     z: Array
@@ -51,6 +53,7 @@ class Solution:
     slack: Array
     value: Array
     fallback: NDArray[np.bool_]
+    full: NDArray[np.bool_]
 
 
 def unsettled(program: LayerProgram) -> Solution:
@@ -64,4 +67,5 @@ def unsettled(program: LayerProgram) -> Solution:
         slack=np.full(batch, np.nan),
         value=np.full(batch, np.nan),
         fallback=np.zeros(batch, dtype=bool),
+        full=np.zeros(batch, dtype=bool),
     )

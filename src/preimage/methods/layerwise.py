@@ -12,7 +12,7 @@ from preimage import lp
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
-from preimage.layer_program import NORMS, LayerProgram, Norm, layer_program
+from preimage.layer_program import NORMS, Norm, layer_program
 from preimage.methods.equations import rank_of_rows
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import plug_in
@@ -114,22 +114,28 @@ class _Step:
         self.method, self.layer, self.domain = method, layer, domain
         self.observation, self.clock = observation, observation.clock
         self.programs = np.zeros(len(observation), dtype=np.int64)
+        self.slack = np.full(len(observation), np.nan)
+        self.full = np.zeros(len(observation), dtype=bool)
         self.limit = _LARGEST_TOLERANCE * scale_of(observation.restrict(observation.values))
+
+    def keep(
+        self, z: Array, samples: NDArray[np.intp], solution: lp.Solution, which: NDArray[np.bool_]
+    ) -> None:
+        """Make those answers to ``samples`` that are marked the ones of this layer."""
+        kept = samples[which]
+        z[kept], self.slack[kept] = solution.z[which], solution.slack[which]
+        # The relaxed program's rows with two sides are not the equations that are reported.
+        self.full[kept] = solution.full[which] & (self.method.norm != "relaxed")
 
     def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
         self.programs[samples] += 1
-        program = self.program(tolerance, samples)
-        return lp.solve(program, self.method.backend, clock=self.clock)
-
-    def program(
-        self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)
-    ) -> LayerProgram:
         x = self.observation.take(samples)
-        return layer_program(
+        program = layer_program(
             self.layer, x.values, tolerance[samples], self.method.norm, self.domain, x.mask,
             x.spread,
         )  # fmt: skip
+        return lp.solve(program, self.method.backend, clock=self.clock)
 
     def slab(self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Slab:
         """The layer's slab, whose tolerance is that of each entry."""
@@ -177,9 +183,11 @@ class _Step:
             solution = self.minimise(eps, open_)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             status[open_[~optimal]] = self.broken
-            open_, found, slack = open_[optimal], solution.z[optimal], solution.slack[optimal]
-            fits = slack <= eps[open_] * (1 + ROUNDING)
-            z[open_[fits]], solved[open_[fits]] = found[fits], trial[open_[fits]]
+            fits = optimal & (solution.slack <= eps[open_] * (1 + ROUNDING))
+            self.keep(z, open_, solution, fits)
+            solved[open_[fits]] = trial[open_[fits]]
+            open_, fits = open_[optimal], fits[optimal]
+            found, slack = solution.z[optimal], solution.slack[optimal]
 
             def exponent(error: Array, samples: NDArray[np.intp] = open_) -> NDArray[np.int64]:
                 ratio = np.maximum(error / start[samples], 1.0)
@@ -220,7 +228,8 @@ class _Step:
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             better = optimal & (error < best[open_] * (1 - ROUNDING))
             improved = open_[better]
-            z[improved], best[improved] = solution.z[better], error[better]
+            self.keep(z, open_, solution, better)
+            best[improved] = error[better]
             reached[improved], status[improved] = eps[improved], Status.SOLVED
             # Only the relaxed program can be infeasible, while eps is too small.
             waiting = (solution.outcome == lp.Outcome.INFEASIBLE) & ~np.isfinite(best[open_])
@@ -253,10 +262,10 @@ class _Step:
 
     def report(self, z: Array, tolerance: Array) -> LayerReport:
         """What this layer did, for the inputs ``z`` that were found."""
-        slack = self.program(tolerance).slack_at(z)
+        slack = np.where(np.isfinite(z).all(axis=1), self.slack, np.nan)
         equations = np.isfinite(self.slab(tolerance).lower)
         return layer_report(
-            self.layer, self.observation, slack, tolerance, self.programs, equations
+            self.layer, self.observation, slack, tolerance, self.programs, equations, self.full
         )
 
 
