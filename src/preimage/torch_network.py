@@ -331,6 +331,9 @@ def _device(module: Any) -> Any:
 
 def _repeated(value: Any, batch: int) -> Any:
     """A fixed argument for a batch."""
-    if not isinstance(value, import_torch().Tensor) or not value.ndim:
+    torch = import_torch()
+    if not isinstance(value, torch.Tensor) or not value.ndim:
         return value
+    # Tells a trace that it is constant, so that a forward may branch on it, as one_hot does.
+    value = torch.ops.aten.lift_fresh.default(value)
     return value.expand(batch, *value.shape[1:])

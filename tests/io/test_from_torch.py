@@ -765,3 +765,60 @@ def test_what_is_no_module_with_weights_is_told_what_to_do():
         bare = nn.Linear(4, 9)
     with pytest.raises(FormatError, match="on the meta device; load them"):
         from_torch(bare, 4)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("head", [nn.Tanh(), nn.ReLU(), nn.PReLU(6), nn.Sigmoid()])
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x.flip(2),
+        lambda x: x[:, :, 1:-1, 1:3],
+        lambda x: x[:, [5, 0, 2]],
+        lambda x: x.roll(1, 3),
+    ],
+)
+def test_outputs_that_are_moved_are_no_layer(move, head, sparse):
+    """Claim: a permutation or a crop behind the last activation moves its units, no more."""
+    first = nn.ConvTranspose2d(3, 6, (4, 5)) if sparse else nn.Linear(12, 120)
+    shape = (3, 2, 2) if sparse else (12,)
+
+    class Moved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = first, head
+
+        def forward(self, z):
+            return move(self.head(self.first(z).reshape(len(z), 6, -1, 5 if not sparse else 6)))
+
+    module = Moved().eval()
+    network = from_torch(module, shape)
+    assert isinstance(network, Generator)
+    assert len(network.layers) == 1
+    z = np.random.default_rng(0).normal(size=(5, 12))
+    with torch.no_grad():
+        expected = module.double()(torch.tensor(z).reshape(5, *shape)).reshape(5, -1).numpy()
+    np.testing.assert_allclose(network(z), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_labels_may_be_one_hot(kind):
+    """Claim: a forward may branch on what is fixed, as one_hot does, and its layers are known."""
+
+    class Labelled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(14, 20), nn.ReLU(), nn.Linear(20, 9))
+
+        def forward(self, z, label):
+            hot = F.one_hot(label, 10).to(z.dtype)
+            return self.part(torch.cat([z, hot], 1)) * (2 if label[0].item() == 3 else 1)
+
+    module = Labelled().to(kind).eval()
+    network = from_torch(module, 4, fixed={"label": [3]})
+    assert isinstance(network, Generator)
+    z = np.random.default_rng(0).normal(size=(5, 4))
+    with torch.no_grad():
+        expected = module.double()(torch.tensor(z), torch.tensor([3] * 5)).numpy()
+    np.testing.assert_allclose(network(z), expected, rtol=0, atol=1e-12)

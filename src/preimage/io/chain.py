@@ -194,21 +194,30 @@ def as_chain(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
     maps.append(graph.affine(state, [graph.output]))
     for each in maps:
         each.check(max_matrix_bytes)
-    weights = [each.matrix(max_matrix_bytes) for each in maps]
-    if not activations or maps[-1].bias.any() or not _is_identity(weights[-1]):
+    weights, biases = [each.matrix(max_matrix_bytes) for each in maps], [m.bias for m in maps]
+    taken = _entries(weights[-1])
+    if activations and taken is not None and not biases[-1].any():
+        units = len(biases[-2])
+        if not np.array_equal(taken, np.arange(units)):  # they are moved before the activation
+            slopes = activations[-1].slopes(units)
+            weights[-2], biases[-2], values[-1] = weights[-2][taken], biases[-2][taken], ()
+            if slopes is not None:
+                activations[-1] = slope_activation(slopes[0][taken])
+    else:
         activations.append(Identity())
         values.append((graph.output,))
-    found = zip(weights, maps, activations, strict=False)  # the last may do nothing
-    return Chain(Generator(tuple(Layer(w, m.bias, a) for w, m, a in found)), tuple(values))
+    found = zip(weights, biases, activations, strict=False)  # the last may do nothing
+    return Chain(Generator(tuple(Layer(w, b, a) for w, b, a in found)), tuple(values))
 
 
-def _is_identity(weight: Any) -> bool:
-    rows, columns = weight.shape
-    if rows != columns or (weight.nnz if scipy.sparse.issparse(weight) else rows) != rows:
-        return False
-    return bool((weight.diagonal() == 1).all()) and (
-        scipy.sparse.issparse(weight) or np.count_nonzero(weight) == rows
-    )
+def _entries(weight: Any) -> NDArray[np.intp] | None:
+    """Which inputs the outputs are, if each is one of them, and there are no more; else None."""
+    csr = scipy.sparse.csr_array(weight)
+    csr.eliminate_zeros()
+    rows, columns = csr.shape
+    if rows > columns or (np.diff(csr.indptr) != 1).any() or (csr.data != 1).any():
+        return None
+    return csr.indices.astype(np.intp)
 
 
 def _activation(
