@@ -22,12 +22,15 @@ its product with z by that times the sum of all ``|z_j|``.
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify import checker
+from preimage.threads import processors
 
 Array = NDArray[Any]
 # Weight, bias and slopes of each layer.
@@ -42,7 +45,11 @@ _RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**
 
 
 def remaining(
-    layers: list[Any], observed: list[Any], box: list[Any], tokens: list[Any]
+    layers: list[Any],
+    observed: list[Any],
+    box: list[Any],
+    tokens: list[Any],
+    deadline: float = checker.INF,
 ) -> list[Any]:
     """The parts that may hold latents, each a list of exact intervals.
 
@@ -51,9 +58,10 @@ def remaining(
         observed: Interval of each pre-activation of the last layer, in the checker's integers.
         box: Interval of each latent entry, likewise.
         tokens: The subdivision as the checker has read it.
+        deadline: When to give up, a time of ``time.perf_counter``.
 
     Raises:
-        ValueError: A step is not proven.
+        ValueError: A step is not proven, or not in time.
     """
     if any(p[0] > p[1] or p[0] == np.inf or p[1] == -np.inf for p in observed):
         return []  # no output explains the observation
@@ -68,18 +76,29 @@ def remaining(
         if not all(_in_range(part, dtype) for layer in network for part in layer):
             continue
         chain = [(w.astype(dtype), b.astype(dtype), c.astype(dtype)) for w, b, c in network]
-        widths = [len(layer[1]) for layer in network]
-        step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
-        failed = []
-        for first in range(0, len(order), step):
-            some = order[first : first + step]
-            proven = _prove(chain, [claims[i] for i in some], ends)
-            failed += [i for i, good in zip(some, proven.tolist(), strict=True) if not good]
-        order = failed
+        order = _unproven(chain, claims, order, ends, deadline)
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
     return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
                                                              strict=True)]
             for part in left]  # fmt: skip
+
+
+def _unproven(
+    network: Network, claims: list[Any], order: list[int], ends: Array, deadline: float
+) -> list[int]:
+    """Those of some claims that do not hold, or not in this precision; all processors are used."""
+    widths = [len(layer[1]) for layer in network]
+    step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+    parts = [order[first : first + step] for first in range(0, len(order), step)]
+
+    def prove(part: list[int]) -> NDArray[np.bool_]:
+        checker.require(time.perf_counter() < deadline, "there is no time left")
+        with np.errstate(all="ignore"):  # what is not finite proves nothing
+            return _prove(network, [claims[i] for i in part], ends)
+
+    with ThreadPoolExecutor(processors()) as pool:
+        holds = [good for found in pool.map(prove, parts) for good in found.tolist()]
+    return [i for i, good in zip(order, holds, strict=True) if not good]
 
 
 def _float(value: Any, side: int) -> float:
@@ -217,9 +236,7 @@ def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
             squares = squares @ turned**2
             if (c == 1).all():
                 every, fresh = every[:, :k], None
-        every, center = every @ turned, center @ turned + bias
-        if fresh is not None:
-            every = np.concatenate([every, turned[fresh[0]] * fresh[1][:, :, None]], 1)
+        every, center = _moved(every, fresh, turned), center @ turned + bias
         gamma = _gamma(len(turned) + every.shape[1], dtype)
         error = dtype.type(1.02) * (error @ magnitude) + gamma * scale
         width = np.abs(every).sum(1) + error
@@ -233,13 +250,25 @@ def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
         half = np.abs(edge) / 2
         order = np.argsort(~open_, axis=1, kind="stable")[:, : int(open_.sum(1).max(initial=0))]
         fresh = order, np.take_along_axis(np.where(open_, half, 0), order, 1).astype(dtype)
-        center, every = ratio * center + edge / 2, every * ratio[:, None]
+        center = ratio * center + edge / 2
+        every *= ratio[:, None]
         far = np.maximum(np.abs(low), np.abs(high))
         plain = ~open_ & ((ratio == 0) | (ratio == 1))
         gain = np.where(plain, 0, _gamma(0, dtype) * np.maximum(c, 1) * far)
         error = ratio * error + gain
         bound = np.abs(center) + ratio * width + half + error
     raise AssertionError("a network has layers")
+
+
+def _moved(every: Array, fresh: Any, turned: Array) -> Array:
+    """The symbols ``every`` and ``fresh`` (units and sizes) through a layer's weight."""
+    if fresh is None:
+        return every @ turned
+    parts, old, _ = every.shape
+    found = np.empty((parts, old + fresh[0].shape[1], turned.shape[1]), every.dtype)
+    np.matmul(every, turned, out=found[:, :old])
+    np.multiply(turned[fresh[0]], fresh[1][:, :, None], out=found[:, old:])
+    return found
 
 
 def _band(low: Array, high: Array, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:

@@ -31,7 +31,7 @@ from preimage.observation import Observation
 # Networks with more hidden units are split by their latents, if these are few.
 _WIDE = 150
 # The share of a sample's time that is left for the checker.
-_CHECKING = 0.4
+_CHECKING = 0.45
 # The subdivision that claims nothing.
 _WHOLE: dict[str, Any] = {"subdivision": [["box"]]}
 
@@ -83,7 +83,7 @@ def prove(
 def _proven(problem: Problem, start: Array, budget: Budget, rounds: int, deadline: float) -> Claim:
     """The claim of one sample: by splitting the latent's box where that is apt, else by programs.
 
-    Where the first way decides nothing, the second has the time that is left.
+    Where the first way comes to its end undecided, the second has the time that is left.
     """
     apt = is_small(problem) and sum(problem.network.sizes[1:-1]) > _WIDE
     for split in (True, False) if apt else (False,):
@@ -168,6 +168,8 @@ def _split(
         deadline = budget.deadline - _CHECKING * (budget.deadline - time.perf_counter())
         split = Subdivision(problem, Contractor.of(problem.network), deadline)
         stopped = split.run()
+        if stopped:
+            budget.nodes = 0  # nor is there time for programs
         if not stopped and len(problem.witnesses) < 2:
             return split.record(), *split.hull(), ""
         return _WHOLE, problem.low, problem.high, stopped
@@ -200,7 +202,8 @@ def checked(claim: Claim, problem: Problem, deadline: float) -> Claim:
     for found in tries:
         try:
             sample = checker.read_sample(found.record(), problem.layers)
-            checker.prove(problem.layers, sample, boxes.remaining, deadline)
+            remaining = functools.partial(boxes.remaining, deadline=deadline)
+            checker.prove(problem.layers, sample, remaining, deadline)
         except Exception as error:  # whatever goes wrong, nothing is proven
             reason = f"the checker does not accept the proof ({error}): please report this"
             if time.perf_counter() > deadline:

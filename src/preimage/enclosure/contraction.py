@@ -9,6 +9,8 @@ form of the output: the first estimate a coordinate, the second is the residual.
 
 from __future__ import annotations
 
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +23,7 @@ from preimage.enclosure.linear_bounds import Chain, Floats, Forms, linear_bounds
 from preimage.enclosure.network import UNIT, Array, Network, rounding
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
+from preimage.threads import processors
 
 # Multipliers below this part of a row's largest are left out.
 _TINY = 1e-10
@@ -167,7 +170,8 @@ class Contractor:
     def batch(self) -> int:
         """Boxes that are worth taking at once."""
         widths = [len(b) for b in self.fine.biases]
-        return int(np.clip(4e6 / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+        each = int(np.clip(4e6 / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+        return each * processors()
 
     def contract(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
         """Cut each box to what the admitted outputs leave of it.
@@ -177,7 +181,7 @@ class Contractor:
             high: (boxes, k).
             admitted: The outputs that explain the observation.
         """
-        found = self._both(low, high, admitted, None)
+        found = self._shared(low, high, admitted)
         left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
         some = np.flatnonzero(found.noisy & ~found.empty & left)
         if isinstance(admitted, Interval) and len(some):
@@ -188,8 +192,19 @@ class Contractor:
                 part[some] = other
         return found
 
+    def _shared(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
+        """``_both``, with a share of the boxes for each processor."""
+        shares = np.array_split(np.arange(len(low)), min(processors(), len(low)))
+        with ThreadPoolExecutor(len(shares)) as pool:
+            waiting = [
+                pool.submit(contextvars.copy_context().run, self._both, low[i], high[i], admitted)
+                for i in shares
+            ]
+            parts = [one.result() for one in waiting]
+        return Contraction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
     def _both(
-        self, low: Array, high: Array, admitted: Admitted, extra: Array | None
+        self, low: Array, high: Array, admitted: Admitted, extra: Array | None = None
     ) -> Contraction:
         """In float32, and again in float64 where that was too coarse."""
         found, again = _contract(self.coarse, low, high, admitted, extra)

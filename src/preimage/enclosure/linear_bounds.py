@@ -190,9 +190,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
             ends = np.broadcast_to(np.asarray(np.inf, dtype), center.shape)
             return Forms(chain, middle, radius, [*lower, -ends], [*upper, ends], reach, slip,
                          center, linear, squares, undecided)  # fmt: skip
-        symbols = symbols @ across
-        if fresh is not None:
-            symbols = np.concatenate([symbols, across[fresh[0]] * fresh[1][:, :, None]], axis=1)
+        symbols = _carried(symbols, fresh, across)
         terms = across.shape[0] + k + symbols.shape[1]
         error = dtype.type(1.01) * (error @ magnitude) + dtype.type(chain.gamma(terms)) * reach[-1]
         spread = np.abs(linear).sum(axis=1) + np.abs(symbols).sum(axis=1) + error
@@ -204,7 +202,8 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         undecided += open_.sum(axis=1)
         half = np.abs(shift) / 2
         center, linear = slope * center + shift / 2, slope[:, None] * linear
-        symbols, fresh = slope[:, None] * symbols, _packed(open_, half)
+        symbols *= slope[:, None]
+        fresh = _packed(open_, half)
         bent = open_ | ((slope != 0) & (slope != 1))
         ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1])) * np.maximum(chain.slopes[i], 1)
         error = slope * error + np.where(bent, dtype.type(16 * unit) * ends, 0)
@@ -219,6 +218,19 @@ def _packed(open_: NDArray[np.bool_], half: Floats) -> tuple[NDArray[np.intp], F
     units = np.argsort(~open_, axis=1, kind="stable")[:, :most]
     return units, np.where(np.take_along_axis(open_, units, 1), np.take_along_axis(half, units, 1),
                            0).astype(half.dtype)  # fmt: skip
+
+
+def _carried(
+    symbols: Floats, fresh: tuple[NDArray[np.intp], Floats] | None, across: Floats
+) -> Floats:
+    """All symbols of the next layer's pre-activations, (boxes, symbols, n_i)."""
+    if fresh is None:
+        return symbols @ across
+    count, old, _ = symbols.shape
+    found = np.empty((count, old + fresh[0].shape[1], across.shape[1]), symbols.dtype)
+    np.matmul(symbols, across, out=found[:, :old])
+    np.multiply(across[fresh[0]], fresh[1][:, :, None], out=found[:, old:])
+    return found
 
 
 def _squares(symbols: Floats, fresh: tuple[NDArray[np.intp], Floats] | None) -> Floats:
