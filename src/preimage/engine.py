@@ -46,6 +46,22 @@ def address(array: NDArray[Any] | None) -> int | None:
     return int(array.ctypes.data)
 
 
+def call(function: str, *arguments: ctypes.Structure | NDArray[Any] | int | None) -> None:
+    """Call a function of the library, whose arguments are structures, arrays and whole numbers.
+
+    Raises:
+        MemoryError: It found none for its workspace.
+    """
+    given = (
+        ctypes.byref(value) if isinstance(value, ctypes.Structure)
+        else ctypes.c_int64(value) if isinstance(value, int)
+        else ctypes.c_void_p(address(value))
+        for value in arguments
+    )  # fmt: skip
+    if getattr(library(), function)(*given):
+        raise MemoryError(f"no memory for the workspace of {function}")
+
+
 def description() -> str:
     """One line for people: what does the work, and how to get the other."""
     name = variant()

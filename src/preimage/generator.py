@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -270,14 +270,15 @@ class Generator:
 
     def linearize(self, z: Array) -> tuple[Array, Array]:
         """``G(z)``, (batch, n), and the Jacobians, (batch, n, k), of ``z``, (batch, k)."""
-        preactivations = self.preactivations(z)
-        value = self.layers[-1].activation(preactivations[-1])
-        return value, self.push_forward(self.derivatives(preactivations))
+        preactivations, last = self.preactivations(z), self.layers[-1].activation
+        for product in self.jacobians(preactivations):
+            jacobian = product
+        return last(preactivations[-1]), last.derivative(preactivations[-1])[:, :, None] * jacobian
 
     def jvp(self, z: Array, tangent: Array) -> Array:
         """``J(z) t``, (batch, n), for one tangent a sample, (batch, k)."""
-        for layer, d in zip(self.layers, self.derivatives(self.preactivations(z)), strict=True):
-            tangent = d * multiply(layer.weight, tangent)
+        for layer, a in zip(self.layers, self.preactivations(z), strict=True):
+            tangent = layer.activation.derivative(a) * multiply(layer.weight, tangent)
         return tangent
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
@@ -292,31 +293,34 @@ class Generator:
         """
         latent, single = as_rows(z, self.latent_size, "latent")
         cotangent = as_cotangent(v, latent, self.observation_size)
-        gradient = self.pull_back(self.derivatives(self.preactivations(latent)), cotangent)
+        *_, gradient = self.cotangents(self.preactivations(latent), cotangent)
         return gradient[0] if single else gradient
 
-    def derivatives(self, preactivations: Sequence[Array]) -> list[Array]:
-        """``D_i``, the derivative of each activation, each (batch, outputs)."""
-        return [
-            layer.activation.derivative(a)
-            for layer, a in zip(self.layers, preactivations, strict=True)
-        ]
+    def jacobians(self, preactivations: Sequence[Array]) -> Iterator[Array]:
+        """Derivative of each layer's pre-activations in z, (batch, outputs, k), first layer first.
 
-    def push_forward(self, derivatives: Sequence[Array]) -> Array:
-        """``D_d W_d ... D_1 W_1``, (batch, n, k), for the derivatives of a forward pass."""
+        Args:
+            preactivations: Those of a batch.
+        """
+        first, *later = self.layers
         # An identity of a wide latent would be far larger than the weight.
-        product = derivatives[0][:, :, None] * self.layers[0].dense_weight
-        for layer, d in zip(self.layers[1:], derivatives[1:], strict=True):
-            image = multiply_columns(layer.weight, product)
-            image *= d[:, :, None]
-            product = image
-        return product
+        product = np.broadcast_to(first.dense_weight, (len(preactivations[0]), *first.weight.shape))
+        yield product
+        for below, layer, a in zip(self.layers, later, preactivations, strict=False):
+            values = below.activation.derivative(a)[:, :, None] * product
+            product = multiply_columns(layer.weight, values)
+            yield product
 
-    def pull_back(self, derivatives: Sequence[Array], v: Array) -> Array:
-        """``v D_d W_d ... D_1 W_1``, (batch, k), for the derivatives of a forward pass."""
-        for layer, d in zip(reversed(self.layers), reversed(derivatives), strict=True):
-            v = layer.adjoint(v * d)
-        return v
+    def cotangents(self, preactivations: Sequence[Array], v: Array) -> Iterator[Array]:
+        """Gradient of ``v . G`` in each layer's input, (batch, inputs), last layer first.
+
+        Args:
+            preactivations: Those of a batch.
+            v: (batch, n).
+        """
+        for layer, a in zip(reversed(self.layers), reversed(preactivations), strict=True):
+            v = layer.adjoint(v * layer.activation.derivative(a))
+            yield v
 
     def __repr__(self) -> str:
         chain = " -> ".join(map(str, self.sizes))

@@ -103,13 +103,11 @@ def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
     """
     batch, k, _ = gram.shape
     diagonal, positive = np.full((batch, k), np.nan), np.full(batch, k == 0)
-    library = engine.library()
-    if k and batch and library is not None:
+    if k and batch and engine.library() is not None:
         flags = np.zeros(batch, dtype=np.int64)
         held = (np.ascontiguousarray(gram), diagonal, flags)
-        call = _Inverses(batch, k, processors(), *map(engine.address, held))
-        if library.invert_diagonals(ctypes.byref(call)):
-            raise MemoryError("no memory for the workspace of the inverses")
+        places = map(engine.address, held)
+        engine.call("invert_diagonals", _Inverses(batch, k, processors(), *places))
         return diagonal, flags != 0
     size = np.sqrt(np.einsum("raa->ra", gram))
     some = np.flatnonzero((size > 0).all(axis=1) & np.isfinite(size).all(axis=1))
@@ -125,14 +123,13 @@ def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
 def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> NDArray[np.bool_]:
     """Let the kernel solve; True where it is sure of the rank, and z is written."""
     (batch, n), k = scale.shape, units.weight.shape[1]
-    sure, library = np.full(batch, k == 0, dtype=np.int64), engine.library()
-    if k and batch and library is not None:
+    sure = np.full(batch, k == 0, dtype=np.int64)
+    if k and batch and engine.library() is not None:
         arrays = (units.table, units.row, units.column, scale, target, z, sure)
         held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
         places = map(engine.address, held)
-        call = _Equations(batch, n, k, units.table.shape[-1], processors(), *places)
-        if library.solve_equations(ctypes.byref(call)):
-            raise MemoryError("no memory for the workspace of the equations")
+        sizes = batch, n, k, units.table.shape[-1], processors()
+        engine.call("solve_equations", _Equations(*sizes, *places))
     return sure != 0
 
 

@@ -49,7 +49,7 @@ class CompiledChain:
         fit: The observation.
     """
 
-    arrays: tuple[NDArray[Any], ...]
+    arrays: tuple[NDArray[Any] | None, ...]
     chain: _Chain
     fit: _Fit
 
@@ -67,25 +67,19 @@ class CompiledChain:
     def _call(self, z: Array, samples: Indices, gram: Array | None, slope: Array | None) -> Array:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
-        _checked(
-            engine.library().chain_linearize(  # type: ignore[union-attr]
-                ctypes.byref(self.chain), ctypes.byref(self.fit), ctypes.c_int64(len(z)),
-                _pointer(of), _pointer(z), _pointer(loss), _pointer(gram), _pointer(slope),
-                threads(len(z)),
-            )
+        engine.call(
+            "chain_linearize", self.chain, self.fit, len(z), of, z, loss, gram, slope,
+            threads(len(z)),
         )  # fmt: skip
         return loss
 
 
-def compile_chain(
-    chain: Generator, observation: Observation, linear: Flags | None
-) -> CompiledChain | None:
+def compile_chain(chain: Generator, observation: Observation) -> CompiledChain | None:
     """The chain in the layout of the kernel; None where there is no kernel, or it cannot.
 
     Args:
         chain: The measured network.
         observation: Of all samples.
-        linear: (samples, m) outputs whose activation is left out; None for none.
     """
     layers = chain.layers
     kinds = [_kind(layer) for layer in layers]
@@ -104,13 +98,11 @@ def compile_chain(
     )  # fmt: skip
     weight = observation.mask if observation.weight is None else observation.weight
     weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
-    free = None if linear is None else _bytes(linear)
     values = np.ascontiguousarray(observation.values)
-    kept = tuple(part for part in (values, weight, free) if part is not None)
     return CompiledChain(
-        (*arrays, *kept),
+        (*arrays, values, weight),
         _Chain(len(layers), *map(engine.address, arrays)),
-        _Fit(*(None if part is None else engine.address(part) for part in (values, weight, free))),
+        _Fit(engine.address(values), engine.address(weight), None),
     )
 
 
@@ -118,20 +110,13 @@ def damped_steps(
     gram: Array, slope: Array, damping: Array, held: Flags | None
 ) -> tuple[Array, Array] | None:
     """See ``step.damped_step``; None where there is no kernel."""
-    library = engine.library()
-    if library is None:
+    if engine.library() is None:
         return None
     runs, k = slope.shape
-    gram, slope = np.ascontiguousarray(gram), np.ascontiguousarray(slope)
-    damping = np.ascontiguousarray(damping)
-    mask = None if held is None else _bytes(held)
+    given = map(np.ascontiguousarray, (gram, slope, damping))
+    mask = None if held is None else np.ascontiguousarray(held)
     step, predicted = np.empty((runs, k)), np.empty(runs)
-    _checked(
-        library.damped_steps(
-            ctypes.c_int64(runs), ctypes.c_int64(k), _pointer(gram), _pointer(slope),
-            _pointer(damping), _pointer(mask), _pointer(step), _pointer(predicted), threads(runs),
-        )
-    )  # fmt: skip
+    engine.call("damped_steps", runs, k, *given, mask, step, predicted, threads(runs))
     return step, predicted
 
 
@@ -145,16 +130,3 @@ def _kind(layer: Layer) -> int | None:
     if layer.activation.slopes(layer.output_size) is not None:
         return KINKED
     return {"tanh": TANH, "sigmoid": SIGMOID}.get(layer.activation.name)
-
-
-def _bytes(mask: Flags) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(mask).view(np.uint8)
-
-
-def _pointer(array: NDArray[Any] | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if array is None else engine.address(array))
-
-
-def _checked(code: int) -> None:
-    if code:
-        raise MemoryError("the kernel found no memory for its threads")

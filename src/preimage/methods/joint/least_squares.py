@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.activation import Activation, PReLU
-from preimage.generator import Generator, Layer
+from preimage.generator import Generator
 from preimage.matrix import slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
@@ -37,8 +36,6 @@ _IDLE = 1e-8
 _IDLE_RUN = 1e-4
 # Relative to the observation: an error above this is known well enough in single precision.
 _DRAFT_ERROR = 1e-2
-# Slope of the negative side of hidden units while a search starts.
-_LEAK = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +49,12 @@ class LeastSquares:
         observation: Of all samples.
         prior: Weight of ``0.5 ||z||^2``.
         region: Where z may lie.
-        linear: (samples, m) outputs whose activation is left out; None for none.
     """
 
     network: Network
     observation: Observation
     prior: float
     region: Region
-    linear: Flags | None = None
 
     @cached_property
     def chain(self) -> Generator | None:
@@ -67,29 +62,11 @@ class LeastSquares:
         return chain_of(self.network)
 
     @cached_property
-    def easier(self) -> LeastSquares:
-        """An easier function with the same zeros, for a search to start on.
-
-        An output above the tolerance has an active unit, so that its ReLU can be left out: a code
-        on the wrong side of it then feels its slope. What hidden units would do is not known, so
-        theirs is leaky (which moves the zeros, and is only a start).
-        """
-        if self.chain is None:
-            return self
-        *hidden, last = self.chain.layers
-        layers = [replace(layer, activation=_leaky(layer)) for layer in hidden]
-        linear, pieces = None, last.activation.slopes(last.output_size)
-        if pieces is not None and (pieces[0] == 0).any():
-            linear = self.observation.values > self.observation.tolerance[:, None]
-            linear &= pieces[0] == 0
-        return replace(self, network=Generator((*layers, last)), linear=linear)
-
-    @cached_property
     def compiled(self) -> CompiledChain | None:
         """The same in the C kernel, if it is there and the layers are dense."""
         if self.chain is None:
             return None
-        return compile_chain(self.chain, self.observation, self.linear)
+        return compile_chain(self.chain, self.observation)
 
     @cached_property
     def rounding(self) -> Array:
@@ -124,12 +101,7 @@ class LeastSquares:
 
     def error(self, z: Array, samples: Indices) -> Array:
         """``y - A G(z)``, (runs, m); 0 where nothing was observed."""
-        observation = self.observation.take(samples)
-        if self.chain is None or self.linear is None:
-            return observation.error(self.network(z))
-        a = self.chain.preactivations(z)[-1]
-        value = self.chain.layers[-1].activation(a)
-        return observation.error(np.where(self.linear[samples], a, value))
+        return self.observation.take(samples).error(self.network(z))
 
     def loss(self, z: Array, samples: Indices) -> Array:
         """(runs,)."""
@@ -162,12 +134,12 @@ class LeastSquares:
             slope -= self.prior * z
         return gram, slope
 
-    def _error_of(self, value: Array | None, z: Array, samples: Indices) -> Array:
-        """``error`` where outputs of the draft are known already; None for none."""
-        if value is None:
-            return self.error(z, samples)
+    def _error_of(self, value: Array, z: Array, samples: Indices) -> Array:
+        """``error`` where outputs of the network, or of its draft, are known already."""
         observation = self.observation.take(samples)
         error = observation.error(value)
+        if self.network.draft is None:
+            return error
         size = squares(observation.restrict(observation.values))
         small = np.flatnonzero(squares(error) < _DRAFT_ERROR**2 * size)
         if len(small):
@@ -219,25 +191,10 @@ class LeastSquares:
 
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
-    ) -> Iterator[tuple[slice, Array | None, Array]]:
-        """Which runs, their outputs if they come with it, and Jacobians; some runs at a time."""
+    ) -> Iterator[tuple[slice, Array, Array]]:
+        """Which runs, their outputs and observed Jacobians; some runs at a time."""
         widest = max(self.chain.sizes) if self.chain else network.observation_size
         for part in slices(len(z), widest * z.shape[1]):
             observation = self.observation.take(samples[part])
-            if self.chain is None or self.linear is None:
-                value, jacobian = network.linearize(z[part])
-            else:
-                value = None
-                derivatives = self.chain.derivatives(self.chain.preactivations(z[part]))
-                derivatives[-1] = np.where(self.linear[samples[part]], 1.0, derivatives[-1])
-                jacobian = self.chain.push_forward(derivatives)
+            value, jacobian = network.linearize(z[part])
             yield part, value, observation.restrict(jacobian)
-
-
-def _leaky(layer: Layer) -> Activation:
-    """The layer's activation with no slope below a tenth."""
-    pieces = layer.activation.slopes(layer.output_size)
-    if pieces is None or (pieces[0] >= _LEAK).all():
-        return layer.activation
-    below = np.maximum(pieces[0], _LEAK)
-    return PReLU(tuple(below))

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from preimage.generator import Generator
 from preimage.matrix import multiply
 from preimage.methods.joint.descent import DescentResult, descend
-from preimage.methods.joint.flips import Neighbours, neighbours
+from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares
 
 Array = NDArray[np.float64]
 
-# Steps on an easier function before those on the true one.
-_RELAXED_STEPS = 12
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
 # Codes that are drawn where the layers are not known: so many a latent coordinate, but no fewer
@@ -28,8 +26,6 @@ _DRAWN_ENTRIES = 2**21
 _RIDGE = 0.1
 # Steps of the PLUGIn iteration.
 _PLUG_IN_STEPS = 30
-# Neighbours are tried whose pieces promise at most so many times the loss: descents go on there.
-_MARGIN = 1.02
 
 
 class Racing(NamedTuple):
@@ -111,7 +107,7 @@ class Search:
             open_ = self._open()
             self._report(f"start {i + 1} of {self.restarts}", len(open_))
             wave = starts[place[open_], i : i + _WAVE]
-            self._improve(open_, self._relaxed(open_, wave), _DRAWS)
+            self._improve(open_, wave, _DRAWS)
         self._polish()
         if self.problem.chain is not None:
             self._flip()
@@ -140,7 +136,7 @@ class Search:
         A sample's neighbours are worked out again when it has a better answer.
         """
         (count, k), width = self.best.z.shape, self.flip_rounds * _WAVE
-        known = Neighbours(np.zeros((count, width, k)), np.full((count, width), np.inf))
+        known = np.full((count, width, k), np.nan)
         tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
         for turn in range(self.flip_rounds):
             if self.problem.observation.clock.is_over:
@@ -149,16 +145,14 @@ class Search:
             open_ = np.flatnonzero((self.best.loss > self.target_loss) & ~settled)
             self._report(f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_))
             new = open_[fresh[open_]]
-            if len(new):
-                found = neighbours(self.problem, self.best.z[new], new, width)
-                known.z[new], known.loss[new] = found
+            known[new] = neighbours(self.problem, self.best.z[new], new, width)
             rank = np.arange(width) - tried[open_, None]
-            promising = known.loss[open_] < _MARGIN * self.best.loss[open_, None]
-            own, place = np.nonzero(promising & (rank >= 0) & (rank < _WAVE))
+            promising = np.isfinite(known[open_, :, 0]) & (rank >= 0) & (rank < _WAVE)
+            own, place = np.nonzero(promising)
             if not len(own):
                 break
             before = self.best.loss.copy()
-            self._race(open_[own], known.z[open_[own], place], _NEIGHBOURS)
+            self._race(open_[own], known[open_[own], place], _NEIGHBOURS)
             fresh = self.best.loss < before
             tried = np.where(fresh, 0, tried + _WAVE)
 
@@ -167,18 +161,6 @@ class Search:
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.steps))
-
-    def _relaxed(self, open_: Indices, starts: Array) -> Array:
-        """Every other start moved on the easier function: the two kinds fail on other samples."""
-        odd = starts[:, 1::2]
-        if self.problem.easier is self.problem or not odd.size:
-            return starts
-        samples = np.repeat(open_, odd.shape[1])
-        z = odd.reshape(len(samples), starts.shape[2])
-        ends = descend(self.problem.easier, z, samples, steps=_RELAXED_STEPS, damping=self.damping)
-        starts = starts.copy()
-        starts[:, 1::2] = ends.z.reshape(odd.shape)
-        return starts
 
     def _improve(self, open_: Indices, starts: Array, racing: Racing) -> None:
         """Descend from ``starts``, (samples, runs, k), and keep what is better."""
