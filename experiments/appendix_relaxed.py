@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import figure_1
 from experiments.experiment import Experiment, Job
@@ -13,9 +13,6 @@ from experiments.figure_1 import Config
 from experiments.problems import random_generator
 from experiments.style import curve, dots, legend, panels
 from experiments.table import Row, Table, medians
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def work(config: Config, job: Job) -> list[Row]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import (
@@ -22,9 +22,6 @@ from experiments.problems import (
 from experiments.style import panels
 from experiments.table import Row, Table, medians
 from preimage import zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VERDICTS = {"unique": "#009E73", "ambiguous": "#E69F00", "undecided": "#BBBBBB",
             "infeasible": "#D55E00"}  # fmt: skip

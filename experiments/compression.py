@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.fft import dctn, idctn
 
 from experiments.experiment import Experiment, Job
@@ -15,9 +15,6 @@ from experiments.problems import Array, Problem, Question, inverted, row
 from experiments.style import LOOKS, curve, legend, panels
 from experiments.table import Row, Table, medians
 from preimage import Adam, GaussNewton, GradientDescent, LayerwiseLP, zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf", growth=2.0),

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import TRAINED, Problem, Question, drawn, inverted, row
 from experiments.style import curve, dots, legend, panels
 from experiments.table import Row, Table, medians
 from preimage import GaussNewton, LayerwiseLP, zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf"),

@@ -13,17 +13,15 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import joblib
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 import preimage
 from experiments.table import Row, Table
-from preimage import InputError, __version__
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from preimage import InputError, MissingExtraError, __version__
 
 Job = tuple[Any, ...]  # plain numbers and words: what a process needs besides the configuration
 _PACKAGES = ("preimage", "numpy", "scipy", "scikit-learn")
@@ -74,10 +72,14 @@ def find(name: str, scale: str = "quick") -> tuple[Experiment, Any]:
 
     Raises:
         InputError: There is no such name or scale.
+        MissingExtraError: A package that the experiment needs is not installed.
     """
     if name not in MODULES:
         raise InputError(f"NAME: expected one of {', '.join(MODULES)}, got {name!r}")
-    module = import_module(f"experiments.{MODULES[name]}")
+    try:
+        module = import_module(f"experiments.{MODULES[name]}")
+    except ImportError as error:
+        raise MissingExtraError(error.name or name, "experiments") from error
     experiment: Experiment = module.EXPERIMENTS[name]
     if scale not in experiment.scales:
         raise InputError(f"--scale: expected one of {', '.join(experiment.scales)}, got {scale!r}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import (
@@ -22,9 +23,6 @@ from experiments.problems import (
 from experiments.style import LOOKS, curve, dots, legend, panels
 from experiments.table import Row, Table, medians, ratios_of_medians, slope
 from preimage import Adam, Auto, Generator, GradientDescent, LayerwiseLP, zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments.experiment import Experiment, Job
@@ -14,9 +14,6 @@ from experiments.problems import Problem, Question, inverted, random_generator, 
 from experiments.style import curve, legend, panels
 from experiments.table import Row, Table, means
 from preimage import Auto, GradientDescent, LayerwiseLP
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf"),

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import (
@@ -29,9 +29,6 @@ from experiments.problems import (
 from experiments.style import legend, panels
 from experiments.table import Row, Table, medians
 from preimage import Generator, LayerwiseLP, zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf"),

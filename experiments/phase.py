@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import (
@@ -20,9 +20,6 @@ from experiments.problems import (
 from experiments.style import LOOKS, panels
 from experiments.table import Row, Table
 from preimage import GaussNewton, Generator, LayerwiseLP
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {"linf": LayerwiseLP("linf"), "joint l2": GaussNewton(restarts=8)}
 SUCCESS = 1e-3

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.experiment import Job
 from experiments.problems import TRAINED, Array, Problem, Question, inverted, row
@@ -18,9 +18,6 @@ from experiments.table import Row, Table
 from preimage import Auto, GaussNewton, Generator, GradientDescent, LayerwiseLP, ProjectedGradient
 from preimage import zoo as networks
 from preimage.plot import image_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = {
     "linf": LayerwiseLP("linf"),

@@ -10,19 +10,18 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.fft import dctn, idctn
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LassoCV
 
 from experiments.experiment import Experiment, Job
 from experiments.problems import TRAINED, Array, Problem, Question, drawn, inverted, row
 from experiments.style import curve, dots, legend, panels
 from experiments.table import Row, Table, medians
-from preimage import Adam, Auto, Generator, MissingExtraError, zoo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from preimage import Adam, Auto, Generator, zoo
 
 METHODS = {"auto": Auto(), "adam": Adam(restarts=10, steps=500)}
 FOLDS, PENALTIES = 10, 30  # of the cross-validation that chooses the Lasso's penalty
@@ -87,11 +86,6 @@ def lasso(matrix: Array, measured: Array, cosines: bool) -> tuple[Array, float]:
 
     Each image has the penalty that predicts measurements best that were left out.
     """
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LassoCV
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "experiments") from error
     side = round(matrix.shape[1] ** 0.5)
     design = matrix
     if cosines:

@@ -5,12 +5,9 @@ The colours are those of Okabe and Ito, which the colour-blind can tell apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from preimage import MissingExtraError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 
 class Look(NamedTuple):
@@ -46,10 +43,6 @@ LOOKS = {
 
 def panels(count: int = 1, *, width: float = 7.0, height: float = 4.8) -> tuple[Figure, list[Any]]:
     """A figure with ``count`` panels side by side."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = [figure.add_subplot(1, count, index + 1) for index in range(count)]
     for panel in axes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import figure_2
 from experiments.experiment import Experiment, Job
@@ -13,9 +13,6 @@ from experiments.figure_2 import METHODS, SUCCESS
 from experiments.problems import inverted, row
 from experiments.style import LOOKS, curve, legend, panels
 from experiments.table import Row, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import preimage
-from preimage import doctor
+from preimage import cli, doctor
 from preimage.doctor import examine
 from preimage.network import Network
 
@@ -162,3 +163,52 @@ def test_unused_coordinates_and_bad_arguments():
     with pytest.raises(preimage.InputError, match="Module"):
         examine(3)
     assert isinstance(network, Network)
+
+
+@pytest.mark.parametrize("name", preimage.zoo.names())
+def test_weak_coordinates_of_trained_networks(name, monkeypatch):
+    """Claim: coordinates that training left unused are counted, and no others."""
+    monkeypatch.setattr(doctor, "_PATIENCE", 0.1)
+    weak = {"mnist-20-400-784-vae": 2, "mnist-20-60-784-vae": 2, "mnist-40-60-784-vae": 23}
+    found = [one.message for one in examine(preimage.zoo.load(name)) if one.topic == "codes"]
+    assert [int(message.split(" of ")[0]) for message in found] == [
+        count for network, count in weak.items() if network == name
+    ]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.005, 0.02])
+def test_a_planted_weak_coordinate_is_named(share):
+    network, _ = gray()
+    first = network.layers[0]
+    weight = first.dense_weight.copy()
+    weight[:, 2] *= share * np.linalg.norm(weight[:, 0]) / np.linalg.norm(weight[:, 2])
+    layers = preimage.Layer(weight, first.bias, first.activation), *network.layers[1:]
+    found = [one for one in examine(preimage.Generator(layers)) if one.topic == "codes"]
+    assert len(found) == 1
+    assert "1 of 5 latent coordinates (z2)" in found[0].message
+
+
+def test_coordinates_that_noise_hides():
+    """Claim: with errors of 0.5, z1 has a standard error of 5 by itself, z0 one of 0.5."""
+    network = preimage.from_arrays([np.diag([1.0, 0.1])], activation="identity")
+    assert not [one for one in examine(network) if one.topic == "codes"]
+    (found,) = [one for one in examine(network, noise=0.5) if one.topic == "codes"]
+    assert "determines 1 of 2 latent coordinates (z1)" in found.message
+
+
+def test_the_command_scales_pictures_as_invert_does(tmp_path):
+    """A picture of a tanh network is not accused of its scale, nor what ``--levels`` explains."""
+    network, x = colour()
+    preimage.save(network, tmp_path / "net.npz")
+    np.save(tmp_path / "bytes.npy", np.rint(127.5 * (x + 1)).clip(0, 255).astype(np.uint8))
+    np.save(tmp_path / "unit.npy", (x + 1) / 2)
+
+    def doctor_(*arguments):
+        command = ["doctor", str(tmp_path / "net.npz"), *map(str, arguments), "--noise", "0.02"]
+        return CliRunner().invoke(cli.app, command)
+
+    assert doctor_(tmp_path / "bytes.npy").exit_code == 0
+    assert doctor_(tmp_path / "unit.npy").exit_code == 1
+    assert doctor_(tmp_path / "unit.npy", "--levels", "0,1").exit_code == 0
+    np.save(tmp_path / "small.npy", x[:, :48])
+    assert "WRONG size" in doctor_(tmp_path / "small.npy").output

@@ -34,7 +34,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = 
 
 def number(value: float) -> str:
     """Three digits; a dash where unknown."""
-    return f"{value:.3g}" if np.isfinite(value) else "–"
+    if np.isfinite(value):
+        return f"{value:.3g}"
+    return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
 
 
 def worst_first(residual: Array) -> NDArray[np.intp]:

@@ -166,7 +166,7 @@ def test_damage_is_named(tmp_path):
         report_html(tmp_path)
     write(tmp_path)
     with pytest.raises(preimage.InputError, match="holds them"):
-        report_html(tmp_path, observations=np.zeros((3, 16)))
+        report_html(tmp_path, generator=GENERATOR, observations=np.zeros((3, 16)))
     with pytest.raises(preimage.InputError, match="SHA-256"):
         report_html(tmp_path, generator=preimage.from_arrays([np.eye(16)[:, :2]]))
     np.save(tmp_path / "reconstruction.npy", np.zeros((2, 16)))
@@ -207,6 +207,40 @@ def test_worst_samples_of_a_store(tmp_path):
         report_html(tmp_path / "s", generator=GENERATOR, observations=values[::-1])
     with pytest.raises(preimage.InputError, match="expected 72 samples"):
         report_html(tmp_path / "s", generator=GENERATOR, observations=values[1:])
+
+
+@pytest.mark.parametrize("kind", ["one mask", "a mask a sample", "a matrix"])
+def test_partly_observed_stores_and_certificates(tmp_path, kind):
+    """Their pictures need what was observed: hidden pixels are hatched, measurements compared."""
+    rng = np.random.default_rng(3)
+    sensing = {
+        "one mask": rng.random(16) < 0.7, "a mask a sample": rng.random((4, 16)) < 0.7,
+        "a matrix": rng.standard_normal((9, 16)),
+    }[kind]  # fmt: skip
+    values = GENERATOR(rng.standard_normal((4, 2))) + rng.uniform(-0.01, 0.01, (4, 16))
+    values = values @ sensing.T if kind == "a matrix" else values
+    preimage.save(GENERATOR, tmp_path / "net.npz")
+    np.save(tmp_path / "x.npy", values)
+    np.save(tmp_path / "seen.npy", sensing)
+    how = ["--sensing" if kind == "a matrix" else "--mask", str(tmp_path / "seen.npy")]
+    given = [str(tmp_path / "net.npz"), str(tmp_path / "x.npy")]
+    known = ["--network", given[0], "--observations", given[1]]
+    command = ["batch", *given, str(tmp_path / "s"), "--noise", "0.1", "--shard-size", "3", *how]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    command = ["certify", *given, "--noise", "0.1", "--box", "5", *how]
+    assert CliRunner().invoke(app, [*command, "--out", str(tmp_path / "c.json")]).exit_code == 0
+    for path in ("s", "c.json"):
+        command = ["report", str(tmp_path / path), *known, "--out", str(tmp_path / "r.html")]
+        if path == "s":
+            refused = CliRunner().invoke(app, command)
+            assert refused.exit_code == 2
+            words = "16 entries" if kind == "a matrix" else "--mask FILE or --sensing FILE"
+            assert words in refused.output
+        shown = CliRunner().invoke(app, [*command, *how])
+        assert shown.exit_code == 0, shown.output
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert page.count('alt="difference') == 4
+        assert ("Hatched" in page) == (path == "s" and kind != "a matrix")
 
 
 def test_an_unfinished_store_says_so(tmp_path):
@@ -278,6 +312,9 @@ def test_certificates_worst_first(tmp_path):
         report_html(tmp_path, generator=one, observations=values + 0.01)
     with pytest.raises(preimage.InputError, match="with the network"):
         report_html(tmp_path, observations=values)
+    (tmp_path / "again.json").write_bytes((tmp_path / "c.json").read_bytes())
+    with pytest.raises(preimage.InputError, match="one certificate"):
+        report_html(tmp_path, generator=one, observations=values)
 
 
 def test_a_changed_certificate_is_refused(tmp_path):

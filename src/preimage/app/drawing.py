@@ -63,19 +63,20 @@ def sliders(question: Question, answer: Answer, certificate: Certificate | None)
     code = answer.found.latent
     ends = (np.full((2, code.size), np.nan) if certificate is None
             else np.array([certificate.lower, certificate.upper]))  # fmt: skip
-    known = np.concatenate([code[None], ends])
-    known = np.abs(known[np.isfinite(known)])
-    reach = np.ceil(1.15 * known.max(initial=2.0))
-    return {
-        "latent": plain(code.tolist()),
-        "error": plain(answer.found.standard_error.tolist()),
-        "lower": plain(ends[0].tolist()),
-        "upper": plain(ends[1].tolist()),
-        "reach": float(reach),
-        "observation": question.observation.tolist(),
-        "seen": question.seen.astype(int).tolist(),
+    finite = np.concatenate([code[None], ends])
+    finite = np.abs(finite[np.isfinite(finite)])
+    reach = np.ceil(1.15 * finite.max(initial=2.0))
+    known = {
+        "latent": code,
+        "error": answer.found.standard_error,
+        "lower": ends[0],
+        "upper": ends[1],
+        "reach": reach,
+        "observation": question.observation,
+        "seen": question.seen.astype(int),
         "noise": question.noise,
     }
+    return {name: plain(value) for name, value in known.items()}
 
 
 def moved(network: Network, question: Question, at: Move) -> str:

@@ -180,9 +180,7 @@ def _question(
     """Check what is asked, on the first shard as ``invert`` does."""
     mask, operator = as_sensing(network, sensing)
     size = None if operator is None else operator.shape[0]
-    opened = source
-    if not isinstance(source, Observations):
-        opened = open_observations(source, network, size=size)
+    opened = open_observations(source, network, size=size)
     count = opened.count
     if not count:
         raise InputError(f"source: expected one sample or more, got shape {opened.shape}")

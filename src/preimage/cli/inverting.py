@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli.options import Json, Method, Network, Noise, Observed, StateDict
+from preimage.cli.options import Json, Method, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_table, write_picture
-from preimage.errors import StoppedError
+from preimage.errors import InputError, StoppedError
 from preimage.notebook import number
 
 SHOWN = 16  # samples in a picture
@@ -21,13 +21,14 @@ SHOWN = 16  # samples in a picture
 
 def invert(
     network: Network,
-    observed: Observed,
+    observations: Observations,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     method: Method = "auto",
     noise: Noise = 0.0,
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds after which the best codes so far are written.")
     ] = None,
+    seen: Seen = Seen(),
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -38,13 +39,13 @@ def invert(
     from preimage.report import write_run
 
     generator = weights.load(network)
-    values, seen = observed.read(generator)
+    values, sensing = seen.read(observations, generator)
     start = time.perf_counter()
     inversion = preimage.invert(
-        generator, values, method, noise=noise, sensing=seen, time_limit=time_limit
+        generator, values, method, noise=noise, sensing=sensing, time_limit=time_limit
     )
     seconds = time.perf_counter() - start
-    settings = {"network": network, "observations": str(observed.observations), "method": method,
+    settings = {"network": network, "observations": str(observations), "method": method,
                 "noise": noise, "method_settings": repr(preimage.METHODS[method])}  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
@@ -52,7 +53,7 @@ def invert(
         rows = {"observation": values[:SHOWN].astype(np.float64), **rows}
     picture = write_picture(rows, out / "grid.png") if len(values) else None
     summary = write_run(
-        out, generator, values, inversion, settings=settings, sensing=seen, seconds=seconds,
+        out, generator, values, inversion, settings=settings, sensing=sensing, seconds=seconds,
         picture=picture,
     )  # fmt: skip
     if as_json:
@@ -87,6 +88,7 @@ def report(
     observations: Annotated[
         Path | None, typer.Option(help="Of a store or a certificate, for their pictures.")
     ] = None,
+    seen: Seen = Seen(),
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -94,15 +96,20 @@ def report(
     from preimage.report import report_html
 
     generator = None if network is None else weights.load(network)
+    rows, sensing = None, None
+    if observations is not None:
+        if generator is None:
+            raise InputError("--observations: expected --network NET with it, for comparison")
+        rows, sensing = seen.open(observations, generator)
     target = out or (path if path.is_dir() else path.parent) / "report.html"
-    page = report_html(path, generator=generator, observations=observations)
+    page = report_html(path, generator=generator, observations=rows, sensing=sensing)
     target.write_text(page, encoding="utf-8")
     print_json({"report": str(target)}) if as_json else typer.echo(f"Written: {target}")
 
 
 def batch(
     network: Network,
-    observed: Observed,
+    observations: Observations,
     store: Annotated[
         Path, typer.Argument(help="Zarr folder of the results; resumed if it exists.")
     ],
@@ -124,15 +131,16 @@ def batch(
             "--shard-timeout", "--stall", help="Seconds that a worker may take for a shard."
         ),
     ] = 3600.0,
+    seen: Seen = Seen(),
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
     generator = weights.load(network)
-    rows, seen = observed.open(generator)
+    rows, sensing = seen.open(observations, generator)
     try:
         found = preimage.invert_dataset(
-            generator, rows, store, method, noise=noise, sensing=seen, shard_size=shard_size,
+            generator, rows, store, method, noise=noise, sensing=sensing, shard_size=shard_size,
             workers=workers, scheduler=scheduler, retries=retries, shard_timeout=shard_timeout,
             progress=True,
         )  # fmt: skip

@@ -92,39 +92,42 @@ class StateDict:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """Observations, and what was observed of each output."""
+class Seen:
+    """Options that say what was observed of each output, and in which units."""
 
-    observations: Observations
     mask: Mask = None
     sensing: Sensing = None
     levels: Levels = None
 
-    def read(self, network: preimage.Generator) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def read(
+        self, observations: Path, network: preimage.Generator
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """The observations, and the mask or matrix to pass as ``sensing``.
 
         Raises:
             InputError: Options that contradict each other or do not fit the network.
             FormatError: Another format, or samples of another size.
         """
-        rows, sensing = self.open(network)
+        rows, sensing = self.open(observations, network)
         return rows.read(0, rows.count), sensing
 
-    def open(self, network: preimage.Generator) -> tuple[OpenedObservations, NDArray[Any] | None]:
+    def open(
+        self, observations: Path, network: preimage.Generator
+    ) -> tuple[OpenedObservations, NDArray[Any] | None]:
         """As ``read``, without reading the observations; conversions are told on stderr."""
         from preimage.io.observations import open_observations
 
-        sensing = self._sensing(network.observation_size)
+        sensing = self.map_of(network)
         measured = sensing is not None and sensing.dtype != bool
         size = len(sensing) if sensing is not None and measured else None
         levels = None if self.levels is None else _as_levels(self.levels)
-        found = open_observations(self.observations, network, size=size, levels=levels)
+        found = open_observations(observations, network, size=size, levels=levels)
         for note in found.notes:
-            typer.echo(f"preimage: {self.observations}: {note}", err=True)
+            typer.echo(f"preimage: {observations}: {note}", err=True)
         return found, sensing
 
-    def _sensing(self, size: int) -> NDArray[Any] | None:
-        """A boolean mask (size,) or (samples, size), a matrix, or None for everything."""
+    def map_of(self, network: preimage.Generator) -> NDArray[Any] | None:
+        """A boolean mask (n,) or (samples, n), a matrix (m, n), or None for everything."""
         import numpy as np
 
         from preimage.io.observations import load_observations
@@ -133,7 +136,7 @@ class Observed:
             return None if self.sensing is None else np.asarray(load_observations(self.sensing))
         if self.sensing is not None:
             raise InputError("--mask, --sensing: expected one of them, got both")
-        values = np.asarray(load_observations(self.mask))
+        values, size = np.asarray(load_observations(self.mask)), network.observation_size
         if values.size % size or not np.isin(values, (0, 1)).all():
             raise InputError(
                 f"--mask {self.mask}: expected 0 and 1 (or False and True), {size} entries a "

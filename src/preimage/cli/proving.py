@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli.options import Json, Network, Noise, Observed, StateDict
+from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_table
 from preimage.errors import InputError, MissingExtraError
 from preimage.notebook import number
@@ -16,11 +16,12 @@ from preimage.notebook import number
 
 def certify(
     network: Network,
-    observed: Observed,
+    observations: Observations,
     noise: Noise,
     out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
     box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
+    seen: Seen = Seen(),
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -28,8 +29,8 @@ def certify(
     import numpy as np
 
     generator = weights.load(network)
-    values, seen = observed.read(generator)
-    found = preimage.certify(generator, values, noise=noise, sensing=seen, box=box)
+    values, sensing = seen.read(observations, generator)
+    found = preimage.certify(generator, values, noise=noise, sensing=sensing, box=box)
     out.parent.mkdir(parents=True, exist_ok=True)
     found.save(out)
     half = np.median(found.upper - found.lower, axis=1) / 2
@@ -37,8 +38,7 @@ def certify(
         _picture_of(generator, found, values, picture)
     if as_json:
         names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
-        samples = [{n: np.asarray(getattr(found, n)[i]).tolist() for n in names}
-                   for i in range(len(found))]  # fmt: skip
+        samples = [{n: getattr(found, n)[i] for n in names} for i in range(len(found))]
         print_json({"certificate": str(out), "samples": samples})
     else:
         rows = [
@@ -74,7 +74,7 @@ def _picture_of(
 def check(
     certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
     network: Network,
-    observed: Observed,
+    observations: Observations,
     noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
     box: Annotated[
         float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
@@ -82,6 +82,7 @@ def check(
     resolution: Annotated[
         float | None, typer.Option(help="The resolution it has to be about.")
     ] = None,
+    seen: Seen = Seen(),
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -99,17 +100,17 @@ def check(
 
     generator = weights.load(network)
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
-    values, seen = observed.read(generator)
+    values, sensing = seen.read(observations, generator)
     with tempfile.TemporaryDirectory() as folder:
         plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy", "sensing.npy")]
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
         np.save(plain[1], values.astype(np.float64))
-        if seen is not None:
-            np.save(plain[2], seen)
+        if sensing is not None:
+            np.save(plain[2], sensing)
         try:
             records, reason = checker.check(
                 str(check_file(certificate)), plain[0], plain[1],
-                plain[2] if seen is not None else None,
+                plain[2] if sensing is not None else None,
                 {"noise": noise, "box": box, "resolution": resolution}, boxes.remaining,
             ), ""  # fmt: skip
         except InputError:

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli.options import Json, Network, Noise, StateDict
+from preimage.cli.options import Json, Levels, Network, Noise, Seen, StateDict
 from preimage.cli.terminal import print_json
+from preimage.errors import FormatError
 
 
 def app(
@@ -41,6 +42,7 @@ def doctor(
         Path | None, typer.Argument(help="As for invert; the first few are examined.")
     ] = None,
     noise: Noise = 0.0,
+    levels: Levels = None,
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
@@ -48,8 +50,12 @@ def doctor(
     from preimage.doctor import examine
     from preimage.io.observations import load_observations
 
-    generator = weights.load(network)
-    values = None if observations is None else load_observations(observations)
+    generator, values = weights.load(network), None
+    if observations is not None:
+        try:
+            values, _ = Seen(levels=levels).read(observations, generator)
+        except FormatError:  # samples of another size are a finding
+            values = load_observations(observations)
     found = examine(generator, values, noise=noise)
     if as_json:
         print_json([asdict(one) for one in found])

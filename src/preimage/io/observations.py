@@ -108,7 +108,8 @@ def open_observations(
     """Open observations without reading them all.
 
     Args:
-        source: A path or an array; see ``preimage.io.sources.open_source``. A single sample may
+        source: A path or an array; see ``preimage.io.sources.open_source``; what is open already is
+            returned as it is. A single sample may
             have any shape with as many entries as the network's outputs, many samples any shape
             after the first dimension.
         network: Whose outputs are observed: says how many entries a sample has, and the range to
@@ -123,6 +124,8 @@ def open_observations(
         InputError: No path and no array; bad ``levels``.
         MissingExtraError: pillow or Zarr is not installed.
     """
+    if isinstance(source, Observations):
+        return source
     opened = open_source(source, limits)
     if network is not None and size not in (None, network.observation_size):
         network = None  # measurements of its output: neither its size nor its range is theirs

@@ -9,7 +9,7 @@ from preimage.batch.store import METADATA, open_store
 from preimage.errors import FormatError, InputError
 from preimage.network import Network, known_chain
 from preimage.report.certificates import certificates_page, find_certificates
-from preimage.report.inversions import inversions_page
+from preimage.report.inversions import run_page
 from preimage.report.run import SUMMARY, read_run, write_run
 from preimage.report.stores import store_page
 
@@ -17,7 +17,11 @@ __all__ = ["report_html", "write_run"]
 
 
 def report_html(
-    path: str | Path, *, generator: Network | None = None, observations: Any = None
+    path: str | Path,
+    *,
+    generator: Network | None = None,
+    observations: Any = None,
+    sensing: Any = None,
 ) -> str:
     """The report on what a command wrote, as one page.
 
@@ -27,7 +31,8 @@ def report_html(
         generator: The network, known or run, for its card and the reconstructions; an inversion's
             folder holds both already.
         observations: Of a store or a certificate: a path or an array, for their pictures; of a
-            store only the rows that are drawn are read.
+            store only the rows that are drawn are read. They need the network.
+        sensing: What was seen of them, as given to ``preimage.invert`` or ``certify``.
 
     Returns:
         HTML without scripts or external links.
@@ -39,12 +44,14 @@ def report_html(
         MissingExtraError: matplotlib is not installed.
     """
     path = Path(path)
+    if observations is not None and generator is None:
+        raise InputError("observations: expected them with the network that they are compared with")
     if (path / SUMMARY).exists():
         if observations is not None:
             raise InputError(f"{path}: expected no observations, an inversion's folder holds them")
-        return inversions_page(read_run(path), generator)
+        return run_page(read_run(path), generator)
     if (path / METADATA).exists():
-        return store_page(open_store(path), generator, observations)
+        return store_page(open_store(path), generator, observations, sensing)
     certificates = find_certificates(path)
     if not certificates:
         raise FormatError(
@@ -52,4 +59,4 @@ def report_html(
             "`preimage batch` (zarr.json), or a certificate of `preimage certify`"
         )
     chain = None if generator is None else known_chain(generator, "a certificate")
-    return certificates_page(certificates, chain, observations)
+    return certificates_page(certificates, chain, observations, sensing)

@@ -21,6 +21,7 @@ from preimage.notebook import number
 from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
+from preimage.report.run import compare
 
 Array = NDArray[np.float64]
 
@@ -74,6 +75,7 @@ def certificates_page(
     files: Mapping[str, Certificate],
     generator: Generator | None = None,
     observations: Any = None,
+    sensing: Any = None,
 ) -> str:
     """One page: verdicts, samples with their intervals, network, how to check."""
     found = [
@@ -81,22 +83,19 @@ def certificates_page(
         for name, certificate in files.items()
         for index, claim in enumerate(certificate.claims)
     ]
-    if observations is not None and (generator is None or len(files) > 1):
-        raise InputError(
-            "observations: expected them with the network and one certificate only, got "
-            f"{len(files)} certificates"
-        )
+    found.sort(key=lambda sample: sample.badness)
     for sample in found:
         size = len(sample.claim.lower)
         if generator is not None and size != generator.latent_size:
             raise InputError(f"network: expected latent size {size}, got {generator.latent_size}")
     seen = None
     if observations is not None and generator is not None:
+        if len(files) != 1:
+            raise InputError(f"observations: expected one certificate with them, got {len(files)}")
         seen = _rows(observations, generator, *files.values())
     counts = Counter(sample.claim.verdict for sample in found)
     verdicts = [(name, counts[name], text) for name, text in _VERDICTS.items() if counts[name]]
-    worst = sorted(found, key=lambda sample: sample.badness)[:SHOWN]
-    inspection = inspection_of(generator)
+    worst = found[:SHOWN]
     sizes = () if generator is None else generator.sizes
     return page(
         f"{', '.join(files)}: {len(found)} certified samples",
@@ -110,15 +109,17 @@ def certificates_page(
                 "given: the observation, outputs of these codes, and the difference from the "
                 "first."
             )
-            + "".join(_figure(sample, generator, seen) for sample in worst),
+            + "".join(_figure(sample, generator, seen, sensing) for sample in worst),
             "All samples": _table(found),
-            "Network": network_card(inspection, sizes, generator.digest if generator else ""),
+            "Network": network_card(
+                inspection_of(generator), sizes, generator.digest if generator else ""
+            ),
         },
     )
 
 
 def _rows(observations: Any, generator: Generator, certificate: Certificate) -> Array:
-    """The observations, if the claims are about them and this network."""
+    """The observations, NaN where hidden, if the claims are about them and this network."""
     from preimage.certify.prove import network_digest
 
     claims = certificate.claims
@@ -126,84 +127,62 @@ def _rows(observations: Any, generator: Generator, certificate: Certificate) -> 
     source = open_observations(observations, generator, size=size)
     if source.count != len(claims):
         raise InputError(f"observations: expected {len(claims)} samples, got {source.count}")
-    seen = source.read(0, len(claims))
-    digest = network_digest(generator)
-    for index, (x, claim) in enumerate(zip(seen, claims, strict=True)):
-        question = claim.question
-        if question.network != digest or not _same(question.observation, x):
+    given, digest = np.array(source.read(0, len(claims))), network_digest(generator)
+    for index, (x, claim) in enumerate(zip(given, claims, strict=True)):
+        asked = claim.question
+        hidden = np.isnan(asked.observation)
+        if asked.network != digest or not (hidden | (asked.observation == x)).all():
             raise InputError(
                 f"observations: sample {index} of the certificate is about another network or "
                 "observation"
             )
-    return seen
-
-
-def _same(observation: Array, x: Array) -> bool:
-    """Whether they agree wherever something was seen."""
-    seen = ~np.isnan(observation)
-    return observation.shape == x.shape and bool((observation == x)[seen].all())
-
-
-def _end(value: float) -> str:
-    return number(value) if np.isfinite(value) else "∞" if value > 0 else "−∞"
-
-
-def _distance(sample: _Sample) -> str:
-    distance = sample.claim.distance
-    return "–" if np.isnan(distance) else number(distance)
+        given[index] = asked.observation
+    return given
 
 
 def _table(found: Sequence[_Sample]) -> str:
     lines = [
-        (s.name, s.place, s.claim.verdict, _distance(s), number(s.claim.question.resolution),
-         number(s.claim.question.noise), *(("–", "–") if s.empty else
-         (_end(float(np.median(s.claim.half_width))), _end(float(np.max(s.claim.half_width))))),
+        (s.name, s.place, s.claim.verdict, number(s.claim.distance),
+         number(s.claim.question.resolution), number(s.claim.question.noise),
+         *(number(float(of(s.claim.half_width))) for of in (np.median, np.max)),
          s.claim.branches, s.claim.reason)
-        for s in sorted(found, key=lambda sample: sample.badness)
+        for s in found
     ]  # fmt: skip
     columns = ("file", "sample", "verdict", "distance", "resolution", "noise",
                "half-width, median", "widest", "branches", "reason")  # fmt: skip
     return wide_table("All samples", columns, lines)
 
 
-def _figure(sample: _Sample, generator: Generator | None, seen: Array | None) -> str:
-    claim = sample.claim
-    caption = f"sample {sample.place}: {claim.verdict}"
-    caption += "" if np.isnan(claim.distance) else f", distance {_distance(sample)}"
+def _figure(sample: _Sample, generator: Generator | None, seen: Array | None, sensing: Any) -> str:
+    claim, place = sample.claim, sample.place
+    caption = f"sample {place}: {claim.verdict}"
+    caption += "" if np.isnan(claim.distance) else f", distance {number(claim.distance)}"
     caption += f"; {claim.reason}" if claim.reason else ""
-    images = {}
-    if seen is not None:
-        images[f"observation {sample.place}"] = seen[sample.place]
+    images = {} if seen is None else {f"observation {place}": seen[place]}
     if generator is not None:
-        outputs = [generator(code[None])[0] for code in claim.witnesses[:2]]
-        for name, output in zip(("witness", "second witness"), outputs, strict=False):
-            images[f"output of the {name} of sample {sample.place}"] = output
-        if seen is not None and outputs:
-            images[f"difference {sample.place}"] = difference(seen[sample.place], outputs[0])
+        for name, code in zip(("witness", "second witness"), claim.witnesses, strict=False):
+            images[f"output of the {name} of sample {place}"] = generator(code)
+        comparable = claim.question.sensing is None or sensing is not None
+        if seen is not None and claim.witnesses and comparable:
+            _, _, measured = compare(generator, sensing, seen[place][None], claim.witnesses[0])
+            images[f"difference {place}"] = difference(seen[place], measured)
     return drawn(images, caption, "" if sample.empty else _intervals(sample))
 
 
 def _intervals(sample: _Sample) -> str:
-    """The intervals as a drawing, and below it as a table."""
+    """The intervals as a drawing, relative to the witness if there is one, and as a table."""
     claim = sample.claim
     half, known = claim.half_width, claim.witnesses[:1]
     text = (
         f"Intervals of {len(half)} coordinates"
         f"{' around the witness' if known else ', no witness known'}: median half-width "
-        f"{_end(float(np.median(half)))}, widest {_end(float(half.max()))}"
+        f"{number(float(np.median(half)))}, widest {number(float(half.max()))}"
     )
-    lines = [
-        (f"z{i}", _end(float(low)), _end(float(high)), _end(float(high - low)),
-         *(number(float(code[i])) for code in known))
-        for i, (low, high) in enumerate(zip(claim.lower, claim.upper, strict=True))
-    ]  # fmt: skip
     columns = ("coordinate", "lower", "upper", "width", *("witness" for _ in known))
+    numbers = np.array([claim.lower, claim.upper, claim.upper - claim.lower, *known])
+    lines = [(f"z{i}", *map(number, row)) for i, row in enumerate(numbers.T)]
     listed = wide_table(f"Intervals of sample {sample.place}", columns, lines)
-    return f'{_chart(claim, text)}<details><summary class="soft">{text}</summary>{listed}</details>'
-
-
-def _chart(claim: Claim, text: str) -> str:
-    """The intervals relative to the witness if there is one, and a second witness as dots."""
-    centre = claim.witnesses[0] if claim.witnesses else np.zeros(len(claim.lower))
-    others = {} if len(claim.witnesses) < 2 else {"second code": claim.witnesses[1] - centre}
-    return intervals_svg(claim.lower - centre, claim.upper - centre, others, text)
+    centre = known[0] if known else np.zeros(len(half))
+    second = {"second code": claim.witnesses[1] - centre} if len(claim.witnesses) > 1 else {}
+    chart = intervals_svg(claim.lower - centre, claim.upper - centre, second, text)
+    return f'{chart}<details><summary class="soft">{text}</summary>{listed}</details>'

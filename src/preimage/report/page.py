@@ -1,9 +1,8 @@
-"""What all reports share: the page, its style, tables, distributions, and samples with pictures."""
+"""What all reports share: the page, its style, tables, distributions, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from preimage.notebook import number, table
 from preimage.pixels import picture
-from preimage.plot import BAR, histogram_svg, intervals_svg
+from preimage.plot import BAR, histogram_svg
 
 Array = NDArray[np.float64]
 
@@ -85,12 +84,6 @@ def note(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
 
-def statuses(counts: Iterable[tuple[str, int, str]]) -> str:
-    """A table of statuses, the number of samples of each, and their messages."""
-    rows = [(name, count, message.replace("`", "")) for name, count, message in counts]
-    return wide_table("How the inversions ended", ("status", "samples", "meaning"), rows)
-
-
 def spread(values: Array, of: str, mark: float = 0.0, mark_name: str = "") -> str:
     """Quantiles of numbers in words, below their histogram.
 
@@ -128,67 +121,3 @@ def drawn(images: Mapping[str, Array], caption: str, below: str = "") -> str:
 def samples(figures: Iterable[str]) -> str:
     """Figures in as many columns as fit."""
     return f'<div class="samples">{"".join(figures)}</div>'
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """Samples that are drawn, worst first.
-
-    Attributes:
-        number: (m,) index of each in its batch.
-        status: (m,).
-        residual: (m,); NaN where unknown.
-        latent: (m, k) codes.
-        standard_error: (m, k) of the codes; NaN where unknown.
-        reconstruction: (m, n) outputs of the codes.
-        observation: (m, n), or measurements (m, l); None if they are not given.
-        measured: Of the shape of ``observation``: what the codes would be observed as.
-        of: What the observation is called.
-    """
-
-    number: NDArray[np.int64]
-    status: NDArray[Any]
-    residual: Array
-    latent: Array
-    standard_error: Array
-    reconstruction: Array
-    observation: Array | None
-    measured: Array
-    of: str = "observation"
-
-    def html(self, total: int) -> str:
-        """What is shown of ``total`` samples, and a figure of each."""
-        sensed = "" if self.of == "observation" else f" of the {self.of}"
-        text = f"{len(self.number)} of {total}. Each: "
-        text += (
-            "reconstruction." if self.observation is None
-            else f"{self.of}, reconstruction, and difference{sensed} (gray is none; white is an "
-            "observation that is brighter by one)."
-        )  # fmt: skip
-        if self.observation is not None and np.isnan(self.observation).any():
-            text += " Hatched: not observed."
-        if np.isfinite(self.standard_error).any():
-            text += (
-                " Standard errors take the noise as the standard deviation of independent errors."
-            )
-        return note(text) + samples(map(self._figure, range(len(self.number))))
-
-    def _figure(self, i: int) -> str:
-        number_ = self.number[i]
-        images = {f"reconstruction {number_}": self.reconstruction[i]}
-        if self.observation is not None:
-            seen = self.observation[i]
-            images = {f"{self.of} {number_}": seen} | images
-            images[f"difference {number_}"] = difference(seen, self.measured[i])
-        caption = f"sample {number_}: {self.status[i]}, residual {number(self.residual[i])}"
-        return drawn(images, caption, self._code(i))
-
-    def _code(self, i: int) -> str:
-        """The code with twice its standard errors, folded away; nothing where they are unknown."""
-        code, error = self.latent[i], self.standard_error[i]
-        if not np.isfinite(code).all() or not np.isfinite(error).all():
-            return ""
-        text = f"Code, standard error {number(float(np.median(error)))} (median)"
-        name = "± 2 standard errors"
-        shown = intervals_svg(code - 2 * error, code + 2 * error, {"code": code}, text, name)
-        return f'<details><summary class="soft">{text}</summary>{shown}</details>'

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.errors import FormatError
 from preimage.inversion import Inversion, Status, outputs_of
 from preimage.network import Measured, Network, chain_of
-from preimage.observation import check_observation
+from preimage.notebook import versions
+from preimage.observation import as_sensing, check_observation
 from preimage.report.network import inspection_of
 
 Array = NDArray[np.float64]
@@ -69,9 +68,35 @@ class Run:
 
     @property
     def _error(self) -> Array:
-        # Without a code the error is unknown; where nothing was observed there is none.
-        error = self.observation - self.measured
-        return np.where(np.isnan(self.observation), 0.0, error)
+        return errors_of(self.observation, self.measured)
+
+
+def compare(
+    network: Network, sensing: Any, observation: Array, latent: Array
+) -> tuple[Array, Array, Array]:
+    """What was observed, beside what codes make.
+
+    Args:
+        network: The network.
+        sensing: As in ``preimage.invert``.
+        observation: (batch, m) as given there.
+        latent: (batch, k).
+
+    Returns:
+        Observations, NaN where hidden; outputs of the codes, (batch, n); and what those would be
+        observed as, (batch, m): the same array without a linear map.
+    """
+    mask, operator = as_sensing(network, sensing)
+    outputs = outputs_of(network, latent)
+    seen = observation if mask is None else np.where(mask, observation, np.nan)
+    return seen, outputs, (
+        outputs if operator is None else outputs_of(Measured(network, operator), latent)
+    )  # fmt: skip
+
+
+def errors_of(seen: Array, measured: Array) -> Array:
+    """``seen - measured``: 0 where nothing was observed, NaN where there is no code."""
+    return np.where(np.isnan(seen), 0.0, seen - measured)
 
 
 def write_run(
@@ -104,18 +129,20 @@ def write_run(
     Raises:
         InputError: Observations or sensing that do not fit the network.
     """
-    checked, _ = check_observation(generator, observation, 0.0, sensing)
+    check_observation(generator, observation, 0.0, sensing)
     latent = np.atleast_2d(inversion.latent)
+    given = np.atleast_2d(np.asarray(observation, dtype=np.float64))
+    seen, outputs, measured = compare(generator, sensing, given, latent)
     arrays: dict[str, NDArray[Any]] = {
-        "observation": np.atleast_2d(np.asarray(observation, dtype=np.float64)),
+        "observation": given,
         "latent": latent,
         "standard_error": np.broadcast_to(inversion.standard_error, latent.shape),
-        "reconstruction": outputs_of(generator, latent),
+        "reconstruction": outputs,
     }
-    if checked.mask is not None:
-        arrays["mask"] = checked.mask
-    if checked.sensing is not None:
-        arrays["measured"] = outputs_of(Measured(generator, checked.sensing), latent)
+    if seen is not given:
+        arrays["mask"] = ~np.isnan(seen)
+    if measured is not outputs:
+        arrays["measured"] = measured
     summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,10 +156,9 @@ def _summary(
     generator: Network, inversion: Inversion, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     found = [Status(status) for status in np.atleast_1d(inversion.status)]
-    versions = {name: version(name) for name in ("preimage", "numpy", "scipy", "highspy")}
     return {
         "settings": dict(settings),
-        "versions": versions | {"python": platform.python_version()},
+        "versions": versions(),
         "generator": {"sizes": _sizes(generator), "sha256": generator.digest},
         "samples": len(inversion),
         "status": {
@@ -170,7 +196,9 @@ def to_json(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value of JSON: NaN and infinity become None."""
+    """A value of JSON: arrays become lists, NaN and infinity None."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

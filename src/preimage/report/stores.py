@@ -14,20 +14,23 @@ from preimage.inversion import outputs_of
 from preimage.io.observations import open_observations
 from preimage.network import Network
 from preimage.notebook import number, worst_first
+from preimage.report.inversions import Result, Samples
 from preimage.report.network import inspection_of, network_card
-from preimage.report.page import SHOWN, Shown, note, page, spread, statuses, wide_table
+from preimage.report.page import SHOWN, note, wide_table
+from preimage.report.run import compare, errors_of
 
 Array = NDArray[np.float64]
 
 _LISTED = 100  # samples left out that are named
 
 
-def store_page(store: Store, network: Network | None = None, observations: Any = None) -> str:
+def store_page(
+    store: Store, network: Network | None = None, observations: Any = None, sensing: Any = None
+) -> str:
     """One page: how far the job is, statuses, residuals, worst samples, network, settings."""
     job = store.job
     inspection = inspection_of(network, job.network)
-    lead = f"{job.method}, noise {job.noise:g}, preimage {job.version}; "
-    lead += (
+    finished = (
         "all shards are finished." if store.complete
         else f"{len(store.finished)} of {job.shards} shards finished."
     )  # fmt: skip
@@ -37,23 +40,23 @@ def store_page(store: Store, network: Network | None = None, observations: Any =
         text = "Not inverted yet: run the same command again to continue."
         counts.append(("waiting", len(store) - len(sample), text))
     worst = worst_first(residual)[:SHOWN]
-    return page(
+    where = sample[worst]
+    if network is None:
+        shown = _table(store, where, residual[worst])
+    else:
+        shown = _drawn(store, where, residual[worst], network, observations, sensing)
+    return Result(
         f"{store.path.name}: {len(store)} samples",
-        lead,
-        {
-            "How they ended": statuses(counts),
-            "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
-            "Largest errors max |x − G(z)|": spread(largest, "largest errors", job.noise, "noise"),
-            "Samples, worst first": _worst_samples(
-                store, sample[worst], residual[worst], network, observations
-            ),
-            "Left out": _left_out(store),
-            "Network": network_card(
-                inspection, (job.latent_size, job.observation_size), job.network
-            ),
-            "Job": wide_table("Job", ("setting", "value"), asdict(job).items()),
-        },
-    )
+        f"{job.method}, noise {job.noise:g}, preimage {job.version}; {finished}",
+        counts,
+        residual,
+        largest,
+        job.noise,
+        shown,
+        network_card(inspection, (job.latent_size, job.observation_size), job.network),
+        asdict(job).items(),
+        _left_out(store),
+    ).html()
 
 
 def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
@@ -66,32 +69,18 @@ def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
     return sample, residual, largest
 
 
-def _worst_samples(
-    store: Store, sample: NDArray[np.int64], residual: Array, network: Network | None,
-    observations: Any,
-) -> str:  # fmt: skip
+def _table(store: Store, sample: NDArray[np.int64], residual: Array) -> str:
+    """Without the network, samples are words."""
     latent, status = store.latent[sample], store.status[sample]
-    if network is None:
-        columns = ("sample", "status", "residual", "largest entries of the code")
-        found = [
-            (sample[i], status[i], number(residual[i]), _code(latent[i]))
-            for i in range(len(sample))
-        ]
-        hint = "Give the network (--network NET) and the source (--observations FILE) for pictures."
-        return wide_table("Worst samples", columns, found) + note(hint)
-    outputs = outputs_of(network, latent)
-    seen = None
-    if observations is not None:
-        seen = _rows(observations, store, sample, network)
-        error = np.linalg.norm(seen - outputs, axis=1)
-        if not np.allclose(error, residual, rtol=1e-6, atol=1e-9, equal_nan=True):
-            raise InputError("observations: expected those that were inverted; residuals differ")
-    error = store.standard_error[sample]
-    shown = Shown(sample, status, residual, latent, error, outputs, seen, outputs)
-    return shown.html(len(store))
+    columns = ("sample", "status", "residual", "largest entries of the code")
+    found = [
+        (sample[i], status[i], number(residual[i]), _largest(latent[i])) for i in range(len(sample))
+    ]
+    hint = "Give the network (--network NET) and the source (--observations FILE) for pictures."
+    return wide_table("Worst samples", columns, found) + note(hint)
 
 
-def _code(latent: Array) -> str:
+def _largest(latent: Array) -> str:
     """The three largest entries in words, such as ``z4 = -3.2``."""
     if not np.isfinite(latent).all():
         return "no code"
@@ -99,22 +88,43 @@ def _code(latent: Array) -> str:
     return ", ".join(f"z{i} = {number(latent[i])}" for i in largest)
 
 
-def _rows(
-    observations: Any, store: Store, sample: NDArray[np.int64], network: Network
-) -> Array:  # fmt: skip
-    """The observations of some samples."""
-    source = open_observations(observations, network, size=store.job.observation_size)
-    if source.count != len(store):
-        raise InputError(f"observations: expected {len(store)} samples, got {source.count}")
-    return np.concatenate([source.read(i, i + 1) for i in map(int, sample)])
+def _drawn(
+    store: Store, sample: NDArray[np.int64], residual: Array, network: Network, observations: Any,
+    sensing: Any,
+) -> str:  # fmt: skip
+    """The samples with pictures: of their outputs, and of the observations if there are any."""
+    latent, seen = store.latent[sample], None
+    if observations is None:
+        outputs = measured = outputs_of(network, latent)
+    else:
+        if sensing is None and store.job.sensing != "everything":
+            raise InputError(
+                f"sensing: {store.path} is the result of observing {store.job.sensing}; give that, "
+                "too (--mask FILE or --sensing FILE)"
+            )
+        source = open_observations(observations, network, size=store.job.observation_size)
+        if source.count != len(store):
+            raise InputError(f"observations: expected {len(store)} samples, got {source.count}")
+        rows = [source.read(i, i + 1) for i in map(int, sample)]
+        values = np.concatenate([np.empty((0, source.size)), *rows])
+        if isinstance(sensing, np.ndarray) and sensing.dtype == bool and sensing.ndim == 2:
+            sensing = sensing[sample] if len(sensing) == len(store) else sensing
+        seen, outputs, measured = compare(network, sensing, values, latent)
+        error = np.linalg.norm(errors_of(seen, measured), axis=1)
+        if not np.allclose(error, residual, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise InputError(
+                "observations: expected those that were inverted, observed in the same way; their "
+                "residuals differ from those of the store"
+            )
+    error = store.standard_error[sample]
+    shown = Samples(sample, store.status[sample], residual, latent, error, outputs, seen, measured)
+    return shown.html(len(store))
 
 
 def _left_out(store: Store) -> str:
-    left_out = store.quarantined
+    left_out = list(store.quarantined.items())
     if not left_out:
         return ""
     more = len(left_out) - _LISTED
     text = note(f"{more} more are named in zarr.json.") if more > 0 else ""
-    return (
-        wide_table("Samples left out", ("sample", "why"), list(left_out.items())[:_LISTED]) + text
-    )
+    return wide_table("Samples left out", ("sample", "why"), left_out[:_LISTED]) + text
