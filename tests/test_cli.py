@@ -1,13 +1,16 @@
 """The command: output, files and exit codes."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from scipy import sparse
 from typer.testing import CliRunner
 
@@ -335,3 +338,30 @@ def test_invert_with_a_mask_or_a_matrix(planted, tmp_path, kind):
     assert result.exit_code == 0, result.output
     found = np.load(tmp_path / "out" / "latent.npy")
     np.testing.assert_allclose(found, codes, atol=1e-6)
+
+
+# Images and turns of phrase that a reader who learns the field would stumble over.
+_NOT_PLAIN = (
+    r"\b(doors?|rooms?|company|whoever|nobody|anybody|everybody|knobs?|land(s|ed|ing)?|poses?)\b"
+    r"|\bfirst first\b|\bleft behind\b|\bwhat binds\b|\bnext door\b|\blets? no\b"
+)
+
+
+def test_help_and_messages_are_plain_english():
+    """Claim: no help text, status, report or finding has a word of the list; all help ends well."""
+    root = typer.main.get_command(cli.app)
+    texts = {"preimage": root.help}
+    for name, command in root.commands.items():
+        texts[name] = command.help
+        texts |= {f"{name} {p.name}": p.help or "" for p in command.params if p.name != "help"}
+    assert len(texts) > 60
+    for name, text in texts.items():
+        assert text, f"{name} has no help"
+        assert text[0].isupper(), f"{name}: {text}"
+    texts |= {f"status {status}": status.message for status in preimage.Status}
+    for path in Path(preimage.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Raise, ast.Yield)):
+                texts[f"{path}:{node.lineno}"] = ast.unparse(node)
+    found = {n: text for n, text in texts.items() if re.search(_NOT_PLAIN, text, re.IGNORECASE)}
+    assert found == {}

@@ -28,7 +28,7 @@ class Status(StrEnum):
 
     @property
     def message(self) -> str:
-        """One sentence: what happened, and which knob to turn."""
+        """One sentence: what happened, and what to change."""
         return _MESSAGES[self]
 
     @property
@@ -67,8 +67,8 @@ _MESSAGES = {
         "or use norm='linf', whose programs are always feasible."
     ),
     Status.FAILED: (
-        "The numbers broke down: choose another `backend` for a linear program, a smaller `rate` "
-        "for a gradient method, or rescale the generator."
+        "A numerical failure, such as overflow: choose another `backend` for a linear program, "
+        "a smaller `rate` for a gradient method, or rescale the generator."
     ),
 }
 

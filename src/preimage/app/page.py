@@ -184,7 +184,9 @@ def served(
                 theme=gradio.themes.Default(primary_hue="blue", **fonts),
             )  # fmt: skip
         except OSError as error:
-            raise InputError(f"port: {error}") from error
+            raise InputError(
+                f"port: expected a free one, got {port}: {error}; leave it out for any free one"
+            ) from error
         try:
             yield page.local_url
         finally:

@@ -168,7 +168,8 @@ class _Question:
         whole = (start, stop) == (first, min(first + self.shard_size, self.source.count))
         if whole and digest(values) != self.sums[shard]:
             raise InputError(
-                f"{self.source.source.name}: samples {start} to {stop - 1} have changed meanwhile"
+                f"{self.source.source.name}: samples {start} to {stop - 1} have changed while "
+                "the job ran; restore them, or start a job in another folder"
             )
         mask = None if self.mask is None else self.mask[start:stop]
         return Rows(values, self.noise[start:stop], mask)

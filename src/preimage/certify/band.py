@@ -40,7 +40,7 @@ def reconstruction_band(
         raise InputError(f"sample {sample}: no code explains it, so that there is no band")
     network, question = as_network(generator), claim.question
     if question.network != network_digest(generator):
-        raise InputError("generator: the certificate is about another network")
+        raise InputError("generator: expected the network that was certified, got another one")
     found = Deduction.start(_proven_bounds(network, claim))
     if all(np.isfinite(end).all() for end in found.bounds.outputs(network, 0)):
         relaxation = relax(network, found.bounds)

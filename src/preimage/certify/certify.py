@@ -74,7 +74,8 @@ def certify(
     """
     if not isinstance(generator, Generator):
         raise InputError(
-            f"generator: expected a preimage.Generator, got {type(generator).__name__}"
+            "generator: expected a preimage.Generator, whose layers are known, got "
+            f"{type(generator).__name__}; nothing can be proven of a network that is only run"
         )
     positive = {"time_limit": time_limit}
     positive |= {} if resolution is None else {"resolution": resolution}

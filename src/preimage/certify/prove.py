@@ -100,7 +100,7 @@ def measured_chain(generator: Generator, observation: Observation) -> Generator:
     if observation.sensing is None:
         return generator
     if not is_matrix(observation.sensing):
-        raise InputError("sensing: expected a mask or a matrix, got an operator without a matrix")
+        raise InputError("sensing: expected a mask or a matrix, got an operator; pass its matrix")
     return Generator((*generator.layers, Layer(observation.sensing, activation=Identity())))
 
 

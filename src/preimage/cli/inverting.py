@@ -92,7 +92,7 @@ def report(
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
-    """Write one HTML file that shows a result: it holds its pictures and asks no network."""
+    """Write one HTML file that shows a result; it contains its pictures and loads nothing."""
     from preimage.report import report_html
 
     generator = None if network is None else weights.load(network)

@@ -29,7 +29,7 @@ ActivationName = Annotated[
 ]
 Head = Annotated[str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")]
 Observations = Annotated[
-    Path, typer.Argument(help="npy, npz, safetensors, IDX, Zarr, PNG, JPEG, or a folder.")
+    Path, typer.Argument(help="A file: npy, npz, safetensors, IDX, Zarr, PNG, JPEG; or a folder.")
 ]
 Levels = Annotated[
     str | None,
@@ -81,7 +81,8 @@ class StateDict:
         if network in names:
             if any(value is not None for value in (listed, self.activation, self.head)):
                 raise InputError(
-                    f"--layers, --activation, --head: {network} of the zoo has its own"
+                    f"--layers, --activation, --head: {network} of the zoo has its own; leave them "
+                    "out"
                 )
             return preimage.zoo.load(network)
         if not Path(network).exists():
@@ -135,7 +136,9 @@ class Seen:
         if self.mask is None:
             return None if self.sensing is None else np.asarray(load_observations(self.sensing))
         if self.sensing is not None:
-            raise InputError("--mask, --sensing: expected one of them, got both")
+            raise InputError(
+                "--mask, --sensing: expected one of them, got both; leave out rows of the matrix"
+            )
         values, size = np.asarray(load_observations(self.mask)), network.observation_size
         if values.size % size or not np.isin(values, (0, 1)).all():
             raise InputError(

@@ -25,14 +25,14 @@ def provenance(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say of each network whether it made a picture, with the code, or a proof that it did not."""
+    """Find the code with which a network made a picture, or prove that it did not make it."""
     from preimage.io.limits import write_bytes
     from preimage.io.observations import load_observations
     from preimage.pixels import png
 
     values = load_observations(file)
     if len(values) != 1:
-        raise InputError(f"FILE: expected one picture, got {len(values)}")
+        raise InputError(f"FILE: expected one picture, got {len(values)}; pass one at a time")
     image: Any = values[0] if values.max(initial=0.0) <= 1.0 else values[0].astype(int)
     named = {name: StateDict().load(name) for name in networks}
     found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)

@@ -25,7 +25,7 @@ def certify(
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
-    """Prove of each observation: one code, several, none, or undecided; with boxes around codes."""
+    """Prove for each observation that one code explains it, or several, or none, and where."""
     import numpy as np
 
     generator = weights.load(network)

@@ -84,7 +84,7 @@ def load(
         if reader is None:
             raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
         if output is not None:
-            raise InputError("output: for ONNX files only")
+            raise InputError("output: expected it with ONNX files only; leave it out for others")
         tensors, metadata = reader(path, limits)
         if metadata.get("format") == "preimage":
             _check_absent(bare, "the file says itself what its layers are")

@@ -51,9 +51,11 @@ def read_picture(
             # Opening reads the header alone; only now are pixels decoded.
             limits.check_shape(image.size[::-1])
             if image.format == "PNG" and _PNG_END not in data:
-                raise FormatError("a PNG picture that was cut off")
+                raise FormatError("a PNG picture that was cut off; copy or save it again")
             if image.mode.startswith(("I", "F")):
-                raise FormatError(f"expected a picture of 8 bits, got mode {image.mode}")
+                raise FormatError(
+                    f"expected a picture of 8 bits, got mode {image.mode}; convert it first"
+                )
             upright = ImageOps.exif_transpose(image)
             return _channels(upright) if fit is None else _scaled(upright, fit)
     except FormatError as error:
@@ -80,7 +82,9 @@ def _channels(image: Any) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
     has_alpha = "A" in image.mode or "transparency" in image.info
     if has_alpha and np.asarray(image.convert("RGBA"))[..., 3].min(initial=255) < 255:
-        raise FormatError("expected an opaque picture, got one with transparent pixels")
+        raise FormatError(
+            "expected an opaque picture, got one with transparent pixels; flatten it first"
+        )
     colours = np.asarray(image.convert("RGB"))
     if (colours == colours[..., :1]).all():
         return colours[..., 0]

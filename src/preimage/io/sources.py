@@ -126,7 +126,7 @@ def _from_file(path: Path, limits: Limits) -> Source:
             return _from_safetensors(path, limits)
     shape, start = read_idx_header(path)
     if len(shape) < 2:
-        raise FormatError("expected pictures, got an IDX file of labels")
+        raise FormatError("expected pictures, got an IDX file of labels; pass the one of images")
     return _sliced(str(path), lambda: np.memmap(path, np.uint8, "r", start, shape), is_pixels=True)
 
 

@@ -173,7 +173,9 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
             if member.filename.endswith("data.pkl"):
                 limits.check("entries", member.file_size, "bytes of the pickle")
             if member.compress_type != zipfile.ZIP_STORED:
-                raise FormatError("not a file of torch.save: its members are compressed")
+                raise FormatError(
+                    "not a file of torch.save: its members are compressed; save it anew"
+                )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

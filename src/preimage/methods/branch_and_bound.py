@@ -92,7 +92,9 @@ class BranchAndBound:
         if self.norm not in ("linf", "l1", "l2"):
             raise InputError(f"norm: expected linf, l1 or l2, got {self.norm!r}")
         if self.decide and self.norm != "linf":
-            raise InputError("decide: `noise` bounds the largest error, so that it needs linf")
+            raise InputError(
+                "decide: expected norm='linf' with it, since `noise` bounds the largest error"
+            )
         counts = {"rounds": self.rounds} if self.rounds else {}
         check_positive({"gap": self.gap, "time_limit": self.time_limit}, counts)
         check_box(self.box)

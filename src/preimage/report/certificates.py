@@ -134,7 +134,7 @@ def _rows(observations: Any, generator: Generator, certificate: Certificate) -> 
         if asked.network != digest or not (hidden | (asked.observation == x)).all():
             raise InputError(
                 f"observations: sample {index} of the certificate is about another network or "
-                "observation"
+                "observation; pass those that were certified"
             )
         given[index] = asked.observation
     return given

@@ -40,7 +40,7 @@ def inspection_of(network: Network | None, digest: str | None = None) -> dict[st
         return None
     if digest is not None and network.digest != digest:
         raise InputError(
-            f"network: expected the one of the result, SHA-256 {digest[:16]}…, got "
+            f"network: expected the one that was inverted, with SHA-256 {digest[:16]}…, got "
             f"{network.digest[:16]}…"
         )
     generator = chain_of(network)
