@@ -122,7 +122,7 @@ class LeakyReLU(_Kinked):
     def __post_init__(self) -> None:
         if not (isinstance(self.slope, (int, float, np.floating)) and 0.0 < self.slope < 1.0):
             raise InputError(
-                f"LeakyReLU: expected a slope between 0 and 1, got {self.slope!r}; "
+                f"LeakyReLU: slope must lie in the open interval (0, 1), got {self.slope!r}; "
                 "use ReLU() for slope 0 and Identity() for slope 1"
             )
         object.__setattr__(self, "slope", float(self.slope))
@@ -151,9 +151,9 @@ class PReLU(_Kinked):
         slopes = tuple(float(slope) for slope in self.negative_slopes)
         if not slopes or not all(0.0 <= slope < math.inf for slope in slopes):
             found = f"{self.negative_slopes!s:.200}"
-            raise InputError(f"PReLU: expected slopes of at least 0, one a channel, got {found}")
+            raise InputError(f"PReLU: slopes must not be negative, one a channel, got {found}")
         if not isinstance(self.repeat, int) or self.repeat < 1:
-            raise InputError(f"PReLU: expected a positive integer as repeat, got {self.repeat!r}")
+            raise InputError(f"PReLU: repeat must be a positive integer, got {self.repeat!r}")
         object.__setattr__(self, "negative_slopes", slopes)
 
     @property
