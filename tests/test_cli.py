@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import preimage
 from preimage import cli, engine
 from preimage.cli.terminal import write_picture
-from preimage.inspection import inspect_generator, inspect_network
+from preimage.inspection import inspect_generator
 
 
 def run(*arguments):
@@ -169,7 +169,7 @@ def test_inspect_of_a_network_that_is_run():
     """Claim: joint methods may work, and those that need layers say why they cannot."""
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 9))
-    found = inspect_network(preimage.from_torch(module.eval()))
+    found = inspect_generator(preimage.from_torch(module.eval()))
     verdicts = {m.method: m for m in found.methods}
     assert found.layers == ()
     assert (verdicts["linf"].verdict, verdicts["gauss_newton"].verdict) == ("no", "maybe")

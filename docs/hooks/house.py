@@ -128,10 +128,13 @@ def house_svg(source: Path) -> str:
         for height, row in enumerate(rows)
         for module in row
     )
+    left = min(across.values()) - _BOX / 2 - 8
+    wide = max(across.values()) + _BOX / 2 + 8 - left
     text = "; ".join(f"row {i}: {', '.join(row)}" for i, row in enumerate(rows))
     return (
         f'<svg class="house" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {_WIDTH} {len(rows) * _ROW}" aria-label="Modules of the library by the '
+        f'viewBox="{left:.0f} 0 {wide:.0f} {len(rows) * _ROW}" '
+        'aria-label="Modules of the library by the '
         f'row they are on. {text}."><defs><marker id="tip" viewBox="0 0 8 8" refX="4" refY="4" '
         'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
         f'<g class="arrows">{arrows}</g><g class="modules">{boxes}</g></svg>'

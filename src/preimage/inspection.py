@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from preimage.generator import Generator, Layer
 from preimage.io.torch_module import reason_not_known
 from preimage.network import Network, chain_of
+from preimage.observation import output_range
 from preimage.torch_network import TorchNetwork
 
 _DRAWS = 1000
@@ -59,17 +60,19 @@ class Inspection:
     methods: tuple[MethodFacts, ...]
 
 
-def inspect_network(network: Network, seed: int = 0) -> Inspection:
-    """As ``inspect_generator``; of a network that is only run, the rank and the methods."""
-    chain = chain_of(network)
-    if chain is not None:
-        return inspect_generator(chain, seed)
-    latent = np.random.default_rng(seed).standard_normal((_RANK_DRAWS, network.latent_size))
-    note, full_rank = _jacobian_rank(network, latent)
-    known = "The layers are not known"
-    if isinstance(network, TorchNetwork):
-        known = f"The layers are not known: {reason_not_known(network)}"
-    return Inspection((), "", note, _judge_methods([], full_rank, known))
+def head_range(network: Network, outputs: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The range of the last activation, if it is bounded.
+
+    Of a network that is only run it is what ``outputs`` at random codes look like: (0, 1), (-1, 1),
+    or None.
+    """
+    if chain_of(network) is not None:
+        low, high = output_range(network)
+        return (low, high) if np.isfinite([low, high]).all() else None
+    least, most = outputs.min(), outputs.max()
+    if most > 1 or least < -1 or -0.1 <= least < 0:
+        return None
+    return (0.0, 1.0) if least >= 0 else (-1.0, 1.0)
 
 
 def _jacobian_rank(network: Network, latent: NDArray[np.float64]) -> tuple[str, bool | None]:
@@ -95,8 +98,23 @@ def _rank(layer: Layer, known: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.array([np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in known])
 
 
-def inspect_generator(generator: Generator, seed: int = 0) -> Inspection:
-    """Draw codes from N(0, I) and count, layer by layer, what an inversion would know."""
+def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
+    """Draw codes from N(0, I) and count, layer by layer, what an inversion would know.
+
+    Of a network that is only run it finds the rank and the methods.
+    """
+    chain = chain_of(generator)
+    if chain is None:
+        latent = np.random.default_rng(seed).standard_normal((_RANK_DRAWS, generator.latent_size))
+        note, full_rank = _jacobian_rank(generator, latent)
+        known = "The layers are not known"
+        if isinstance(generator, TorchNetwork):
+            known += f": {reason_not_known(generator)}"
+        return Inspection((), "", note, _judge_methods([], full_rank, known))
+    return _inspect_chain(chain, seed)
+
+
+def _inspect_chain(generator: Generator, seed: int) -> Inspection:
     draws = min(max(_ENTRIES // sum(generator.sizes), _RANK_DRAWS), _DRAWS)
     latent = np.random.default_rng(seed).standard_normal((draws, generator.latent_size))
     layers = []

@@ -32,7 +32,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = 
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def number(value: float) -> str:
+def number(value: float | np.floating[Any]) -> str:
     """Three digits; a dash where unknown."""
     if np.isfinite(value):
         return f"{value:.3g}"
@@ -71,17 +71,24 @@ def inversion_html(inversion: Any) -> str:
     return f"<div>{found}<p>{' '.join(strips)}</p></div>"
 
 
+def certificate_table(certificate: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Columns, and a row a sample, as text."""
+    columns = ("sample", "verdict", "distance", "half-width, median", "reason")
+    return columns, [
+        (str(i), claim.verdict, number(claim.distance), number(np.median(claim.half_width)),
+         claim.reason) for i, claim in enumerate(certificate.claims)
+    ]  # fmt: skip
+
+
 def certificate_html(certificate: Any) -> str:
     """A row a sample, what is undecided first, each with the intervals that hold every code."""
     verdict = np.atleast_1d(certificate.verdict)
-    reason, distance = np.atleast_1d(certificate.reason), np.atleast_1d(certificate.distance)
     lower, upper, witness = (
         np.atleast_2d(part) for part in (certificate.lower, certificate.upper, certificate.witness)
     )
+    columns, rows = certificate_table(certificate)
     shown = np.argsort(verdict != "undecided", kind="stable")[:SHOWN]
-    half = np.median(upper - lower, axis=1) / 2
-    rows = [(i, verdict[i], number(distance[i]), number(half[i]), reason[i]) for i in shown]
-    columns = ("sample", "verdict", "distance", "half-width, median", "reason")
+    rows = [rows[i] for i in shown]
     caption = f"{certificate!r}" + (", undecided first" if len(verdict) > SHOWN else "")
     boxes = [
         f'<figure style="display:inline-block;margin:0 1em 0 0">{intervals}'

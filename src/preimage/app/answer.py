@@ -1,4 +1,4 @@
-"""From an observation to reconstructions, a certificate, and how far a moved code has left it."""
+"""From an observation to codes, a certificate, and how well a moved code explains it."""
 
 from __future__ import annotations
 
@@ -23,35 +23,11 @@ PATIENCE = 10.0  # seconds for a method
 
 
 class Answer(NamedTuple):
-    """What one method found.
-
-    Attributes:
-        method: Its name.
-        found: Its code, with standard errors and a status.
-        reconstruction: (n,); NaN where there is no code.
-        misfit: Largest error on what is seen, to be held against the noise.
-        seconds: Time it took.
-    """
+    """What one method found, and how many seconds it took."""
 
     method: str
     found: preimage.Inversion
-    reconstruction: Array
-    misfit: float
     seconds: float
-
-
-class Move(NamedTuple):
-    """The output at the sliders' code, compared with the observation.
-
-    Attributes:
-        reconstruction: (n,).
-        misfit: Largest error on what is seen.
-        explains: Whether that is at most the noise.
-    """
-
-    reconstruction: Array
-    misfit: float
-    explains: bool
 
 
 def methods_for(network: Network) -> tuple[str, ...]:
@@ -70,30 +46,21 @@ def invert(network: Network, question: Question, method: str) -> Answer:
     start = time.perf_counter()
     found = preimage.invert(
         network, question.observation, method, noise=question.noise, time_limit=PATIENCE,
-        sensing=None if question.seen.all() else question.seen,
+        sensing=question.sensing,
     )  # fmt: skip
-    seconds = time.perf_counter() - start
-    reconstruction = found.reconstruct(network)
-    return Answer(method, found, reconstruction, _misfit(question, reconstruction), seconds)
+    return Answer(method, found, time.perf_counter() - start)
 
 
 def certify(network: Network, question: Question) -> tuple[preimage.Certificate | None, str]:
     """Prove what can be proven of the codes that explain what is seen; see ``doctor.prove``."""
-    sensing = None if question.seen.all() else question.seen
-    return prove(network, question.observation, question.noise, sensing)
+    return prove(network, question.observation, question.noise, question.sensing)
 
 
-def move(network: Network, question: Question, parts: Any) -> Move:
-    """What the network makes of a code, beside what is seen.
+def move(network: Network, question: Question, parts: Any) -> tuple[Array, float]:
+    """The network's output at a code, (n,), and its largest error on what is seen.
 
     Raises:
         InputError: Not a code of this network.
     """
-    code = numbers(parts, "code", network.latent_size)
-    reconstruction = network(code)
-    misfit = _misfit(question, reconstruction)
-    return Move(reconstruction, misfit, misfit <= question.noise)
-
-
-def _misfit(question: Question, reconstruction: Array) -> float:
-    return float(np.abs(question.observation - reconstruction)[question.seen].max())
+    output = network(numbers(parts, "code", network.latent_size))
+    return output, float(np.abs(question.observation - output)[question.seen].max())

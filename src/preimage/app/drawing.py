@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.app.answer import Answer, Move
+from preimage.app.answer import Answer
 from preimage.app.question import Question, to_gray
 from preimage.certify import Certificate
 from preimage.network import Network
@@ -36,15 +36,13 @@ def pictures(network: Network, question: Question, answers: Sequence[Answer]) ->
     words = f"noise {question.noise:g}" + (f", {hidden} pixels hidden" if hidden else "")
     cells = [_figure(seen, "observation", "observation", words)]
     for answer in answers:
-        label = _chip(answer.found.status)
-        words = f"largest error {number(answer.misfit)} · {_seconds(answer.seconds)}"
-        spread = answer.found.standard_error
-        if np.isfinite(spread).all():
-            words += f" · standard error of z {number(float(np.median(spread)))}"
-        shown = to_gray(network, answer.reconstruction)
-        cells.append(
-            _figure(shown, f"reconstruction by {answer.method}", answer.method, words, label)
-        )
+        found, name = answer.found, answer.method
+        words = f"largest error {number(found.residual_max)} · {answer.seconds:.2f} s"
+        if np.isfinite(found.standard_error).all():
+            words += f" · standard error of z {number(np.median(found.standard_error))}"
+        shown = to_gray(network, found.reconstruct(network))
+        label = _chip(found.status)
+        cells.append(_figure(shown, f"reconstruction by {name}", name, words, label))
     notes = "".join(
         f"<li>{_chip(status)} {escape(status.message.replace('`', ''))}</li>"
         for status in dict.fromkeys(answer.found.status for answer in answers)
@@ -79,12 +77,11 @@ def sliders(question: Question, answer: Answer, certificate: Certificate | None)
     return {name: plain(value) for name, value in known.items()}
 
 
-def moved(network: Network, question: Question, at: Move) -> str:
-    """What the network makes of the sliders' code."""
-    side = "within" if at.explains else "above"
-    words = f"largest error {number(at.misfit)}, {side} the noise of {question.noise:g}"
-    shown = to_gray(network, at.reconstruction)
-    return _figure(shown, "output of the sliders' code", "G(z)", words)
+def moved(network: Network, question: Question, output: Array, error: float) -> str:
+    """What the network makes of the sliders' code, and its largest error on what is seen."""
+    side = "within" if error <= question.noise else "above"
+    words = f"largest error {number(error)}, {side} the noise of {question.noise:g}"
+    return _figure(to_gray(network, output), "output of the sliders' code", "G(z)", words)
 
 
 def _figure(vector: Array, text: str, title: str, words: str, extra: str = "") -> str:
@@ -97,7 +94,3 @@ def _figure(vector: Array, text: str, title: str, words: str, extra: str = "") -
 def _chip(name: str) -> str:
     kind = "good" if name in _GOOD else "bad" if name in _BAD else "open"
     return f'<span class="chip {kind}">{escape(name.replace("_", " "))}</span>'
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s"

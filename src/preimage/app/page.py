@@ -61,7 +61,7 @@ def build(network: Network, name: str) -> Any:
         """The output of the sliders' code."""
         try:
             asked = question.again(network, sent)
-            return drawing.moved(network, asked, answer.move(network, asked, sent))
+            return drawing.moved(network, asked, *answer.move(network, asked, sent))
         except PreimageError as error:
             return drawing.notice(str(error))
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.doctor import head_range
 from preimage.errors import FormatError, InputError
+from preimage.inspection import head_range
 from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
 from preimage.io.pictures import read_picture
@@ -37,6 +37,11 @@ class Question(NamedTuple):
     observation: Array
     seen: NDArray[np.bool_]
     noise: float
+
+    @property
+    def sensing(self) -> NDArray[np.bool_] | None:
+        """The mask, as ``preimage.invert`` takes it; None if nothing is hidden."""
+        return None if self.seen.all() else self.seen
 
 
 def gray_range(network: Network) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -172,31 +172,24 @@ def _as_fixed(text: str) -> dict[int, float]:
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters of a group's type are replaced by the group's options."""
     hints = get_type_hints(command, include_extras=True)
-    parameters, groups = [], {}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    options = []
     for name, parameter in inspect.signature(command).parameters.items():
-        kind = hints[name]
-        if is_dataclass(kind):
-            groups[name] = [field.name for field in fields(kind)]
-            types = get_type_hints(kind, include_extras=True)
-            parameters += [
-                _option(f.name, types[f.name], inspect.Parameter.empty if f.default is MISSING
-                        else f.default) for f in fields(kind)
-            ]  # fmt: skip
-        else:
-            parameters.append(_option(name, kind, parameter.default))
+        kinds = {name: hints[name]}
+        if name in groups:
+            kinds = get_type_hints(groups[name], include_extras=True)
+        options += [
+            inspect.Parameter(one, parameter.KEYWORD_ONLY, annotation=kind,
+                              default=None if name in groups else parameter.default)
+            for one, kind in kinds.items()
+        ]  # fmt: skip
 
     @wraps(command)
     def run(**given: Any) -> None:
-        made = {
-            group: hints[group](**{name: given.pop(name) for name in names})
-            for group, names in groups.items()
-        }
-        command(**given, **made)
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
     return run
-
-
-def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

@@ -11,7 +11,7 @@ import preimage
 from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_table
 from preimage.errors import InputError, MissingExtraError
-from preimage.notebook import number
+from preimage.notebook import certificate_table
 
 
 def certify(
@@ -26,14 +26,11 @@ def certify(
     as_json: Json = False,
 ) -> None:
     """Prove for each observation that one code explains it, or several, or none, and where."""
-    import numpy as np
-
     generator = weights.load(network)
     values, sensing = seen.read(observations, generator)
     found = preimage.certify(generator, values, noise=noise, sensing=sensing, box=box)
     out.parent.mkdir(parents=True, exist_ok=True)
     found.save(out)
-    half = np.median(found.upper - found.lower, axis=1) / 2
     if picture is not None:
         _picture_of(generator, found, values, picture)
     if as_json:
@@ -41,12 +38,7 @@ def certify(
         samples = [{n: getattr(found, n)[i] for n in names} for i in range(len(found))]
         print_json({"certificate": str(out), "samples": samples})
     else:
-        rows = [
-            (str(i), found.verdict[i], number(found.distance[i]), number(half[i]),
-             found.reason[i]) for i in range(len(found))
-        ]  # fmt: skip
-        columns = ("sample", "verdict", "distance", "half-width, median", "reason")
-        print_table("Certificate", columns, rows, words=True)
+        print_table("Certificate", *certificate_table(found), words=True)
         typer.echo(f"Written: {out}; prove it again with: preimage check")
     if "undecided" in found.verdict:
         raise typer.Exit(1)

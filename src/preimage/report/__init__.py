@@ -10,7 +10,7 @@ from preimage.errors import FormatError, InputError
 from preimage.network import Network, known_chain
 from preimage.report.certificates import certificates_page, find_certificates
 from preimage.report.inversions import run_page
-from preimage.report.run import SUMMARY, read_run, write_run
+from preimage.report.run import SUMMARY, write_run
 from preimage.report.stores import store_page
 
 __all__ = ["report_html", "write_run"]
@@ -49,7 +49,7 @@ def report_html(
     if (path / SUMMARY).exists():
         if observations is not None:
             raise InputError(f"{path}: expected no observations, an inversion's folder holds them")
-        return run_page(read_run(path), generator)
+        return run_page(path, generator)
     if (path / METADATA).exists():
         return store_page(open_store(path), generator, observations, sensing)
     certificates = find_certificates(path)

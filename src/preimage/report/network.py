@@ -28,7 +28,7 @@ def standing(network: Network) -> str:
 
 
 def inspection_of(network: Network | None, digest: str | None = None) -> dict[str, Any] | None:
-    """What ``preimage inspect`` finds; of a network that is only run, its sizes.
+    """What ``preimage inspect`` finds.
 
     Returns:
         Plain data for ``network_card``; None without a network.
@@ -43,8 +43,7 @@ def inspection_of(network: Network | None, digest: str | None = None) -> dict[st
             f"network: expected the one that was inverted, with SHA-256 {digest[:16]}…, got "
             f"{network.digest[:16]}…"
         )
-    generator = chain_of(network)
-    return {"layers": ()} if generator is None else asdict(inspect_generator(generator))
+    return asdict(inspect_generator(network))
 
 
 def network_card(
@@ -66,11 +65,10 @@ def network_card(
     if inspection is None:
         hint = "give the network (--network NET) for its layers and what can invert them"
         return f"<p>{chain}; {hint}.</p>{_reports(reports)}{known}"
-    if not inspection["layers"]:
-        return f"<p>{chain}. {RUN}</p>{known}"
+    layers = inspection["layers"]
     return (
-        f"<p>{KNOWN}</p>"
-        + wide_table("Layers", *layers_table(inspection))
+        f"<p>{KNOWN if layers else f'{chain}. {RUN}'}</p>"
+        + (wide_table("Layers", *layers_table(inspection)) if layers else "")
         + note(f"{inspection['active_note']} {inspection['rank_note']}")
         + _reports(reports)
         + wide_table("Methods that can invert it", *methods_table(inspection))

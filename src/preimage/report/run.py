@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,79 +23,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import FormatError
-from preimage.inversion import Inversion, Status, outputs_of
-from preimage.network import Measured, Network, chain_of
+from preimage.inversion import Inversion, Status
+from preimage.network import Network, chain_of
 from preimage.notebook import versions
-from preimage.observation import as_sensing, check_observation
+from preimage.observation import check_observation
 from preimage.report.network import inspection_of
+from preimage.report.samples import Samples, compare, errors_of
 
 Array = NDArray[np.float64]
 
 SUMMARY = "summary.json"
 _MARKS = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a folder holds.
-
-    Attributes:
-        summary: As ``write_run`` returns it.
-        observation: (batch, m); NaN where nothing was observed.
-        reconstruction: (batch, n); NaN where there is no code.
-        measured: (batch, m) what the reconstruction would have been observed as.
-        latent: (batch, k) codes.
-        standard_error: (batch, k) of the codes; NaN where unknown.
-    """
-
-    summary: Mapping[str, Any]
-    observation: Array
-    reconstruction: Array
-    measured: Array
-    latent: Array
-    standard_error: Array
-
-    @property
-    def residual(self) -> Array:
-        """(batch,) ``||y - A G(z)||_2`` over what was observed."""
-        return np.sqrt(np.sum(self._error**2, axis=1))
-
-    @property
-    def residual_max(self) -> Array:
-        """(batch,) ``||y - A G(z)||_inf`` over what was observed."""
-        return np.max(np.abs(self._error), axis=1, initial=0.0)
-
-    @property
-    def _error(self) -> Array:
-        return errors_of(self.observation, self.measured)
-
-
-def compare(
-    network: Network, sensing: Any, observation: Array, latent: Array
-) -> tuple[Array, Array, Array]:
-    """What was observed, beside what codes make.
-
-    Args:
-        network: The network.
-        sensing: As in ``preimage.invert``.
-        observation: (batch, m) as given there.
-        latent: (batch, k).
-
-    Returns:
-        Observations, NaN where hidden; outputs of the codes, (batch, n); and what those would be
-        observed as, (batch, m): the same array without a linear map.
-    """
-    mask, operator = as_sensing(network, sensing)
-    outputs = outputs_of(network, latent)
-    seen = observation if mask is None else np.where(mask, observation, np.nan)
-    return seen, outputs, (
-        outputs if operator is None else outputs_of(Measured(network, operator), latent)
-    )  # fmt: skip
-
-
-def errors_of(seen: Array, measured: Array) -> Array:
-    """``seen - measured``: 0 where nothing was observed, NaN where there is no code."""
-    return np.where(np.isnan(seen), 0.0, seen - measured)
 
 
 def write_run(
@@ -206,8 +143,8 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_run(folder: Path) -> Run:
-    """Read a folder.
+def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
+    """The summary of a folder, as ``write_run`` returned it, and all samples.
 
     Raises:
         FormatError: A file is missing, is damaged, or does not fit the others.
@@ -238,4 +175,9 @@ def read_run(folder: Path) -> Run:
             f"measured.npy) of one shape, with a code and a status a sample, got {shapes} and "
             f"{count} statuses"
         )
-    return Run(summary, np.where(mask, seen, np.nan), found, measured, latent, error_of)
+    seen = np.where(mask, seen, np.nan)
+    residual = np.linalg.norm(errors_of(seen, measured), axis=1)
+    status = np.array(summary["sample_status"], dtype=object)
+    return summary, Samples(
+        np.arange(count), status, residual, latent, error_of, found, seen, measured
+    )

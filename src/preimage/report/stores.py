@@ -14,10 +14,10 @@ from preimage.inversion import outputs_of
 from preimage.io.observations import open_observations
 from preimage.network import Network
 from preimage.notebook import number, worst_first
-from preimage.report.inversions import Result, Samples
+from preimage.report.inversions import Result
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, note, wide_table
-from preimage.report.run import compare, errors_of
+from preimage.report.samples import Samples, compare, errors_of
 
 Array = NDArray[np.float64]
 
