@@ -104,8 +104,7 @@ class Job:
 def pack(inversion: Inversion) -> Arrays:
     """The arrays of a store, for some samples."""
     codes = {status: code for code, status in enumerate(STATUSES)}
-    found = {name: getattr(inversion, name) for name in COLUMNS if name not in ("status", "rank")}
-    found["rank"] = inversion.rank
+    found = {name: getattr(inversion, name) for name in COLUMNS}
     found["status"] = [codes[status] for status in inversion.status]
     shapes = {name: np.shape(inversion.latent)[: 1 + c.is_code] for name, c in COLUMNS.items()}
     return {
@@ -229,22 +228,19 @@ class Store:
                 f"({len(self.finished)} of {self.job.shards} shards are); run the job again"
             )
         chunk = chunk_path(self.path, name, shard)
-        if not chunk.exists():
-            raise StoreError(f"{chunk}: the chunk is missing; run the job again to redo it")
         try:
+            if not chunk.exists():
+                raise FileNotFoundError("the chunk is missing")
             array = open_array(self.path / name, LIMITS)
-            shape, size = self.job.shape(name), self.job.shard_size
-            if (array.shape, array.chunks[0], str(array.dtype)) != (
-                shape, size, COLUMNS[name].dtype):  # fmt: skip
-                raise StoreError(f"expected shape {shape} in chunks of {size}, got {array.info}")
+            expected = self.job.shape(name), self.job.shard_size, COLUMNS[name].dtype
+            if (array.shape, array.chunks[0], str(array.dtype)) != expected:
+                raise ValueError(f"expected shape, chunks and dtype {expected}, got {array.info}")
             values: NDArray[Any] = np.asarray(array[start:stop])
-            if name == "status":
-                return np.array(STATUSES, dtype=object)[values]
+            return np.array(STATUSES, dtype=object)[values] if name == "status" else values
         except Exception as error:  # Zarr raises much on chunks that are cut off or altered
             raise StoreError(
                 f"{chunk}: the chunk is damaged; run the job again to redo it: {error}"
             ) from error
-        return values
 
     def faults(self) -> dict[int, str]:
         """What is wrong with each finished shard: missing or damaged chunks."""

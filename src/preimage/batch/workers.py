@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,60 +69,6 @@ class Outcome(NamedTuple):
 Read = Callable[[range], Rows]
 
 
-class Workers(Protocol):
-    """Invert pieces: runs of samples.
-
-    A ``PreimageError`` of a piece is raised, as it is about the arguments, and ends the job.
-    """
-
-    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        """How pieces end, in any order; the next is taken when there is somebody to work on it."""
-
-    def close(self) -> None:
-        """Stop."""
-
-
-class Finished(NamedTuple):
-    """A whole shard, and why samples of it were left out."""
-
-    samples: range
-    arrays: Arrays
-    left_out: dict[int, str]
-
-
-def run(
-    workers: Workers, job: Job, shards: Iterable[int], read: Read, stopping: Callable[[], bool]
-) -> Iterator[Finished]:
-    """Yield shards as they are finished; once ``stopping()``, only what is running ends.
-
-    Shards that fail are tried again at the end, when nothing else is running: with a worker that
-    is killed, those go down that did nothing wrong.
-    """
-    failed = []
-    pieces = takewhile(lambda _: not stopping(), (range(*job.span(shard)) for shard in shards))
-    for samples, arrays, _ in workers.solve(pieces, read):
-        if arrays is None:
-            failed.append(samples)
-        else:
-            yield Finished(samples, arrays, {})
-    for samples in takewhile(lambda _: not stopping(), failed):
-        yield _alone(workers, job, samples, read)
-
-
-def _alone(workers: Workers, job: Job, samples: range, read: Read) -> Finished:
-    """Invert samples; if that fails, parts of them, down to single samples, which are left out."""
-    (outcome,) = workers.solve([samples], read)
-    if outcome.arrays is not None:
-        return Finished(samples, outcome.arrays, {})
-    if len(samples) == 1:
-        return Finished(samples, blank(job, 1), {samples.start: outcome.reason})
-    size = -(-len(samples) // _PARTS)
-    starts = range(0, len(samples), size)
-    parts = [_alone(workers, job, samples[at : at + size], read) for at in starts]
-    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in COLUMNS}
-    return Finished(samples, arrays, {s: why for part in parts for s, why in part.left_out.items()})
-
-
 class OneProcess:
     """This process, with the threads of the kernel."""
 
@@ -130,7 +76,11 @@ class OneProcess:
         self._task = task
 
     def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        """See ``Workers``."""
+        """How pieces end, in any order; the next is taken when there is a worker for it.
+
+        Raises:
+            PreimageError: What a piece raised, as it is about the arguments.
+        """
         for piece in pieces:
             rows = read(piece)
             try:
@@ -142,7 +92,7 @@ class OneProcess:
             yield outcome
 
     def close(self) -> None:
-        """See ``Workers``."""
+        """Nothing is to be done."""
 
 
 class DaskWorkers:
@@ -183,7 +133,7 @@ class DaskWorkers:
             raise StoreError(f"scheduler: {where} has no workers to offer: {error}") from error
 
     def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        """See ``Workers``."""
+        """As ``OneProcess.solve``."""
         import distributed
 
         # The result of a task without inputs: if the worker that holds it dies, Dask makes it
@@ -229,10 +179,54 @@ class DaskWorkers:
         return Outcome(piece, reason=f"its worker was {reason}")
 
     def close(self) -> None:
-        """See ``Workers``."""
+        """Stop the workers of this machine."""
         self._client.close()
         if self._cluster is not None:
             self._cluster.close(timeout=5)
+
+
+Workers = OneProcess | DaskWorkers
+
+
+class Finished(NamedTuple):
+    """A whole shard, and why samples of it were left out."""
+
+    samples: range
+    arrays: Arrays
+    left_out: dict[int, str]
+
+
+def run(
+    workers: Workers, job: Job, shards: Iterable[int], read: Read, stopping: Callable[[], bool]
+) -> Iterator[Finished]:
+    """Yield shards as they are finished; once ``stopping()``, only what is running ends.
+
+    Shards that fail are tried again at the end, when nothing else is running: with a worker that
+    is killed, those go down that did nothing wrong.
+    """
+    failed = []
+    pieces = takewhile(lambda _: not stopping(), (range(*job.span(shard)) for shard in shards))
+    for samples, arrays, _ in workers.solve(pieces, read):
+        if arrays is None:
+            failed.append(samples)
+        else:
+            yield Finished(samples, arrays, {})
+    for samples in takewhile(lambda _: not stopping(), failed):
+        yield _alone(workers, job, samples, read)
+
+
+def _alone(workers: Workers, job: Job, samples: range, read: Read) -> Finished:
+    """Invert samples; if that fails, parts of them, down to single samples, which are left out."""
+    (outcome,) = workers.solve([samples], read)
+    if outcome.arrays is not None:
+        return Finished(samples, outcome.arrays, {})
+    if len(samples) == 1:
+        return Finished(samples, blank(job, 1), {samples.start: outcome.reason})
+    size = -(-len(samples) // _PARTS)
+    starts = range(0, len(samples), size)
+    parts = [_alone(workers, job, samples[at : at + size], read) for at in starts]
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in COLUMNS}
+    return Finished(samples, arrays, {s: why for part in parts for s, why in part.left_out.items()})
 
 
 def _words(error: BaseException) -> str:
