@@ -11,7 +11,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +102,7 @@ def invert_dataset(
             "retries + 1": retries + 1,
         },
     )
-    asked = _question(network, source, noise, sensing, shard_size)
-    job = _job(network, found, asked)
-    task = Task(network, found, asked.operator)
+    job, task, read = _prepare(network, source, found, noise, sensing, shard_size)
     where = scheduler if scheduler is not None else (workers or 1)
     with writing(Path(store), job) as writer, _signals() as stopped:
         if writer.missing:
@@ -113,7 +110,7 @@ def invert_dataset(
                 OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, shard_timeout)
             )
             with contextlib.closing(pool):
-                _fill(writer, pool, asked.read, stopped, progress)
+                _fill(writer, pool, read, stopped, progress)
         return writer.store
 
 
@@ -132,53 +129,13 @@ def _fill(writer: Writer, pool: Workers, read: Read, stopped: list[int], progres
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """What is inverted: rows, and their noise and sensing.
+def _prepare(
+    network: Network, source: Any, method: Method, noise: ArrayLike, sensing: Any, shard_size: int
+) -> tuple[Job, Task, Read]:
+    """Check what is asked, on the first shard as ``invert`` does, and say what it is.
 
-    Attributes:
-        source: The rows.
-        shard_size: Samples of a shard.
-        sums: SHA-256 of the rows of each shard.
-        noise: (samples, 1) or (samples, m).
-        mask: (samples, n), or None.
-        operator: The map of the outputs, or None.
-        sensing: What was observed, in words.
-        sha256: Of noise and sensing.
+    The last of the results raises ``InputError`` if the rows of a shard have changed meanwhile.
     """
-
-    source: Observations
-    shard_size: int
-    sums: list[str]
-    noise: Array
-    mask: NDArray[np.bool_] | None
-    operator: Weight | None
-    sensing: str
-    sha256: str
-
-    def read(self, samples: range) -> Rows:
-        """Some samples of one shard.
-
-        Raises:
-            InputError: They have changed since the job began.
-        """
-        start, stop = samples.start, samples.stop
-        values, shard = self.source.read(start, stop), start // self.shard_size
-        first = shard * self.shard_size
-        whole = (start, stop) == (first, min(first + self.shard_size, self.source.count))
-        if whole and digest(values) != self.sums[shard]:
-            raise InputError(
-                f"{self.source.source.name}: samples {start} to {stop - 1} have changed while "
-                "the job ran; restore them, or start a job in another folder"
-            )
-        mask = None if self.mask is None else self.mask[start:stop]
-        return Rows(values, self.noise[start:stop], mask)
-
-
-def _question(
-    network: Network, source: Any, noise: ArrayLike, sensing: Any, shard_size: int
-) -> _Question:
-    """Check what is asked, on the first shard as ``invert`` does."""
     mask, operator = as_sensing(network, sensing)
     size = None if operator is None else operator.shape[0]
     opened = open_observations(source, network, size=size)
@@ -195,25 +152,31 @@ def _question(
         )
     if mask is not None and mask.ndim == 2 and len(mask) != count:
         raise InputError(f"sensing: expected {count} masks, got {len(mask)}")
-    words = "everything" if mask is None else f"a mask of shape {mask.shape}"
-    if operator is not None:
-        words = f"a linear map of shape {tuple(operator.shape)}"
-    sha = hashlib.sha256(repr((level.shape, words)).encode())
-    sha.update(level.tobytes() + (b"" if mask is None else mask.tobytes()))
-    for part in () if operator is None else weight_bytes(operator):
-        sha.update(part)
-    level = np.broadcast_to(level, (count, level.shape[1]))
-    mask = None if mask is None else np.broadcast_to(mask, (count, mask.shape[-1]))
     sums = opened.digests(shard_size)
-    asked = _Question(opened, shard_size, sums, level, mask, operator, words, sha.hexdigest())
-    rows = asked.read(range(min(shard_size, count)))
-    check_observation(
-        network, rows.values, rows.noise, operator if rows.mask is None else rows.mask
-    )
-    return asked
+    job = _job(network, method, opened, sums, level, mask, operator, shard_size)
+    levels = np.broadcast_to(level, (count, level.shape[1]))
+    masks = None if mask is None else np.broadcast_to(mask, (count, mask.shape[-1]))
+
+    def read(samples: range) -> Rows:
+        rows, shard = slice(samples.start, samples.stop), samples.start // shard_size
+        values = opened.read(rows.start, rows.stop)
+        if (rows.start, rows.stop) == job.span(shard) and digest(values) != sums[shard]:
+            raise InputError(
+                f"{opened.source.name}: samples {rows.start} to {rows.stop - 1} have changed "
+                "while the job ran; restore them, or start a job in another folder"
+            )
+        return Rows(values, levels[rows], None if masks is None else masks[rows])
+
+    first = read(range(*job.span(0)))
+    seen = operator if first.mask is None else first.mask
+    check_observation(network, first.values, first.noise, seen)
+    return job, Task(network, method, operator), read
 
 
-def _job(network: Network, method: Method, asked: _Question) -> Job:
+def _job(
+    network: Network, method: Method, source: Observations, sums: list[str], noise: Array,
+    mask: NDArray[np.bool_] | None, operator: Weight | None, shard_size: int,
+) -> Job:  # fmt: skip
     from preimage import __version__
 
     words = repr(method)
@@ -221,18 +184,25 @@ def _job(network: Network, method: Method, asked: _Question) -> Job:
         raise InputError(
             f"method: {words} has no name that stays the same from run to run; make it a dataclass"
         )
+    sensing = "everything" if mask is None else f"a mask of shape {mask.shape}"
+    if operator is not None:
+        sensing = f"a linear map of shape {tuple(operator.shape)}"
+    question = hashlib.sha256(repr((noise.shape, sensing)).encode())
+    question.update(noise.tobytes() + (b"" if mask is None else mask.tobytes()))
+    for part in () if operator is None else weight_bytes(operator):
+        question.update(part)
     return Job(
         network=network.digest,
-        source=hashlib.sha256("".join(asked.sums).encode()).hexdigest(),
+        source=hashlib.sha256("".join(sums).encode()).hexdigest(),
         method=words,
         method_sha256=_settings_digest(method),
-        noise=float(asked.noise.max()),
-        sensing=asked.sensing,
-        question_sha256=asked.sha256,
-        samples=asked.source.count,
-        observation_size=asked.source.size,
+        noise=float(noise.max()),
+        sensing=sensing,
+        question_sha256=question.hexdigest(),
+        samples=source.count,
+        observation_size=source.size,
         latent_size=network.latent_size,
-        shard_size=asked.shard_size,
+        shard_size=shard_size,
         version=__version__,
     )
 

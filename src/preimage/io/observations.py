@@ -25,6 +25,7 @@ from preimage.io.sources import Source, open_source, read_idx_header
 from preimage.matrix import as_float64
 from preimage.network import Network
 from preimage.observation import output_range
+from preimage.pixels import image_shape
 
 Array = NDArray[Any]
 Levels = tuple[float, float]
@@ -40,7 +41,6 @@ class Observations:
 
     Attributes:
         source: Where the samples are stored.
-        count: Number of samples.
         size: Entries of a row.
         levels: Values of black and white in the source; None where values are taken as they are.
         range: What black and white become.
@@ -48,11 +48,15 @@ class Observations:
     """
 
     source: Source
-    count: int
     size: int
     levels: Levels | None
     range: Levels
     notes: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return self.source.shape[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,7 +148,7 @@ def open_observations(
             f"values {levels[0]:g} to {levels[1]:g} were scaled to [{scale[0]:g}, {scale[1]:g}]"
             + (", the range of the network's head" if bounded else "")
         )
-    return Observations(opened, opened.shape[0], size, levels, scale, tuple(notes))
+    return Observations(opened, size, levels, scale, tuple(notes))
 
 
 def load_observations(
@@ -155,15 +159,7 @@ def load_observations(
     levels: Levels | None = None,
     limits: Limits = LIMITS,
 ) -> Array:
-    """Read observations, one a row.
-
-    Args:
-        path: The file or folder, as ``open_observations`` takes it; of at most
-            ``limits.file_bytes``.
-        network: As there.
-        size: As there.
-        levels: As there.
-        limits: What a file may ask for.
+    """Read observations of at most ``limits.file_bytes``; arguments as of ``open_observations``.
 
     Returns:
         (batch, n) float64, or float32 or float16 if it is stored so: dimensions after the first
@@ -223,12 +219,11 @@ def _pixels_size(source: Source, size: int, notes: list[str]) -> int:
     elif not coloured and size == 3 * pixels:
         notes.append("gray pictures were repeated for the three channels that the network makes")
     else:
-        kind = "coloured" if coloured else "gray"
-        side = math.isqrt(size if math.isqrt(size) ** 2 == size else size // 3)
-        square = f" ({side} x {side} pixels)" if side * side in (size, size // 3) else ""
+        wanted = image_shape(size)
         raise FormatError(
-            f"{source.name}: expected {size} values a sample{square}, as the network makes, got "
-            f"{kind} pictures of {shape[-2]} x {shape[-1]} pixels; resize them first"
+            f"{source.name}: expected {size} values a sample ({wanted[-2]} x {wanted[-1]} pixels), "
+            f"as the network makes, got {'coloured' if coloured else 'gray'} pictures of "
+            f"{shape[-2]} x {shape[-1]} pixels; resize them first"
         )
     return size
 
