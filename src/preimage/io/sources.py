@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from preimage.errors import FormatError, InputError
 from preimage.io.limits import LIMITS, Limits, check_file
 from preimage.io.pictures import SUFFIXES, read_picture
-from preimage.io.tensors import open_safetensors, read_npz, read_safetensors, reading
+from preimage.io.tensors import open_safetensors, read_npz, reading
 from preimage.io.zarr_folder import METADATA, open_array
 
 Named = TypeVar("Named")
@@ -139,14 +139,12 @@ def _map_npy(path: Path) -> NDArray[Any]:
 def _from_safetensors(path: Path, limits: Limits) -> Source:
     with open_safetensors(path, limits) as opened:
         key = only({name: name for name in opened.keys()})  # noqa: SIM118  # no mapping
-        entry = opened.get_slice(key)
-        shape, kind = tuple(entry.get_shape()), entry.get_dtype()
+        shape = tuple(opened.get_slice(key).get_shape())
 
     def read(start: int, stop: int) -> NDArray[Any]:
-        if kind == "BF16":  # which NumPy does not have
-            return read_safetensors(path, limits)[0][key][start:stop]
         with open_safetensors(path, limits) as opened:
-            return np.array(opened.get_slice(key)[start:stop])
+            values = np.array(opened.get_slice(key)[start:stop])
+        return values.astype(np.float64) if values.dtype.kind == "V" else values  # bfloat16
 
     return Source(str(path), shape, read)
 

@@ -8,7 +8,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,6 @@ from preimage.torch_modules import import_torch
 Tensors = dict[str, NDArray[Any]]
 Metadata = dict[str, str]
 
-_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4",
-           "I64": "<i8", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?",
-           "C64": "<c8"}  # fmt: skip
 _DEEPEST = 16  # dicts within dicts
 _OVERRIDE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # makes torch unpickle anything
 
@@ -61,6 +58,7 @@ def open_safetensors(path: Path, limits: Limits = LIMITS) -> Iterator[Any]:
     Raises:
         FormatError: Another file, or a header beyond the limits.
     """
+    import ml_dtypes  # noqa: F401  # gives NumPy bfloat16
     from safetensors import safe_open
 
     with reading("a safetensors file"):
@@ -75,28 +73,12 @@ def read_safetensors(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Meta
     """Every tensor, floats as float64, and the metadata of the header.
 
     Raises:
-        FormatError: Another file, a type of numbers that NumPy does not have, or a header beyond
-            the limits.
+        FormatError: Another file, or a header beyond the limits.
     """
-    from safetensors import deserialize
-
     with open_safetensors(path, limits) as opened:
-        metadata = opened.metadata() or {}
-        return {
-            name: _decoded(name, entry) for name, entry in deserialize(path.read_bytes())
-        }, metadata
-
-
-def _decoded(name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
-    kind, data = entry["dtype"], entry["data"]
-    if kind == "BF16":  # the upper half of a float32
-        stored = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    elif kind in _DTYPES:
-        stored = np.frombuffer(data, _DTYPES[kind])
-    else:
-        raise FormatError(f"tensor {name!r}: expected numbers of NumPy or BF16, got {kind}")
-    stored = stored.reshape(entry["shape"])
-    return stored.astype(np.float64) if stored.dtype.kind == "f" else stored
+        stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        found = {n: v.astype(np.float64) if v.dtype.kind in "fV" else v for n, v in stored.items()}
+        return found, opened.metadata() or {}
 
 
 def write_safetensors(tensors: Tensors, metadata: Metadata) -> bytes:
