@@ -75,7 +75,8 @@ def invert_dataset(
         scheduler: Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``, to run there
             instead; preimage has to be installed on its workers.
         retries: How many workers a piece may kill before it is split, or left out.
-        shard_timeout: Seconds that a worker may take for a shard, counted from when it begins.
+        shard_timeout: Seconds that a worker may take for a shard, counted from when it begins; it
+            then ends itself, which counts as killed.
         progress: Show samples a second and the time left: a bar in a terminal or a notebook, lines
             in a log.
         stall: Deprecated name of ``shard_timeout``.

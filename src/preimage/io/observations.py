@@ -79,8 +79,6 @@ class Observations:
             checked = as_float64(values, f"samples {start} to {stop - 1}, counted from {start}")
         except InputError as error:
             raise FormatError(f"{self.source.name}: {error}") from error
-        if self.source.is_pixels:
-            checked = _planes(checked, self.size)
         rows = checked.reshape(len(checked), self.size)
         if self.levels is not None:
             (black, white), (low, high) = self.levels, self.range
@@ -191,7 +189,7 @@ def _samples(source: Source, size: int | None, notes: list[str]) -> tuple[Source
     """A source whose first dimension counts samples, and the entries of one."""
     shape = source.shape
     if source.is_pixels and size is not None:
-        return source, _pixels_size(source, size, notes)
+        return _with_channels(source, size, notes), size
     if not shape:
         raise FormatError(
             f"{source.name}: expected a vector or an array of vectors, got one number"
@@ -209,15 +207,18 @@ def _samples(source: Source, size: int | None, notes: list[str]) -> tuple[Source
     )
 
 
-def _pixels_size(source: Source, size: int, notes: list[str]) -> int:
+def _with_channels(source: Source, size: int, notes: list[str]) -> Source:
+    """Pictures with as many channels as the network makes: ``size`` values each."""
     shape = source.shape[1:]
     pixels, coloured = math.prod(shape[-2:]), len(shape) == 3
     if size == math.prod(shape):
-        return size
+        return source
     if coloured and size == pixels:
         notes.append("colours were turned into gray (luminance), as the network makes one channel")
+        made, weights = shape[1:], LUMINANCE[None]
     elif not coloured and size == 3 * pixels:
         notes.append("gray pictures were repeated for the three channels that the network makes")
+        made, weights = (3, *shape), np.ones((3, 1))
     else:
         wanted = image_shape(size)
         raise FormatError(
@@ -225,16 +226,12 @@ def _pixels_size(source: Source, size: int, notes: list[str]) -> int:
             f"as the network makes, got {'coloured' if coloured else 'gray'} pictures of "
             f"{shape[-2]} x {shape[-1]} pixels; resize them first"
         )
-    return size
 
+    def read(start: int, stop: int) -> Array:
+        planes = source.read(start, stop).reshape(-1, weights.shape[1], pixels)
+        return (weights @ planes).reshape(-1, *made)
 
-def _planes(pixels: Array, size: int) -> Array:
-    """Pictures, (count, rows, columns) or (count, 3, rows, columns), with ``size`` values each."""
-    if math.prod(pixels.shape[1:]) == size:
-        return pixels
-    if pixels.ndim == 4:
-        return np.einsum("c,ncij->nij", LUMINANCE, pixels)
-    return np.repeat(pixels[:, None], 3, axis=1)
+    return replace(source, shape=(source.shape[0], *made), read=read)
 
 
 def _levels(source: Source, range_: Levels, bounded: bool, notes: list[str]) -> Levels | None:
