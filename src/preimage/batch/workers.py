@@ -22,6 +22,7 @@ from preimage.network import Network
 
 # Parts of a piece that failed. Few levels of parts cost few workers: each takes a second to start.
 _PARTS = 16
+_STARTS = 3  # attempts to start a local cluster
 _SECONDS = 30  # to reach a scheduler, and for a first worker
 # One thread a worker. Memory that is free is kept for the next array: giving it back and asking
 # again, as Dask tells glibc to, costs a tenth of the time.
@@ -242,10 +243,18 @@ def _local_cluster(workers: int, retries: int) -> Any:
         "distributed.nanny.pre-spawn-environ": {**os.environ, **ENVIRONMENT},
     }
     with dask.config.set(settings):
-        return distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
-            dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
-        )  # fmt: skip
+        for left in reversed(range(_STARTS)):
+            try:
+                return distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0,
+                    dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
+                )  # fmt: skip
+            except RuntimeError as error:  # a worker was killed before it was ready
+                if not left:
+                    raise StoreError(
+                        f"workers: {workers} processes do not start ({error}); a script needs "
+                        "'if __name__ == \"__main__\":' around its job"
+                    ) from error
 
 
 def _itself(payload: bytes) -> bytes:
