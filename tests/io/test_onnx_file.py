@@ -310,7 +310,7 @@ def test_arguments_of_other_formats(tmp_path):
         with pytest.raises(FormatError, match="says itself what its layers are"):
             load(path, **given)
     (tmp_path / "net.npz").write_bytes(b"")
-    with pytest.raises(FormatError, match="output: for ONNX files only"):
+    with pytest.raises(FormatError, match="output: expected it with ONNX files only"):
         load(tmp_path / "net.npz", output="a")
     with pytest.raises(FormatError, match="limit file_bytes=10"):
         load(path, limits=Limits(file_bytes=10))
