@@ -210,3 +210,15 @@ def test_intervals_of_an_open_head_are_those_of_the_box():
     found = contractor.contract(low, high, ends)
     assert found.low[0] == pytest.approx([-1.0, 0.4], abs=1e-4)
     assert found.high[0] == pytest.approx([0.1, 0.6], abs=1e-4)
+
+
+def test_the_band_of_a_subdivision_is_finite():
+    """Claim: the band is no wider than the observation says, and holds G of the true code."""
+    rng = np.random.default_rng(1)
+    generator = _deep(rng, (2, 100, 100, 40))
+    z = rng.uniform(-1, 1, size=2)
+    found = preimage.certify(generator, generator(z), noise=0.05, box=1.0)
+    assert "subdivision" in found.claims[0].proof
+    low, high = preimage.reconstruction_band(generator, found)
+    assert ((low <= generator(z)) & (generator(z) <= high)).all()
+    assert (high - low).max() <= 0.1 + 1e-9

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from preimage.certify.certificate import Certificate, Claim
-from preimage.certify.proof import replay
+from preimage.certify.certificate import Certificate
 from preimage.certify.prove import network_digest
-from preimage.enclosure.network import Array, Bounds, Network, as_network
+from preimage.enclosure.descent import tighten
+from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction, layer_programs, tighten_bounds
 from preimage.errors import InputError
 from preimage.generator import Generator
+
+# Of tightening, before the outputs are bounded.
+_ROUNDS = 4
 
 
 def reconstruction_band(
@@ -20,7 +23,7 @@ def reconstruction_band(
 ) -> tuple[Array, Array]:
     """The least and the largest value that each output takes over the codes of one sample.
 
-    Two linear programs an output, over what the certificate's enclosure says of all layers; their
+    Two linear programs an output, over the certificate's intervals and the observation; their
     multipliers are evaluated with rounding in mind, so that the band holds ``G(z)`` for every code
     z that explains the observation.
 
@@ -41,26 +44,20 @@ def reconstruction_band(
     network, question = as_network(generator), claim.question
     if question.network != network_digest(generator):
         raise InputError("generator: expected the network that was certified, got another one")
-    found = Deduction.start(_proven_bounds(network, claim))
-    if all(np.isfinite(end).all() for end in found.bounds.outputs(network, 0)):
+    x = question.observation
+    if question.sensing is not None:
+        x = np.full(network.sizes[-1], np.nan)
+    bounds = starting_bounds(network, x, claim.enclosed_noise, claim.lower, claim.upper)
+    found, budget = Deduction.start(bounds), Budget(np.inf, 1)
+    if np.isfinite([claim.lower, claim.upper]).all():
+        found.propagate(network)
+        if "subdivision" not in claim.proof:  # which is for networks of many units
+            tighten(network, found, budget, _ROUNDS)
         relaxation = relax(network, found.bounds)
-        wanted = layer_programs(relaxation, network.depth)
-        tighten_bounds(network, found, relaxation, wanted, Budget(np.inf, 1))
+        tighten_bounds(
+            network, found, relaxation, layer_programs(relaxation, network.depth), budget
+        )
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
         least, most = network.head(low), network.head(high)
     return np.nextafter(least, -np.inf), np.nextafter(most, np.inf)
-
-
-def _proven_bounds(network: Network, claim: Claim) -> Bounds:
-    """What the claim says of all layers: by its proof's first steps, or by its intervals alone."""
-    question, proof = claim.question, claim.proof
-    if question.sensing is not None or "steps" not in proof:
-        nothing = np.full(network.sizes[-1], np.nan)
-        return starting_bounds(network, nothing, 0.0, claim.lower, claim.upper)
-    infinite = tuple(np.full(network.sizes[0], end) for end in (-np.inf, np.inf))
-    low, high = question.box or infinite
-    noise = claim.enclosed_noise
-    bounds = starting_bounds(network, question.observation, noise, low, high)
-    replay(network, bounds, proof["steps"])
-    return bounds

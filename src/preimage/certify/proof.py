@@ -10,8 +10,8 @@ import numpy as np
 
 from preimage.certify import checker
 from preimage.enclosure.bound_proofs import BoundProof
-from preimage.enclosure.network import Array, Bounds, Network
-from preimage.enclosure.tighten import Deduction, Radius, Step, bound_outputs
+from preimage.enclosure.network import Array, Bounds
+from preimage.enclosure.tighten import Deduction, Radius, Step
 
 End = Literal["box", "empty"]
 
@@ -57,18 +57,6 @@ class Node:
             children = [child.record() for child in self.children]
             return {"steps": steps, "split": [layer, unit, hexed(value)], "children": children}
         return {"steps": steps, "end": self.end}
-
-
-def replay(network: Network, bounds: Bounds, steps: list[Any]) -> None:
-    """Tighten bounds to what recorded steps claim, without proving it again."""
-    for kind, *rest in steps:
-        if kind == "radius":
-            start, value, _ = rest
-            bound_outputs(network, bounds, start, float.fromhex(value))
-            continue
-        for layer, unit, upper, value, _, _ in rest:
-            side, pick = (bounds.upper, min) if upper else (bounds.lower, max)
-            side[layer][unit] = pick(side[layer][unit], float.fromhex(value))
 
 
 def hexed(value: float) -> str:

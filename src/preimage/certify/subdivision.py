@@ -11,10 +11,8 @@ from preimage.certify.problem import Problem
 from preimage.certify.proof import hexed, hexed_all
 from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.network import Array
-from preimage.enclosure.splitting import Part, explore
+from preimage.enclosure.splitting import LARGEST, Part, explore
 
-# Latents up to this size can be split.
-LARGEST = 6
 # A part is searched for codes where its middle explains the observation up to so many times the
 # noise, and at most so often.
 _NEAR, _LOOKS = 4.0, 60

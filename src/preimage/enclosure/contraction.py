@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.activation import Slab
-from preimage.enclosure.linear_bounds import Chain, Floats, Forms, linear_bounds, pull_back
+from preimage.enclosure.linear_bounds import Chain, Forms, dot, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Array, Network, rounding
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
@@ -73,8 +73,8 @@ class Interval:
         nothing = (((rows > 0) & ~known_low) | ((rows < 0) & ~known_high)).any(axis=2)
         low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
         up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-        total = _dot(up, low) + _dot(down, high)
-        size = _dot(np.abs(rows), np.maximum(np.abs(low), np.abs(high)))
+        total = dot(up, low) + dot(down, high)
+        size = dot(np.abs(rows), np.maximum(np.abs(low), np.abs(high)))
         return np.where(nothing, -np.inf, total - rounding(rows.shape[2] + 8) * size)
 
     def ends(self, forms: Forms) -> tuple[Array, Array]:
@@ -230,8 +230,8 @@ def _contract(
     middle, radius = forms.middle.astype(np.float64), forms.radius.astype(np.float64)
     scaled = pulled.slope * radius[:, None]
     need = admitted.least(forms, exact)
-    size = _dot(np.abs(pulled.slope), np.abs(middle)) + np.abs(scaled).sum(axis=2)
-    top = _dot(pulled.slope, middle) + np.abs(scaled).sum(axis=2) + pulled.shift
+    size = dot(np.abs(pulled.slope), np.abs(middle)) + np.abs(scaled).sum(axis=2)
+    top = dot(pulled.slope, middle) + np.abs(scaled).sum(axis=2) + pulled.shift
     top = top + rounding(middle.shape[1] + 12) * (size + np.abs(pulled.shift) + np.abs(need))
     room = np.where(np.isfinite(top - need), top - need, np.inf)
     new_low, new_high = _cut(low, high, middle, radius, scaled, room)
@@ -316,15 +316,10 @@ def _rows(forms: Forms, admitted: Admitted) -> tuple[Array, Array, NDArray[np.bo
     each = np.matmul(inner, weighted)
     own = np.einsum("bkn,bkn->bk", each, linear)
     each = each / np.where(own > 0, own, 1.0)[:, :, None]
-    shift = np.matmul(inner, _dot(weighted, error)[:, :, None])[:, :, 0]
+    shift = np.matmul(inner, dot(weighted, error)[:, :, None])[:, :, 0]
     residual = weight * error - np.matmul(shift[:, None], weighted)[:, 0]
     length = np.abs(residual).max(axis=1, keepdims=True)
     residual = residual / np.where(length > 0, length, 1.0)
     gain = (residual * error - np.abs(residual) * half).sum(axis=1)
     noisy = (forms.variance * seen).mean(axis=1) < _NOISY * (half**2 * seen).mean(axis=1)
     return np.concatenate([residual[:, None], each, -each], axis=1), gain, noisy
-
-
-def _dot(rows: Floats, vector: Floats) -> Floats:
-    """``rows @ vector`` of each box."""
-    return np.matmul(rows, vector[:, :, None])[:, :, 0]

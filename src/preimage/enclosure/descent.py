@@ -11,7 +11,6 @@ from preimage.enclosure.tighten import (
     Budget,
     Deduction,
     Radius,
-    bound_outputs,
     end_programs,
     output_programs,
     shortened,
@@ -123,8 +122,19 @@ def add_radius(
     ends = zip(targets.unit.tolist(), targets.upper.tolist(), strict=True)
     proofs = [(unit, side, sparse_rows(mu, row)) for row, (unit, side) in enumerate(ends)]
     deduction.steps.append(Radius(start, value, proofs))
-    bound_outputs(network, bounds, start, value)
+    _bound_outputs(network, bounds, start, value)
     return True
+
+
+def _bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -> None:
+    """Bound the outputs of a layer by a radius where they have an infinite end."""
+    low, high = bounds.outputs(network, start)
+    loose, c = np.isinf(low) | np.isinf(high), network.slopes[start]
+    with np.errstate(divide="ignore"):
+        least = np.where(c > 0, np.nextafter(-radius / c, -np.inf), -np.inf)
+    lower, upper = bounds.lower[start], bounds.upper[start]
+    lower[loose] = np.maximum(lower, least)[loose]
+    upper[loose] = np.minimum(upper, radius)[loose]
 
 
 def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int) -> None:

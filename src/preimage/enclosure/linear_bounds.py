@@ -274,19 +274,19 @@ def pull_back(forms: Forms, rows: Floats, values: bool = False) -> Pulled:
             lines = forms.lines(i)
             size = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i]))
             size = size * np.maximum(chain.slopes[i], 1)
-            lost = lost + 4 * gamma * _dot(np.abs(rows), size)
+            lost = lost + 4 * gamma * dot(np.abs(rows), size)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
-            shift = shift + _dot(up, lines.high_shift) + _dot(down, lines.low_shift)
+            shift = shift + dot(up, lines.high_shift) + dot(down, lines.low_shift)
             rows = up * lines.high_slope[:, None] + down * lines.low_slope[:, None]
-        lost = lost + 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
+        lost = lost + 2 * gamma * (dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
         shift = shift + rows @ chain.biases[i]
         lost = lost + gamma * np.abs(shift)
         rows = rows @ weight
-    magnitude = _dot(np.abs(rows), np.abs(forms.middle) + forms.radius) + np.abs(shift)
+    magnitude = dot(np.abs(rows), np.abs(forms.middle) + forms.radius) + np.abs(shift)
     lost = 1.02 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude).astype(np.float64)
     return Pulled(rows.astype(np.float64), shift + lost, lost)
 
 
-def _dot(rows: Floats, vector: Floats) -> Floats:
+def dot(rows: Floats, vector: Floats) -> Floats:
     """``rows @ vector`` of each box."""
     return np.matmul(rows, vector[:, :, None])[:, :, 0]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from preimage.enclosure.contraction import Admitted, Contraction, Contractor
 from preimage.enclosure.network import Array
 
+# Latents up to this size can be split.
+LARGEST = 6
 # A cut is made if it leaves less than this part of the volume; each has to be checked later.
 _WORTH = 0.7
 # A part that was cut to this in some coordinate is cut again before it is split.

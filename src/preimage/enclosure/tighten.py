@@ -178,17 +178,6 @@ class Deduction:
         return float(part[rows].max())
 
 
-def bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) -> None:
-    """Bound the outputs of a layer by a radius where they have an infinite end."""
-    low, high = bounds.outputs(network, start)
-    loose, c = np.isinf(low) | np.isinf(high), network.slopes[start]
-    with np.errstate(divide="ignore"):
-        least = np.where(c > 0, np.nextafter(-radius / c, -np.inf), -np.inf)
-    lower, upper = bounds.lower[start], bounds.upper[start]
-    lower[loose] = np.maximum(lower, least)[loose]
-    upper[loose] = np.minimum(upper, radius)[loose]
-
-
 def shortened(multipliers: Array) -> Array:
     """Multipliers of ``_BITS`` bits below the largest of each row; exact sums are faster then."""
     largest = np.abs(multipliers).max(axis=1, keepdims=True, initial=0.0)

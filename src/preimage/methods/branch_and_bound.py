@@ -16,6 +16,7 @@ from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.splitting import LARGEST
 from preimage.enclosure.tighten import Budget
 from preimage.errors import InputError
 from preimage.generator import Generator
@@ -23,7 +24,7 @@ from preimage.inversion import Estimate, Status
 from preimage.layer_program import LinearProgram
 from preimage.lp import highs
 from preimage.methods.gauss_newton import GaussNewton, Given
-from preimage.methods.nearest import LARGEST, Nearest, misfits
+from preimage.methods.nearest import Nearest, misfits
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
 from preimage.network import Network, known_chain

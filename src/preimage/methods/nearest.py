@@ -16,8 +16,6 @@ from preimage.generator import Generator
 
 Norm = Literal["l2", "l1", "linf"]
 
-# Latents up to this size can be split.
-LARGEST = 6
 # The level that parts are refuted at is this part of the gap below the best misfit.
 _SHARE = 0.98
 
