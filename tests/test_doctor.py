@@ -139,6 +139,11 @@ SOUND = {
 }  # fmt: skip
 
 
+def test_counts():
+    """The two tests beside this one are all of it: 24 mistakes, 20 sound inputs."""
+    assert (len(MISTAKES), len(SOUND)) == (24, 20)
+
+
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_input_is_not_accused(name, monkeypatch):
     monkeypatch.setattr(doctor, "_PATIENCE", 0.2)  # seconds for a proof

@@ -20,6 +20,7 @@ def certify(
     noise: Noise,
     out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
     box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds that a sample may take.")] = 10.0,
     picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
@@ -28,7 +29,9 @@ def certify(
     """Prove for each observation that one code explains it, or several, or none, and where."""
     generator = weights.load(network)
     values, sensing = seen.read(observations, generator)
-    found = preimage.certify(generator, values, noise=noise, sensing=sensing, box=box)
+    found = preimage.certify(
+        generator, values, noise=noise, sensing=sensing, box=box, time_limit=time_limit
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     found.save(out)
     if picture is not None:
@@ -40,6 +43,8 @@ def certify(
     else:
         print_table("Certificate", *certificate_table(found), words=True)
         typer.echo(f"Written: {out}; prove it again with: preimage check")
+        if "undecided" in found.verdict:
+            typer.echo("For undecided samples raise --time-limit, or give a smaller --box.")
     if "undecided" in found.verdict:
         raise typer.Exit(1)
 
@@ -49,8 +54,8 @@ def _picture_of(
 ) -> None:
     from preimage.plot import certificate_figure
 
-    if found.verdict[0] == "infeasible":
-        typer.echo("No picture: no code explains the first sample", err=True)
+    if found.verdict[0] not in ("unique", "ambiguous"):
+        typer.echo(f"No picture: the first sample is {found.verdict[0]}", err=True)
         return
     band = preimage.reconstruction_band(generator, found)
     estimate = found.witness[0]
@@ -118,6 +123,8 @@ def check(
     else:
         for index, record in enumerate(records):
             typer.echo(f"sample {index}: " + "\n".join(checker.describe(record)))
+        if verdicts and not proven:
+            reason = "the certificate itself says undecided"
         typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
     if not proven:
         raise typer.Exit(1)

@@ -35,6 +35,7 @@ _ENTRIES = 2**25  # fewer where their Jacobians have more entries than this
 _SAMPLES = 2  # observations that are inverted
 BOX = 5.0  # codes with |z_i| <= 5 are certified
 _PATIENCE = 5.0  # seconds for the inversion, and for the certificate
+_PROVABLE = 2**20  # entries of all weights, zeros included; larger networks take minutes to certify
 # A coordinate is weak if it changes outputs by less than this, where the strongest one changes them
 # by 1: in trained networks weak ones stood below 0.01, and all others above 0.25.
 _WEAK = 0.05
@@ -235,6 +236,11 @@ def prove(
     chain, codes = chain_of(network), f"with |z_i| <= {BOX:g}"
     if chain is None:
         return None, "Nothing is proven: the layers of this network are not known."
+    if sum(layer.input_size * layer.output_size for layer in chain.layers) > _PROVABLE:
+        return None, (
+            "Nothing is proven here, as a certificate of a network of this size takes minutes: use "
+            "preimage certify."
+        )
     try:
         found = certify(chain, sample, noise=noise, box=BOX, time_limit=_PATIENCE, sensing=sensing)
     except InputError as error:
