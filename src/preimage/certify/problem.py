@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -165,11 +166,37 @@ class Problem:
             return any(self.are_apart(z, other) for other in near)
         return False
 
+    def look(self, low: Array, high: Array, points: Iterable[Array]) -> bool:
+        """Look for codes in a part of the box; whether two that are apart are known then.
+
+        Args:
+            low: (k,) of the part.
+            high: (k,).
+            points: (k,) each, where to start from: without a witness, only the first.
+        """
+        if not self.witnesses:
+            found = self.find_witness(next(iter(points)))
+            return found is not None and self.find_pair(found)
+        first = self.witnesses[0]
+        for point in points:
+            other = np.clip(point, low, high)
+            if np.abs(other - first).max() > self.resolution:
+                middle = self.middle(other)
+                for candidate in (other, (1 - 1e-6) * other + 1e-6 * middle, middle):
+                    if self.are_apart(first, candidate):
+                        return True
+        return False
+
+    def is_near(self, low: Array, high: Array) -> bool:
+        """Whether all codes of a part are within the resolution of the witness."""
+        return bool(self.witnesses) and spread(self.witnesses[0], low, high) <= self.resolution
+
     def are_apart(self, one: Array, other: Array) -> bool:
         """Whether two codes are farther apart than the resolution, and both in S; remembered."""
         if separation(one, other) <= self.resolution:
             return False
-        if not (self.explains(one) and self.explains(other)):
+        known = any(one is witness for witness in self.witnesses)
+        if not (self.explains(other) and (known or self.explains(one))):
             return False
         self.witnesses[:] = [one, other]
         return True
@@ -178,6 +205,12 @@ class Problem:
 def _rounded(z: Array) -> list[Array]:
     """Codes near z with few binary digits, which can meet equations exactly."""
     return [np.round(z * grid) / grid for grid in _GRIDS]
+
+
+def spread(witness: Array, low: Array, high: Array) -> float:
+    """The largest distance from the witness within a box, rounded up."""
+    far = np.maximum(np.abs(high - witness), np.abs(witness - low)).max(initial=0.0)
+    return float(far if far == 0 else np.nextafter(far * (1 + 2.0**-50), np.inf))
 
 
 def separation(one: Array, other: Array) -> float:

@@ -14,9 +14,9 @@ import numpy as np
 from preimage.activation import Identity
 from preimage.certify import boxes, checker
 from preimage.certify.certificate import Claim, Question
-from preimage.certify.problem import Problem, separation
+from preimage.certify.problem import Problem, separation, spread
 from preimage.certify.proof import Node
-from preimage.certify.search import settle, spread
+from preimage.certify.search import settle
 from preimage.certify.subdivision import Subdivision, is_small
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import enclose

@@ -7,7 +7,6 @@ import numpy as np
 from preimage.certify.problem import Problem
 from preimage.certify.proof import Node
 from preimage.enclosure.descent import tighten
-from preimage.enclosure.network import Array
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction
 
@@ -30,14 +29,15 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             node.end = "empty"
             continue
         open_ = relax(network, deduction.bounds).undecided()
-        if _near(problem, deduction):
+        low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
+        if problem.is_near(low, high):
             continue
         if budget.spent:
             stopped = stopped or "the node or time limit was reached"
             continue
-        if not _look(problem, deduction):
+        if _look(problem, deduction):
             return tree, ""
-        if _near(problem, deduction):
+        if problem.is_near(low, high):
             continue
         if not open_:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
@@ -52,38 +52,14 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
     return tree, stopped
 
 
-def _near(problem: Problem, deduction: Deduction) -> bool:
-    """Whether all codes of this part are near the witness."""
-    return bool(problem.witnesses) and (
-        spread(problem.witnesses[0], deduction.bounds.lower[0], deduction.bounds.upper[0])
-        <= problem.resolution
-    )
-
-
-def spread(witness: Array, low: Array, high: Array) -> float:
-    """The largest distance from the witness within a box, rounded up."""
-    far = np.maximum(np.abs(high - witness), np.abs(witness - low)).max(initial=0.0)
-    return float(far if far == 0 else np.nextafter(far * (1 + 2.0**-50), np.inf))
-
-
 def _look(problem: Problem, deduction: Deduction) -> bool:
-    """Look for codes in this part; False where two that are apart are found."""
+    """Look for codes in this part; whether two that are apart are known then."""
     low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
     start = (low + high) / 2
     if not np.isfinite(start).all():
-        return True
-    if not problem.witnesses:
-        found = problem.find_witness(start)
-        return found is None or not problem.find_pair(found)
-    first = problem.witnesses[0]
-    for point in [start, *problem.extremes(start)]:
-        other = np.clip(point, low, high)
-        if np.abs(other - first).max() > problem.resolution:
-            middle = problem.middle(other)
-            for candidate in (other, (1 - 1e-6) * other + 1e-6 * middle, middle):
-                if problem.are_apart(first, candidate):
-                    return False
-    return True
+        return False
+    points = [start, *problem.extremes(start)] if problem.witnesses else [start]
+    return problem.look(low, high, points)
 
 
 def _widest(deduction: Deduction, open_: list[tuple[int, int]]) -> tuple[int, int, float]:

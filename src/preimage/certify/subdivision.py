@@ -75,30 +75,14 @@ class Subdivision:
             if near[row]:
                 continue
             self.looks -= 1
-            if self._look(parts[row], middles[row]):
+            if problem.look(parts[row].low, parts[row].high, [middles[row]]):
                 return None
             near = self._near(parts)
         return near
 
     def _near(self, parts: list[Part]) -> NDArray[np.bool_]:
         """Which parts are within the resolution of the witness."""
-        if not self.problem.witnesses:
-            return np.zeros(len(parts), dtype=bool)
-        witness = self.problem.witnesses[0]
-        far = [np.maximum(part.high - witness, witness - part.low).max() for part in parts]
-        return np.array(far) <= self.problem.resolution * (1 - 1e-12)
-
-    def _look(self, part: Part, middle: Array) -> bool:
-        """Look for codes from the middle of a part; whether two that are apart are known then."""
-        problem = self.problem
-        if not problem.witnesses:
-            found = problem.find_witness(middle)
-            return found is not None and problem.find_pair(found)
-        first = problem.witnesses[0]
-        for candidate in (middle, np.clip(problem.middle(middle), part.low, part.high)):
-            if problem.are_apart(first, candidate):
-                return True
-        return False
+        return np.array([self.problem.is_near(part.low, part.high) for part in parts])
 
 
 def _sparse(rows: Array | None) -> list[Any]:
