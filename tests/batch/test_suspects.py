@@ -21,8 +21,7 @@ class TwoOnOneWorker:
         for shared in (pieces[at : at + 2] for at in range(0, len(pieces), 2)):
             killed = any(self.bad & set(piece) for piece in shared)
             for piece in shared:
-                arrays = None if killed else blank(JOB, len(piece))
-                yield Outcome(piece, arrays, "its worker was killed")
+                yield piece, "its worker was killed" if killed else blank(JOB, len(piece))
 
     def close(self) -> None:
         pass

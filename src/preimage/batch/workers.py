@@ -59,14 +59,8 @@ class Task:
         return pack(found)
 
 
-class Outcome(NamedTuple):
-    """How some samples ended: with arrays, or with a reason why not."""
-
-    samples: range
-    arrays: Arrays | None = None
-    reason: str = ""
-
-
+# How some samples ended: with arrays, or with a reason why not.
+Outcome = tuple[range, Arrays | str]
 Read = Callable[[range], Rows]
 
 
@@ -85,12 +79,12 @@ class OneProcess:
         for piece in pieces:
             rows = read(piece)
             try:
-                outcome = Outcome(piece, self._task.solve(rows))
+                found: Arrays | str = self._task.solve(rows)
             except PreimageError:
                 raise
             except Exception as error:
-                outcome = Outcome(piece, reason=_words(error))
-            yield outcome
+                found = _words(error)
+            yield piece, found
 
     def close(self) -> None:
         """Nothing is to be done."""
@@ -154,7 +148,8 @@ class DaskWorkers:
             if not running:
                 return
             future = next(ended)
-            yield self._outcome(future, *running.pop(future))
+            piece, begun = running.pop(future)
+            yield piece, self._found(future, begun)
 
     def _submit(self, task: Any, rows: Rows) -> Any:
         with warnings.catch_warnings():
@@ -162,9 +157,10 @@ class DaskWorkers:
             warnings.simplefilter("ignore", UserWarning)
             return self._client.submit(_solve, task, tuple(rows), self._shard_timeout, pure=False)
 
-    def _outcome(self, future: Any, piece: range, begun: float) -> Outcome:
+    def _found(self, future: Any, begun: float) -> Arrays | str:
         if future.status == "finished":
-            return Outcome(piece, future.result())
+            arrays: Arrays = future.result()
+            return arrays
         if future.status != "error":
             raise StoreError(
                 "the Dask scheduler is gone; what was finished stays, run the job again"
@@ -173,11 +169,10 @@ class DaskWorkers:
         if isinstance(error, PreimageError):
             raise error
         if type(error).__name__ != "KilledWorker":
-            return Outcome(piece, reason=_words(error))
+            return _words(error)
         # Every worker that was lost to this piece may have had it for so long.
         late = time.monotonic() - begun >= (self._retries + 1) * self._shard_timeout
-        reason = "stopped: it took too long" if late else "killed"
-        return Outcome(piece, reason=f"its worker was {reason}")
+        return f"its worker was {'stopped: it took too long' if late else 'killed'}"
 
     def close(self) -> None:
         """Stop the workers of this machine."""
@@ -207,22 +202,22 @@ def run(
     """
     failed = []
     pieces = takewhile(lambda _: not stopping(), (range(*job.span(shard)) for shard in shards))
-    for samples, arrays, _ in workers.solve(pieces, read):
-        if arrays is None:
+    for samples, found in workers.solve(pieces, read):
+        if isinstance(found, str):
             failed.append(samples)
         else:
-            yield Finished(samples, arrays, {})
+            yield Finished(samples, found, {})
     for samples in takewhile(lambda _: not stopping(), failed):
         yield _alone(workers, job, samples, read)
 
 
 def _alone(workers: Workers, job: Job, samples: range, read: Read) -> Finished:
     """Invert samples; if that fails, parts of them, down to single samples, which are left out."""
-    (outcome,) = workers.solve([samples], read)
-    if outcome.arrays is not None:
-        return Finished(samples, outcome.arrays, {})
+    ((_, found),) = workers.solve([samples], read)
+    if not isinstance(found, str):
+        return Finished(samples, found, {})
     if len(samples) == 1:
-        return Finished(samples, blank(job, 1), {samples.start: outcome.reason})
+        return Finished(samples, blank(job, 1), {samples.start: found})
     size = -(-len(samples) // _PARTS)
     starts = range(0, len(samples), size)
     parts = [_alone(workers, job, samples[at : at + size], read) for at in starts]

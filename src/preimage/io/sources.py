@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from preimage.io.pictures import SUFFIXES, read_picture
 from preimage.io.tensors import open_safetensors, read_npz, reading
 from preimage.io.zarr_folder import METADATA, open_array
 
-Named = TypeVar("Named")
 _FORMATS = "npy, npz, safetensors, PNG, JPEG, IDX, a folder of pictures or a Zarr array"
 # Arrays that a file holds may have any size: they are read in parts.
 _ANY_SIZE = 2**63
@@ -120,7 +119,8 @@ def _from_file(path: Path, limits: Limits) -> Source:
         case ".npy":
             return _sliced(str(path), lambda: _map_npy(path))
         case ".npz":
-            array = only(read_npz(path, limits)[0])
+            arrays, _ = read_npz(path, limits)
+            array = arrays[_only(list(arrays))]
             return _sliced(str(path), lambda: array)
         case ".safetensors":
             return _from_safetensors(path, limits)
@@ -138,7 +138,7 @@ def _map_npy(path: Path) -> NDArray[Any]:
 
 def _from_safetensors(path: Path, limits: Limits) -> Source:
     with open_safetensors(path, limits) as opened:
-        key = only({name: name for name in opened.keys()})  # noqa: SIM118  # no mapping
+        key = _only(list(opened.keys()))
         shape = tuple(opened.get_slice(key).get_shape())
 
     def read(start: int, stop: int) -> NDArray[Any]:
@@ -149,19 +149,17 @@ def _from_safetensors(path: Path, limits: Limits) -> Source:
     return Source(str(path), shape, read)
 
 
-def only(arrays: Mapping[str, Named]) -> Named:
-    """The observations among named arrays.
+def _only(names: Sequence[str]) -> str:
+    """The name of the observations among those of some arrays.
 
     Raises:
         FormatError: Several, and none is named ``observations``.
     """
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    if "observations" in arrays:
-        return arrays["observations"]
+    if len(names) == 1 or "observations" in names:
+        return "observations" if "observations" in names else names[0]
     raise FormatError(
         "expected a single array, or one that is named 'observations', got "
-        f"{', '.join(arrays)[:500] or 'none'}"
+        f"{', '.join(names)[:500] or 'none'}"
     )
 
 
