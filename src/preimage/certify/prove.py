@@ -66,13 +66,13 @@ def prove(
         sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
     network = as_network(measured)
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
+    fixed, each = checking_times(layers)
     claims: list[Claim] = []
     for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
                                strict=True):  # fmt: skip
         wide = enclosed_noise(level, rounding_error(network, x, start))
         problem = Problem(network, layers, digests, x, level, wide, *box, resolution)
         deadline = (time.perf_counter() if claims else began) + time_limit
-        fixed, each = checking_times(layers)
         budget = Budget(deadline - fixed, nodes, each)
         # Programs without a box may meet infinities on the way; what they end with is checked.
         with np.errstate(all="ignore"):
