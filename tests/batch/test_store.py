@@ -64,7 +64,8 @@ def test_the_same_as_one_call(finished):
     [
         0, -1, 39, slice(None), slice(5, 9), slice(30, 2, -3), slice(0, 0), [3, 3, 38, 0],
         np.array([[1, 39], [7, 6]]), np.arange(40) % 3 == 0, (slice(2, 20), 1), (5, 2),
-        (slice(None), slice(0, 2)), (..., 0), np.int64(6),
+        (slice(None), slice(0, 2)), (..., 0), np.int64(6), ([1, 39], [0, 2]), ([[1], [39]], [0, 2]),
+        (slice(3, 6), [0, 2]), (np.arange(40) % 20 == 0, [0, 2]),
     ],
     ids=str,
 )  # fmt: skip

@@ -153,8 +153,10 @@ class Column:
         if not parts or any(part is Ellipsis for part in parts):
             return self._rows(np.arange(len(self)))[index]
         samples = np.arange(len(self))[parts[0]]  # as NumPy reads it, errors included
-        rows = self._rows(samples.reshape(-1)).reshape((*samples.shape, *self.shape[1:]))
-        return rows[(slice(None),) * samples.ndim + parts[1:]] if parts[1:] else rows[()]
+        # NumPy pairs the entries of index arrays with each other, but not with a slice.
+        places = np.arange(samples.size).reshape(samples.shape)
+        first = slice(None) if isinstance(parts[0], slice) else places
+        return self._rows(samples.reshape(-1))[(first, *parts[1:])]
 
     def _rows(self, samples: NDArray[np.intp]) -> NDArray[Any]:
         job = self.store.job
