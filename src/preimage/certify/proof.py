@@ -4,59 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from preimage.certify import checker
 from preimage.enclosure.bound_proofs import BoundProof
-from preimage.enclosure.network import Array, Bounds
+from preimage.enclosure.network import Array
 from preimage.enclosure.tighten import Deduction, Radius, Step
-
-End = Literal["box", "empty"]
 
 
 @dataclass
 class Node:
-    """Steps, then an end or a split into ``a <= value`` and ``a >= value`` (layer 0: of z).
+    """Steps, then a split into ``a <= value`` and ``a >= value`` (layer 0: of z).
 
     Attributes:
-        steps: See ``enclosure.tighten``.
+        deduction: Its steps, and what holds after them.
         split: Layer, unit, value; None at a leaf.
         children: The two sides of a split.
-        end: How a leaf ends: its box may hold codes, or it is empty.
-        bounds: What holds here after the steps.
     """
 
-    bounds: Bounds
-    steps: list[Step] = field(default_factory=list)
+    deduction: Deduction
     split: tuple[int, int, float] | None = None
     children: list[Node] = field(default_factory=list)
-    end: End = "box"
-
-    @staticmethod
-    def of(deduction: Deduction) -> Node:
-        """A leaf, whose steps and bounds follow those of the deduction."""
-        return Node(deduction.bounds, deduction.steps)
 
     def hull(self) -> tuple[Array, Array]:
         """The smallest box around the codes that may be left; crossed where there are none."""
         if self.split is not None:
             lows, highs = zip(*(child.hull() for child in self.children), strict=True)
             return np.min(lows, axis=0), np.max(highs, axis=0)
-        low, high = self.bounds.lower[0].copy(), self.bounds.upper[0].copy()
-        if self.end == "empty":
+        bounds = self.deduction.bounds
+        low, high = bounds.lower[0].copy(), bounds.upper[0].copy()
+        if self.deduction.empty:
             low[:], high[:] = np.inf, -np.inf
         return low, high
 
     def record(self) -> dict[str, Any]:
         """Plain JSON; floats as hexadecimal text."""
-        steps = [_step_record(step) for step in self.steps]
+        steps = [_step_record(step) for step in self.deduction.steps]
         if self.split is not None:
             layer, unit, value = self.split
             children = [child.record() for child in self.children]
             return {"steps": steps, "split": [layer, unit, hexed(value)], "children": children}
-        return {"steps": steps, "end": self.end}
+        return {"steps": steps, "end": "empty" if self.deduction.empty else "box"}
 
 
 def hexed(value: float) -> str:

@@ -148,14 +148,12 @@ def _enclosed(
 ) -> tuple[dict[str, Any], Array, Array, str]:
     """A proof by linear programs, the box that it leaves, and what stopped it."""
     root = enclose(problem.network, problem.bounds(problem.enclosed_noise), budget, rounds)
-    tree, stopped = Node.of(root), ""
+    tree, stopped = Node(root), ""
     if not apart and not root.empty:
         if np.isfinite(root.bounds.lower[0]).all() and np.isfinite(root.bounds.upper[0]).all():
             tree, stopped = settle(problem, root, budget, rounds)
         else:
             stopped = "the codes may be unbounded: pass `box`"
-    elif root.empty:
-        tree.end = "empty"
     return tree.record(), *tree.hull(), stopped
 
 

@@ -17,20 +17,17 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
     Returns:
         The proof, and what stopped the search (empty if nothing did).
     """
-    tree = Node.of(root)
-    stack, stopped = [(tree, root)], ""
+    tree = Node(root)
+    stack, stopped = [tree], ""
     network = problem.network
     while stack:
-        node, deduction = stack.pop()
+        node = stack.pop()
+        deduction = node.deduction
         budget.nodes -= 1
         if node is not tree and not deduction.empty:
             tighten(network, deduction, budget, rounds)
-        if deduction.empty:
-            node.end = "empty"
-            continue
-        open_ = relax(network, deduction.bounds).undecided()
         low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
-        if problem.is_near(low, high):
+        if deduction.empty or problem.is_near(low, high):
             continue
         if budget.spent:
             stopped = stopped or "the node or time limit was reached"
@@ -39,6 +36,7 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             return tree, ""
         if problem.is_near(low, high):
             continue
+        open_ = relax(network, deduction.bounds).undecided()
         if not open_:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
             continue
@@ -47,8 +45,8 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             child = deduction.branch()
             layer, unit, value = node.split
             (child.bounds.lower if side else child.bounds.upper)[layer][unit] = value
-            node.children.insert(0, Node.of(child))
-            stack.append((node.children[0], child))
+            node.children.insert(0, Node(child))
+            stack.append(node.children[0])
     return tree, stopped
 
 
