@@ -28,7 +28,7 @@ from preimage.enclosure.observed import rounding_error, starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_bounds
 from preimage.lp import highs
-from preimage.methods.branch_and_bound import Model, Search
+from preimage.methods.branch_and_bound import Search, mixed_program
 from preimage.observation import Observation
 
 NOISES = [1e-4, 1e-2, 0.1]
@@ -128,11 +128,9 @@ def plain_optimum(
     network = as_network(generator)
     start = time.perf_counter()
     search = Search(method, network, generator, Observation(x[None], np.array([reach])))
-    bounds = starting_bounds(network, x, reach, search.low, search.high)
-    Deduction.start(bounds).propagate(network)
-    uncertain = (x > 0.98 * reach) & (x <= reach)
-    model = Model(search, relax(network, bounds), bounds, reach, uncertain)
-    _, bound = highs.minimise_mixed(model.program, 5e-7, 60.0)
+    bounds = search.with_outputs(starting_bounds(network, x, reach, search.low, search.high))
+    program = mixed_program(search.outputs, bounds, x, reach, "linf", x > 0.98 * reach)
+    _, bound = highs.minimise_mixed(program, 5e-7, 60.0)
     return bound, time.perf_counter() - start
 
 

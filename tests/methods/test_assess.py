@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import preimage
 from preimage.inversion import Estimate, Status
@@ -82,6 +84,46 @@ def test_columns_that_rounding_hides_are_ambiguous(apart, method):
     generator = preimage.from_arrays([rng.standard_normal((30, 3)) * [1.0, apart, 1 / apart]])
     found = preimage.invert(generator, generator(rng.standard_normal((4, 3))), method)
     assert set(found.status) == {"ambiguous"}
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    method=st.sampled_from(["linf", "l1", "highs", "gauss_newton", "adam"]),
+    apart=st.floats(0, 17),
+)
+def test_no_code_of_other_columns_is_called_solved(seed, method, apart):
+    """Claim: what is solved without noise is the code, in units of 1 or of its own size.
+
+    Whatever the columns' units are: linear programs resolve 1e-9 of the observation, so that they
+    tell nothing of a coordinate whose column is smaller than that.
+    """
+    rng = np.random.default_rng(seed)
+    units = 10.0 ** (apart * rng.uniform(-0.5, 0.5, size=3))
+    generator = preimage.from_arrays([rng.normal(size=(30, 3)) * units])
+    z = rng.normal(size=(2, 3))
+    method = {
+        "adam": preimage.Adam(steps=50, restarts=1),
+        "highs": preimage.LayerwiseLP(backend="highs"),
+    }.get(method, method)
+    found = preimage.invert(generator, generator(z), method)
+    solved = found.status == "solved"
+    assert (np.abs(found.latent - z)[solved] <= np.maximum(np.abs(z[solved]), 1.0)).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e100, 1e140, 1e-140])
+@pytest.mark.parametrize("method", ["auto", "gauss_newton", "linf", "exact"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_weights_of_any_size_leave_no_warning(size, method, place):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(10, 3)), rng.normal(size=(25, 10))]
+    weights[place] *= size
+    generator = preimage.from_arrays(weights, activation="leaky_relu(0.2)")
+    z = rng.normal(size=(2, 3))
+    found = preimage.invert(generator, generator(z), method)
+    solved = found.status == "solved"
+    np.testing.assert_allclose(found.latent[solved], z[solved], rtol=1e-5)
 
 
 def test_columns_in_other_units_are_not_hidden():

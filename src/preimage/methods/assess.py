@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
-from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.least_squares import Indices, LeastSquares
 from preimage.methods.region import Region
 from preimage.network import Network, chain_of
-from preimage.observation import Observation, scale_of
+from preimage.observation import Observation
 
 Array = NDArray[np.float64]
 
@@ -30,8 +30,8 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
 
     Where the code explains and the observed Jacobian there has dependent columns, other codes
     explain as much, and the sample is ``AMBIGUOUS``; a method that has a better proof of uniqueness
-    says so by its rank. So it is where a coordinate could change by its own size, and by 1, and
-    the observation in float64 would not show it, as with columns of weights 1e20 apart.
+    says so by its rank. So it is where the error that is left, of the code or of rounding, could
+    have moved a coordinate by its own size, and by 1, as with columns of weights 1e20 apart.
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
@@ -51,13 +51,15 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     if estimate.rank is not None:
         rank[finite] = estimate.rank[finite]
     standard_error, condition = np.full(latent.shape, np.nan), np.full(len(latent), np.nan)
-    wanted = finite & ((observation.noise > 0) | (rank < 0))
+    hidden = np.zeros(len(latent), dtype=bool)
+    wanted = finite & ((observation.noise > 0) | (rank < 0) | _far_apart(network))
     if observation.clock.is_over:
         wanted &= within  # of other codes it is of little use
     if len(samples := np.flatnonzero(wanted)):
         fit = _fit(network, observation)
         found, variance, condition[samples] = fit.identify(latent[samples], samples)
         rank[samples] = np.where(rank[samples] < 0, found, rank[samples])
+        hidden[samples] = _hidden(observation, error, latent, samples, np.sqrt(variance))
         known = observation.noise[samples] > 0
         known &= np.isin(rank[samples], (-1, network.latent_size))
         deviation = observation.tolerance[samples, None] * np.sqrt(variance)
@@ -66,8 +68,7 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     # neither.
     status[finite & within & (status != Status.AMBIGUOUS)] = Status.SOLVED
     unique = (rank < 0) | (rank >= network.latent_size)
-    unique &= ~_unresolved(network, observation, latent)
-    status[(status == Status.SOLVED) & ~unique] = Status.AMBIGUOUS
+    status[(status == Status.SOLVED) & (hidden | ~unique)] = Status.AMBIGUOUS
     claimed = (status == Status.SOLVED) | (status == Status.AMBIGUOUS)
     status[claimed & ~within] = Status.ABOVE_NOISE
     residual = np.linalg.norm(error, axis=1)
@@ -89,21 +90,29 @@ def _fit(network: Network, observation: Observation) -> LeastSquares:
     return LeastSquares(network, observation, 0.0, Region(-infinite, infinite, np.inf))
 
 
-def _unresolved(network: Network, observation: Observation, latent: Array) -> NDArray[np.bool_]:
-    """(batch,) whether rounding hides a coordinate; asked only where columns are far apart."""
-    found = np.zeros(len(latent), dtype=bool)
+def _far_apart(network: Network) -> bool:
+    """Whether columns of the first layer differ by more than float64 resolves in one sum."""
     chain = chain_of(network)
-    if chain is None:
-        return found
-    weight = abs(chain.layers[0].weight)
-    columns = weight.max(axis=0) if isinstance(weight, np.ndarray) else weight.max(axis=0).toarray()
-    columns = columns[columns > 0]
-    if columns.max(initial=0.0) <= _FAR_APART * columns.min(initial=np.inf):
-        return found
-    known = np.isfinite(latent).all(axis=1)
-    part = observation.take(np.flatnonzero(known))
-    effect = np.abs(part.restrict(network.linearize(latent[known])[1])).max(axis=1, initial=0.0)
-    with np.errstate(divide="ignore"):
-        hidden = scale_of(part.values)[:, None] / (_FAR_APART * effect)
-    found[known] = (hidden > np.maximum(np.abs(latent[known]), 1.0)).any(axis=1)
-    return found
+    size = np.ones(1) if chain is None else chain.layers[0].scaled.column_size
+    size = size[size > 0]
+    return bool(size.max(initial=0.0) > _FAR_APART * size.min(initial=np.inf))
+
+
+def _hidden(
+    observation: Observation, error: Array, latent: Array, samples: Indices, deviation: Array
+) -> NDArray[np.bool_]:
+    """Whether the error that is left hides a coordinate of these samples, (samples,).
+
+    Args:
+        observation: Of all samples.
+        error: ``x - G(z)`` of all samples, 0 where unobserved.
+        latent: (batch, k).
+        samples: Which ones.
+        deviation: (samples, k) standard deviation of each coordinate under noise of variance 1.
+    """
+    part, own = observation.take(samples), latent[samples]
+    left = np.linalg.norm(part.restrict(error[samples]), axis=1)
+    left[part.noise > 0] = 0.0  # the standard error tells what noise does
+    left = np.maximum(left, np.linalg.norm(part.restrict(part.values), axis=1) / _FAR_APART)
+    moved = deviation * left[:, None]
+    return np.asarray((moved > np.maximum(np.abs(own), 1.0)).any(axis=1))

@@ -10,16 +10,17 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from preimage.activation import Identity
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import Bounds, as_network
+from preimage.enclosure.network import Bounds, Targets, as_network
 from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import starting_bounds
-from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.relaxation import relax
 from preimage.enclosure.splitting import LARGEST
-from preimage.enclosure.tighten import Budget
+from preimage.enclosure.tighten import Budget, Deduction
 from preimage.errors import InputError
-from preimage.generator import Generator
+from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LinearProgram
 from preimage.lp import highs
@@ -49,7 +50,7 @@ class BranchAndBound:
     most units and bound the others; each that stays open takes a 0/1 variable t in
 
         minimise d  (or sum_j e_j)   over z, z_ij >= 0, t_ij in {0, 1}
-        subject to  |s(a_j) - x_j| <= d  (e_j)
+        subject to  |z_dj - x_j| <= d  (e_j)
                     the relaxation of ``enclosure``
                     z_ij - a_ij <= (c - 1) low_ij (1 - t_ij)
                     z_ij - c a_ij <= (1 - c) high_ij t_ij
@@ -168,6 +169,8 @@ class Search:
         self.method, self.network, self.generator = method, network, generator
         self.observation, self.clock = observation, observation.clock
         self.x, self.noise = observation.values[0], float(observation.noise[0])
+        copy = Layer(np.eye(len(self.x)), activation=Identity())
+        self.outputs = as_network(generator.then(copy))
         self.low, self.high = box_ends(method.box, network.sizes[0])
 
     def value(self, z: Array) -> float:
@@ -196,13 +199,17 @@ class Search:
             return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
         if not all(np.isfinite(end).all() for end in bounds.outputs(self.network, 0)):
             return z, best, bound
-        uncertain = (self.x > _CLOSE * reach) & (self.x <= reach) & (not self.method.decide)
+        bounds = self.with_outputs(bounds)
+        if self.method.norm == "l1":
+            exact = self.x > 0
+        else:
+            exact = (self.x > _CLOSE * reach) & (not self.method.decide)
         for _ in range(_REPAIRS):
             if self.clock.is_over:
                 break
-            model = Model(self, relax(self.network, bounds), bounds, reach, uncertain)
+            program = mixed_program(self.outputs, bounds, self.x, reach, self.method.norm, exact)
             gap = self.noise / 2 if self.method.decide else self.method.gap / 2
-            point, found = highs.minimise_mixed(model.program, gap, self.clock.left)
+            point, found = highs.minimise_mixed(program, gap, self.clock.left)
             if found == np.inf:
                 return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
             bound = max(bound, found)
@@ -212,11 +219,12 @@ class Search:
             for candidate in (code, self.polished(code)):
                 if self.value(candidate) < best:
                     z, best = candidate, self.value(candidate)
-            more = model.broken(self.generator(code), bound) & ~uncertain
+            # Outputs that a ReLU leaves too small, and that the program did not see.
+            more = (self.x - self.generator(code) > bound) & (self.x > bound) & ~exact
             done = best <= self.noise if self.method.decide else best - bound <= self.method.gap
             if done or not more.any():
                 break
-            uncertain |= more
+            exact |= more
             reach = reach if self.method.decide else min(reach, best * (1 + 1e-9))
         return z, best, min(bound, best) if best > 0 else 0.0
 
@@ -226,6 +234,13 @@ class Search:
         budget = Budget(self.clock.deadline, 1)
         return enclose(self.network, bounds, budget, self.method.rounds).bounds
 
+    def with_outputs(self, bounds: Bounds) -> Bounds:
+        """The same bounds for ``outputs``, whose last layer has none."""
+        free = np.full(len(self.x), np.inf)
+        deduction = Deduction.start(Bounds([*bounds.lower, -free], [*bounds.upper, free]))
+        deduction.propagate(self.outputs)
+        return deduction.bounds
+
     def polished(self, z: Array) -> Array:
         """The best code near z, by linear programs on its pieces."""
         joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, flip_rounds=0,
@@ -233,153 +248,59 @@ class Search:
         return np.asarray(joint.solve(self.generator, self.observation).latent[0])
 
 
-class Model:
-    """The mixed program: variables v of the relaxation, then misfits, then 0/1 variables."""
+def mixed_program(
+    outputs: Enclosed, bounds: Bounds, x: Array, reach: float, norm: str, exact: NDArray[np.bool_]
+) -> LinearProgram:
+    """The mixed program: variables v of the relaxation, then misfits d, then 0/1 variables t.
 
-    def __init__(
-        self,
-        search: Search,
-        relaxation: Relaxation,
-        bounds: Bounds,
-        reach: float,
-        uncertain: NDArray[np.bool_],
-    ) -> None:
-        self.x, self.reach, self.depth = search.x, reach, search.network.depth
-        self.l1, self.decide = search.method.norm == "l1", search.method.decide
-        self.slopes = search.network.slopes[-1]
-        self.size = relaxation.weight.shape[1]
-        self.misfits = len(self.x) if self.l1 else 1
-        self.parts: list[tuple[scipy.sparse.csr_array, Array, Array]] = []
-        self.switches = 0
-        hidden = relaxation.layer < self.depth
-        self.add(relaxation.weight[hidden], 0.0, relaxation.lower[hidden], relaxation.upper[hidden])
-        self.hidden_switches(search.network, relaxation, bounds)
-        self.outputs(relaxation, bounds, uncertain)
-        self.program = self.build(relaxation)
-
-    def add(
-        self, weight: Array, misfit: Array | float, lower: Array, upper: Array,
-        switch: Array | float = 0.0, unit: NDArray[np.intp] | None = None,
-    ) -> None:  # fmt: skip
-        """Rows ``lower <= weight v + misfit d + switch t <= upper``.
-
-        ``unit`` tells the output of each row (whose misfit is meant under l1); 0/1 variables are
-        the newest ones, one a row.
-        """
-        count = len(weight)
-        if not count:
-            return
-        rows = np.arange(count)
-        column = unit if self.l1 and unit is not None else np.zeros(count, dtype=np.intp)
-        middle = scipy.sparse.csr_array(
-            (np.broadcast_to(misfit, count), (rows, column)), shape=(count, self.misfits)
-        )
-        right = scipy.sparse.csr_array((count, self.switches))
-        if np.any(switch):
-            newest = self.switches - count + rows
-            entries = np.broadcast_to(switch, count), (rows, newest)
-            right = scipy.sparse.csr_array(entries, shape=(count, self.switches))
-        self.parts.append(
-            (
-                scipy.sparse.hstack([scipy.sparse.csr_array(weight), middle, right], format="csr"),
-                lower,
-                upper,
-            )
-        )
-
-    def hidden_switches(self, network: Enclosed, relaxation: Relaxation, bounds: Bounds) -> None:
-        """``z - a <= (c - 1) low (1 - t)``, ``z - c a <= (1 - c) high t``; >= where c > 1."""
-        for layer, unit in relaxation.undecided():
-            low, high = bounds.lower[layer][unit], bounds.upper[layer][unit]
-            c = float(network.slopes[layer][unit])
-            own = np.zeros(self.size)
-            own[relaxation.column[layer][unit]] = 1.0
-            image, offset = relaxation.image[layer][unit], float(relaxation.offset[layer][unit])
-            self.switches += 1
-            for slope, fixed, rate in ((1.0, (c - 1) * low, (c - 1) * low),
-                                       (c, 0.0, -(1 - c) * high)):  # fmt: skip
-                edge = np.array([fixed + slope * offset])
-                open_end = np.array([-np.inf if c < 1 else np.inf])
-                lower, upper = (open_end, edge) if c < 1 else (edge, open_end)
-                self.add((own - slope * image)[None], 0.0, lower, upper, rate)
-
-    def outputs(self, relaxation: Relaxation, bounds: Bounds, uncertain: NDArray[np.bool_]) -> None:
-        """``|s(a) - x| <= d`` for every output."""
-        x, c = self.x, self.slopes
-        image, offset = relaxation.image[self.depth], relaxation.offset[self.depth]
-        low, high = bounds.lower[-1].copy(), bounds.upper[-1].copy()
-        box = relaxation.domain
-        positive, negative = np.maximum(image, 0.0), np.minimum(image, 0.0)
-        low = np.maximum(low, positive @ box[0] + negative @ box[1] + offset)
-        high = np.minimum(high, positive @ box[1] + negative @ box[0] + offset)
-        free = np.full(len(x), np.inf)
-        every = np.arange(len(x))
-
-        def rows(pick: NDArray[np.bool_], slope: Array, above: bool) -> None:
-            """``slope a - d <= x`` or ``slope a + d >= x``."""
-            edge = (x - slope * offset)[pick]
-            lower, upper = (-free[pick], edge) if above else (edge, free[pick])
-            self.add((slope[:, None] * image)[pick], -1.0 if above else 1.0, lower, upper,
-                     unit=every[pick])  # fmt: skip
-
-        ones = np.ones_like(c)
-        active, inactive = (low >= 0) | (c == 1), high <= 0
-        # s is the larger of a and c a (c < 1); both must not be too large. (c > 1: the sign of a
-        # is settled by a 0/1 variable below.)
-        rows((c <= 1) & ~inactive, ones, True)
-        rows(inactive | ((c > 0) & (c < 1) & ~active), c, True)
-        # It must not be too small either: clear where the sign is known, or follows from x > d.
-        if not self.l1:
-            active |= (c == 0) & (x > self.reach)
-        rows(active, ones, False)
-        rows(inactive & ~active, c, False)
-        # Under a ReLU, an error x - s(a) above d is possible only where x > d.
-        open_ = ~active & ~inactive & ((c > 0) | self.l1 | uncertain)
-        open_ &= (c > 0) | (x > 0)
-        for j in np.flatnonzero(open_):
-            self.switches += 1
-            self.switched(j, image[j], float(offset[j]), float(low[j]), float(high[j]))
-
-    def switched(self, j: np.intp, image: Array, offset: float, low: float, high: float) -> None:
-        """Output j by its sign: t = 1 for a >= 0, where a is in [low, high]."""
-        x, c = float(self.x[j]), float(self.slopes[j])
-        unit, row, free = np.array([j]), image[None], np.array([np.inf])
-        # a >= low (1 - t),  a <= high t
-        self.add(row, 0.0, np.array([low - offset]), free, low)
-        self.add(row, 0.0, -free, np.array([-offset]), -high)
-        # t = 1: a + d >= x (and a - d <= x);  t = 0: c a + d >= x (and c a - d <= x)
-        big = abs(x) + max(abs(low), abs(high)) * (1 + c)
-        self.add(row, 1.0, np.array([x - offset - big]), free, -big, unit)
-        self.add(c * row, 1.0, np.array([x - c * offset]), free, big, unit)
-        if c > 1:
-            self.add(row, -1.0, -free, np.array([x - offset + big]), big, unit)
-            self.add(c * row, -1.0, -free, np.array([x - c * offset]), -big, unit)
-
-    def build(self, relaxation: Relaxation) -> LinearProgram:
-        """All rows over all variables."""
-        width = self.size + self.misfits + self.switches
-        matrices = [
-            scipy.sparse.csr_array((m.data, m.indices, m.indptr), shape=(m.shape[0], width))
-            for m, _, _ in self.parts
-        ]
-        low, high = relaxation.domain
-        # An output below 0 under a ReLU is missed by that much at least.
-        missed = np.where(self.slopes == 0, np.maximum(-self.x, 0.0), 0.0)
-        least = missed if self.l1 else np.array([missed.max(initial=0.0)])
-        most = np.full(self.misfits, self.reach * (1 + 1e-6))
-        ones, zeros = np.ones(self.switches), np.zeros(self.switches)
-        return LinearProgram(
-            cost=np.concatenate([np.zeros(self.size), np.ones(self.misfits), zeros]),
-            matrix=scipy.sparse.vstack(matrices, format="csr"),
-            bound=np.concatenate([upper for _, _, upper in self.parts]),
-            lower=np.concatenate([low, least, zeros]),
-            upper=np.concatenate([high, np.maximum(most, least), ones]),
-            least=np.concatenate([lower for _, lower, _ in self.parts]),
-            integer=np.concatenate([np.zeros(self.size + self.misfits), ones]).astype(bool),
-        )
-
-    def broken(self, outputs: Array, bound: float) -> NDArray[np.bool_]:
-        """Outputs that a ReLU leaves too small, and that the program did not see."""
-        return (
-            (self.slopes == 0) & (self.x - outputs > bound) & (self.x > bound) & ~np.isnan(outputs)
-        )
+    Args:
+        outputs: The network, and its outputs as one more layer without an activation.
+        bounds: On all its units, finite but for the last layer.
+        x: (n,) the observation.
+        reach: The largest misfit.
+        norm: ``"linf"`` or ``"l1"``.
+        exact: (n,) outputs under a ReLU that take a 0/1 variable. The others may be too large,
+            which matters only where d is below x.
+    """
+    relaxation = relax(outputs, bounds)
+    size, last = relaxation.weight.shape[1], outputs.depth
+    layer, unit, image, value = relaxation.undecided_units()
+    c = np.array([outputs.slopes[i][j] for i, j in zip(layer, unit, strict=True)])
+    chosen = (layer < last - 1) | (c > 0)
+    chosen[layer == last - 1] |= exact[unit[layer == last - 1]]
+    layer, unit, c = layer[chosen], unit[chosen], c[chosen]
+    image, value = image[chosen], value[chosen]
+    low, high = bounds.of(Targets(layer, unit, np.zeros(len(unit), dtype=bool)))
+    offset = np.array([relaxation.offset[i][j] for i, j in zip(layer, unit, strict=True)])
+    # z - a <= (c - 1) low (1 - t),  z - c a <= (1 - c) high t;  >= where c > 1.
+    side = np.where(c > 1, -1.0, 1.0)
+    slope, sides = np.concatenate([np.ones_like(c), c]), np.tile(side, 2)[:, None]
+    units = sides * (np.tile(value, (2, 1)) - slope[:, None] * np.tile(image, (2, 1)))
+    switches = scipy.sparse.vstack(
+        [scipy.sparse.diags_array(side * (c - 1) * end) for end in (low, high)]
+    )
+    limit = np.concatenate([side * ((c - 1) * low + offset), side * c * offset])
+    # |s(a) - x| <= d
+    count = len(x)
+    misfits = scipy.sparse.eye_array(count) if norm == "l1" else np.ones((count, 1))
+    fit, rest = relaxation.image[last], x - relaxation.offset[last]
+    matrix = scipy.sparse.block_array(
+        [
+            [scipy.sparse.csr_array(relaxation.weight), None, None],
+            [scipy.sparse.csr_array(units), None, switches],
+            [scipy.sparse.csr_array(fit), -misfits, None],
+            [scipy.sparse.csr_array(-fit), -misfits, None],
+        ],
+        format="csr",
+    )
+    d, t = misfits.shape[1], len(c)
+    free = np.full(len(limit) + 2 * count, -np.inf)
+    return LinearProgram(
+        cost=np.concatenate([np.zeros(size), np.ones(d), np.zeros(t)]),
+        matrix=matrix,
+        bound=np.concatenate([relaxation.upper, limit, rest, -rest]),
+        lower=np.concatenate([relaxation.domain[0], np.zeros(d + t)]),
+        upper=np.concatenate([relaxation.domain[1], np.full(d, reach * (1 + 1e-6)), np.ones(t)]),
+        least=np.concatenate([relaxation.lower, free]),
+        integer=np.arange(size + d + t) >= size + d,
+    )

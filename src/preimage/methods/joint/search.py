@@ -12,6 +12,7 @@ from preimage.matrix import multiply
 from preimage.methods.joint.descent import DescentResult, descend
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.observation import scale_of
 
 Array = NDArray[np.float64]
 
@@ -147,7 +148,7 @@ class Search:
             new = open_[fresh[open_]]
             known[new] = neighbours(self.problem, self.best.z[new], new, width)
             rank = np.arange(width) - tried[open_, None]
-            promising = np.isfinite(known[open_, :, 0]) & (rank >= 0) & (rank < _WAVE)
+            promising = np.isfinite(known[open_]).any(axis=2) & (rank >= 0) & (rank < _WAVE)
             own, place = np.nonzero(promising)
             if not len(own):
                 break
@@ -263,10 +264,12 @@ def plug_in(problem: LeastSquares, chain: Generator, samples: Indices) -> Array:
         direction = observation.restrict(error)
         for layer in reversed(chain.layers):
             direction = layer.adjoint(direction)
-        image = direction
+        # Its largest entry is 1, so that the gain does not overflow where weights are large.
+        size = scale_of(direction)[:, None]
+        image = direction = direction / size
         for layer in chain.layers:
             image = multiply(layer.weight, image)
         gain = (observation.restrict(image) ** 2).sum(axis=1) / 2.0 ** len(chain.layers)
         length = (direction**2).sum(axis=1) / np.where(gain > 0, gain, np.inf)
-        z = z + length[:, None] * direction
+        z = z + length[:, None] * size * direction
     return best
