@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.certify.checker import FORMAT, read_certificate, seal
 from preimage.certify.proof import hexed, hexed_all
@@ -250,9 +249,3 @@ class Certificate:
 
     def _repr_html_(self) -> str:
         return certificate_html(self)
-
-
-def verdict_counts(certificate: Certificate) -> dict[str, int]:
-    """Samples with each verdict."""
-    names: NDArray[Any] = np.atleast_1d(certificate.verdict)
-    return {name: int((names == name).sum()) for name in VERDICTS}

@@ -118,7 +118,6 @@ class Forms:
         center: (boxes, n) the output's c.
         linear: (boxes, k, n) the output's A.
         variance: (boxes, n) squares of the output's symbols, summed; a hint, no bound.
-        open: (boxes,) units of undecided sign.
     """
 
     chain: Chain
@@ -131,7 +130,6 @@ class Forms:
     center: Floats
     linear: Floats
     variance: Floats
-    open: NDArray[np.intp]
 
     def lines(self, index: int) -> Lines:
         """The two lines of each unit of layer ``index``: the chord, and the better of the sides."""
@@ -176,7 +174,6 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
     upper: list[Floats] = []
     reach: list[Floats] = []
     slip: list[Floats] = []
-    undecided = np.zeros(count, dtype=np.intp)
     squares = np.zeros((count, 0))
     for i, (across, magnitude) in enumerate(zip(chain.across, chain.magnitudes, strict=True)):
         last = i == len(chain.across) - 1
@@ -189,7 +186,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
             # Nothing asks for the interval of an affine output.
             ends = np.broadcast_to(np.asarray(np.inf, dtype), center.shape)
             return Forms(chain, middle, radius, [*lower, -ends], [*upper, ends], reach, slip,
-                         center, linear, squares, undecided)  # fmt: skip
+                         center, linear, squares)  # fmt: skip
         symbols = _carried(symbols, fresh, across)
         terms = across.shape[0] + k + symbols.shape[1]
         error = dtype.type(1.01) * (error @ magnitude) + dtype.type(chain.gamma(terms)) * reach[-1]
@@ -199,7 +196,6 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         if last:
             break
         slope, shift, open_ = _chord(lower[-1], upper[-1], chain.slopes[i])
-        undecided += open_.sum(axis=1)
         half = np.abs(shift) / 2
         center, linear = slope * center + shift / 2, slope[:, None] * linear
         symbols *= slope[:, None]
@@ -208,8 +204,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1])) * np.maximum(chain.slopes[i], 1)
         error = slope * error + np.where(bent, dtype.type(16 * unit) * ends, 0)
         size = np.abs(center) + slope * spread + half + error
-    return Forms(chain, middle, radius, lower, upper, reach, slip, center, linear, squares,
-                 undecided)  # fmt: skip
+    return Forms(chain, middle, radius, lower, upper, reach, slip, center, linear, squares)
 
 
 def _packed(open_: NDArray[np.bool_], half: Floats) -> tuple[NDArray[np.intp], Floats]:
