@@ -156,7 +156,7 @@ def test_upload_mask_invert_and_leave_the_box(visit, tmp_path):
     before = visit.get_attribute("#sliders .moved img", "src")
     slider = visit.locator("#sliders input").nth(4)
     slider.fill(slider.get_attribute("max"))
-    until(lambda: place.inner_text().startswith("Left the certified box in z5:"))
+    until(lambda: place.inner_text().startswith("Left the certified box in z4:"))
     visit.wait_for_function(
         "old => document.querySelector('#sliders .moved img').src !== old", arg=before
     )

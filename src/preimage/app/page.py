@@ -73,7 +73,7 @@ def build(network: Network, name: str) -> Any:
             with gradio.Column(scale=1, min_width=300):
                 gradio.HTML("<h2>Picture</h2>")
                 with gradio.Row():
-                    sampled = gradio.Button("Output of a random code", size="sm", min_width=120)
+                    sampled = gradio.Button("Random output", size="sm", min_width=120)
                     upload = gradio.UploadButton("Upload a picture", size="sm", min_width=120)
                 canvas = gradio.HTML(
                     first, html_template=_digits(network) + _CANVAS, js_on_load=scripts["canvas"],

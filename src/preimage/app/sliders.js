@@ -13,8 +13,8 @@ function build() {
     const band = known ? `<i style="left:${low}%;width:${Math.max(high - low, 0.5)}%"></i>` : "";
     const spread = error[i] === null ? "" : `± ${error[i].toPrecision(2)} `;
     const words = spread + (known ? `[${entry(lower[i])}, ${entry(upper[i])}]` : "no interval");
-    return `<label data-row="${i}"><span class="name">z<sub>${i + 1}</sub></span>` +
-      `<span class="track"><span class="bands">${band}</span><input type="range" aria-label="z ${i + 1}" min="${-reach}" ` +
+    return `<label data-row="${i}"><span class="name">z<sub>${i}</sub></span>` +
+      `<span class="track"><span class="bands">${band}</span><input type="range" aria-label="z ${i}" min="${-reach}" ` +
       `max="${reach}" step="any" value="${value ?? 0}"></span>` +
       `<output>${entry(value)}</output><span class="soft interval">${words}</span></label>`;
   });
@@ -32,7 +32,7 @@ function judge() {
   inputs().forEach((input, i) => {
     const value = Number(input.value), slack = 1e-9 * reach;
     const out = lower[i] !== null && (value < lower[i] - slack || value > upper[i] + slack);
-    if (out) outside.push(`z${i + 1}`);
+    if (out) outside.push(`z${i}`);
     const row = input.closest("label");
     row.classList.toggle("out", out);
     row.querySelector("output").textContent = value.toFixed(3);

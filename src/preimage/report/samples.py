@@ -97,9 +97,10 @@ class Samples:
         if self.observation is None:
             text += "reconstruction."
         else:
+            sensed = "" if self._of == "observation" else " of the measurements"
             text += (
-                f"{self._of}, reconstruction, and difference of the {self._of} (gray is none; "
-                "white is an observation that is brighter by one)."
+                f"{self._of}, reconstruction, and difference{sensed} (gray is none; white is an "
+                "observation that is brighter by one)."
             )
             text += " Hatched: not observed." if np.isnan(self.observation).any() else ""
         if np.isfinite(self.standard_error).any():
