@@ -95,7 +95,7 @@ class LayerProgram:
             return np.matmul(self.weight, z[:, :, None])[:, :, 0]
         return multiply(self.weight, z)
 
-    def pull_back(self, y: Array) -> Array:
+    def adjoint(self, y: Array) -> Array:
         """``weight.T @ y`` of each sample, (batch, k)."""
         if self.weight.ndim == 3:
             return np.matmul(y[:, None, :], self.weight)[:, 0]

@@ -140,8 +140,8 @@ class Measured:
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
         """``v^T A J(z)``, in the shape of z; v is as ``A G(z)``."""
         cotangent = np.asarray(v, dtype=np.float64)
-        pulled = multiply_adjoint(self.sensing, np.atleast_2d(cotangent))
-        return self.network.vjp(z, pulled[0] if cotangent.ndim == 1 else pulled)
+        below = multiply_adjoint(self.sensing, np.atleast_2d(cotangent))
+        return self.network.vjp(z, below[0] if cotangent.ndim == 1 else below)
 
 
 def _is_affine(layer: Layer) -> bool:

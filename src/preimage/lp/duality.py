@@ -151,7 +151,7 @@ def proves_infeasible(
     lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
 
     def size() -> Array:  # no more is rounding than the sums' own terms explain
-        return replace(program, weight=abs(program.weight)).pull_back(lam + ups)
+        return replace(program, weight=abs(program.weight)).adjoint(lam + ups)
 
     bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
     # Those that cancelled are terms, too: what is left of them may be all that rounding made.
@@ -252,7 +252,7 @@ def _bound(
 ) -> Array:
     """The right-hand side of weak duality; ``size()``, (batch, k), is that of the reduced costs."""
     low, high = program.box()
-    reduced = objective + program.pull_back(ups - lam)
+    reduced = objective + program.adjoint(ups - lam)
     end = np.where(reduced > 0, low, high)
     rows = _weighted(lam, program.slab.lower) - _weighted(ups, program.slab.upper)
     open_ = np.isinf(end) & (reduced != 0)

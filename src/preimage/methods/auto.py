@@ -87,19 +87,18 @@ class Auto:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        network = chain_of(network) or network
+        chain = chain_of(network)
+        network, known = chain or network, chain is not None
         run = _Run(network, observation)
-        known = isinstance(network, Generator)
-        expands = isinstance(network, Generator) and all(
-            layer.output_size >= layer.input_size for layer in network.layers
-        )
+        layers = () if chain is None else chain.layers
+        expands = known and all(layer.output_size >= layer.input_size for layer in layers)
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", noiseless & expands, lambda own: Exact(self.backend))
         # Where layers are not known each start is dear, and begins at the best of many draws.
         joint = GaussNewton(restarts=6 if known else 4, flip_rounds=5, seed=self.seed)
         run.stage("joint", everyone, lambda own: joint)
-        near = self._in_reach(network, observation, run.open())
+        near = self._in_reach(chain, observation, run.open())
         start = LayerwiseLP(growth=2.0, backend=self.backend)
         layerwise = GaussNewton(restarts=1, flip_rounds=0, start=start)
         run.stage("layerwise", near & expands, lambda own: layerwise)
@@ -115,13 +114,13 @@ class Auto:
         return run.estimate()
 
     def _in_reach(
-        self, network: Network, observation: Observation, open_: NDArray[np.bool_]
+        self, chain: Generator | None, observation: Observation, open_: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Whether the last layer has inputs that come within a few times the noise."""
         near, samples = np.ones(len(observation), dtype=bool), np.flatnonzero(open_)
-        if not isinstance(network, Generator) or not len(samples):
+        if chain is None or not len(samples):
             return near
-        layer, domain = network.layers[-1], network.domain(len(network.layers) - 1)
+        layer, domain = chain.layers[-1], chain.domain(len(chain.layers) - 1)
         low, high = layer.activation.range
         part = observation.take(samples)
         reach = _REACH * part.tolerance

@@ -72,8 +72,7 @@ class ProjectedGradient:
         lowest = np.full(batch, np.inf)
         status = Status.FAILED.each(batch)
         # Where nothing is known of x yet, the gradient alone is the first guess.
-        pulled = observation.restrict(observation.restrict(y))
-        x = eta * (pulled if A is None else multiply_adjoint(A, pulled))
+        x = eta * _gradient(A, observation, observation.restrict(y))
         size = np.linalg.norm(observation.restrict(y), axis=1)
         open_ = np.arange(batch)
         clock = observation.clock
@@ -99,12 +98,17 @@ class ProjectedGradient:
             status[open_] = Status.STEP_LIMIT
             status[open_[settled]] = Status.SOLVED
             before[open_] = latent
-            pulled = part.restrict(error)
-            x[open_] = image + eta[open_] * (pulled if A is None else multiply_adjoint(A, pulled))
+            x[open_] = image + eta[open_] * _gradient(A, part, error)
             open_ = open_[~settled]
             if not len(open_):
                 break
         return Estimate(best, status)
+
+
+def _gradient(operator: Weight | None, observation: Observation, error: Array) -> Array:
+    """``A^T error``, (batch, n), for weighted errors."""
+    weighted = observation.restrict(error)
+    return weighted if operator is None else multiply_adjoint(operator, weighted)
 
 
 def _norm(operator: Weight) -> float:
