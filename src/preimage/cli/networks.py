@@ -18,7 +18,7 @@ def inspect(
     weights: StateDict = StateDict(),
     as_json: Json = False,
 ) -> None:
-    """Show a network's layers, and which methods can invert it."""
+    """Show a network's layers if they are known, and which methods can invert it."""
     from preimage.inspection import inspect_generator
     from preimage.report.network import layers_table, methods_table
 
@@ -28,8 +28,9 @@ def inspect(
         print_json({"network": network, **found})
         return
     typer.echo(f"{generator}\n")
-    print_table("Layers", *layers_table(found))
-    typer.echo(found["active_note"])
+    if found["layers"]:
+        print_table("Layers", *layers_table(found))
+        typer.echo(found["active_note"])
     typer.echo(f"{found['rank_note']}\n")
     print_table("Methods", *methods_table(found), words=True)
 

@@ -13,6 +13,7 @@ import typer
 
 import preimage
 from preimage.errors import InputError
+from preimage.network import Network as AnyNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,16 +68,26 @@ class StateDict:
     head: Head = None
     fix: Fix = None
 
-    def load(self, network: str) -> preimage.Generator:
+    def load(self, network: str) -> AnyNetwork:
         """The network of that name or file.
 
         Raises:
             InputError: No such network, or options that it has no use for.
         """
         found = self._loaded(network)
-        return found if self.fix is None else found.fix(_as_fixed(self.fix))
+        if self.fix is None:
+            return found
+        return _known(found, network, "--fix").fix(_as_fixed(self.fix))
 
-    def _loaded(self, network: str) -> preimage.Generator:
+    def load_known(self, network: str, command: str) -> preimage.Generator:
+        """As ``load``, for a command that needs the layers.
+
+        Raises:
+            InputError: As for ``load``, or the layers are not known.
+        """
+        return _known(self.load(network), network, command)
+
+    def _loaded(self, network: str) -> AnyNetwork:
         names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
         if network in names:
             if any(value is not None for value in (listed, self.activation, self.head)):
@@ -101,7 +112,7 @@ class Seen:
     levels: Levels = None
 
     def read(
-        self, observations: Path, network: preimage.Generator
+        self, observations: Path, network: AnyNetwork
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """The observations, and the mask or matrix to pass as ``sensing``.
 
@@ -113,7 +124,7 @@ class Seen:
         return rows.read(0, rows.count), sensing
 
     def open(
-        self, observations: Path, network: preimage.Generator
+        self, observations: Path, network: AnyNetwork
     ) -> tuple[OpenedObservations, NDArray[Any] | None]:
         """As ``read``, without reading the observations; conversions are told on stderr."""
         from preimage.io.observations import open_observations
@@ -127,7 +138,7 @@ class Seen:
             typer.echo(f"preimage: {observations}: {note}", err=True)
         return found, sensing
 
-    def map_of(self, network: preimage.Generator) -> NDArray[Any] | None:
+    def map_of(self, network: AnyNetwork) -> NDArray[Any] | None:
         """A boolean mask (n,) or (samples, n), a matrix (m, n), or None for everything."""
         import numpy as np
 
@@ -147,6 +158,15 @@ class Seen:
             )
         values = values.reshape(-1, size).astype(bool)
         return values[0] if len(values) == 1 else values
+
+
+def _known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
+    if isinstance(network, preimage.Generator):
+        return network
+    raise InputError(
+        f"{asked}: expected a network whose layers are known, and {name} is run by torch; "
+        f"preimage inspect {name} says why"
+    )
 
 
 def _as_levels(text: str) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def provenance(
     if len(values) != 1:
         raise InputError(f"FILE: expected one picture, got {len(values)}; pass one at a time")
     image: Any = values[0] if values.max(initial=0.0) <= 1.0 else values[0].astype(int)
-    named = {name: StateDict().load(name) for name in networks}
+    named = {name: StateDict().load_known(name, "provenance") for name in networks}
     found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

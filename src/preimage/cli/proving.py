@@ -27,7 +27,7 @@ def certify(
     as_json: Json = False,
 ) -> None:
     """Prove for each observation that one code explains it, or several, or none, and where."""
-    generator = weights.load(network)
+    generator = weights.load_known(network, "certify")
     values, sensing = seen.read(observations, generator)
     found = preimage.certify(
         generator, values, noise=noise, sensing=sensing, box=box, time_limit=time_limit
@@ -95,7 +95,7 @@ def check(
     from preimage.certify import boxes, checker
     from preimage.io.limits import check_file
 
-    generator = weights.load(network)
+    generator = weights.load_known(network, "check")
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
     values, sensing = seen.read(observations, generator)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """From a graph of affine operations and activations to a chain of layers.
 
 Activations are sorted into levels: one that needs the result of another stands above it. All that
-is affine between two levels becomes one weight and one bias, which the front end finds by
+is affine between two levels becomes one weight and one bias, which is found by
 evaluating that part of the graph. A value that is used above a level, but stems from below it (a
 residual sum, a concatenation), is carried: its rows pass the level with slope 1.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer
+
+if TYPE_CHECKING:
+    from preimage.io.torch_graph import TorchGraph
 
 Array = NDArray[np.float64]
 
@@ -55,33 +58,6 @@ class Step:
     inputs: tuple[str, ...]
     activation: Activation | None
     place: str
-
-
-class Graph(Protocol):
-    """What a front end gives."""
-
-    @property
-    def latent(self) -> str:
-        """The name of the input."""
-
-    @property
-    def output(self) -> str:
-        """The name of the output."""
-
-    @property
-    def steps(self) -> Sequence[Step]:
-        """In an order of evaluation, and only those that the output needs."""
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Entries of each value."""
-
-    def affine(self, given: Sequence[str], wanted: Sequence[str]) -> AffineMap:
-        """The wanted values as a function of the given ones, each flattened.
-
-        Raises:
-            NotKnownError: The front end cannot evaluate it.
-        """
 
 
 class AffineMap(NamedTuple):
@@ -160,11 +136,11 @@ class Chain(NamedTuple):
     values: tuple[tuple[str, ...], ...]
 
 
-def as_chain(graph: Graph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
+def as_chain(graph: TorchGraph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
     """Write a graph as a chain of layers.
 
     Args:
-        graph: Of a front end.
+        graph: What torch traced.
         max_matrix_bytes: The largest matrix, dense or CSR.
 
     Raises:

@@ -23,6 +23,7 @@ from preimage.io.tensors import (
     write_npz,
     write_safetensors,
 )
+from preimage.network import Network
 
 _READERS = {
     ".safetensors": read_safetensors,
@@ -44,14 +45,15 @@ def load(
     allow_external: bool = True,
     limits: Limits = LIMITS,
     max_matrix_bytes: int | None = None,
-) -> Generator:
-    """Read a generator from a ``.safetensors``, ``.npz``, ``.onnx`` file, or one of ``torch.save``.
+) -> Network:
+    """Read a network from a ``.safetensors``, ``.npz``, ``.onnx`` file, or one of ``torch.save``.
 
-    A file that ``save`` wrote needs no more than its path. An ONNX file holds a network: all that
-    is affine between two activations becomes one layer, as with ``from_torch``, and the result is
-    compared with what the file computes. Any other file holds tensors only: say which of them are
-    layers, in forward order, and what stands between them. Weights of 16 and 32 bits are promoted
-    exactly to float64. No code in a file is ever executed.
+    A file that ``save`` wrote needs no more than its path. An ONNX file holds a network, which
+    becomes a torch module, and then what ``from_torch`` makes of one: a ``Generator`` where its
+    layers can be known, else a ``TorchNetwork``. It is compared with what the file computes. Any
+    other file holds tensors only: say which of them are layers, in forward order, and what stands
+    between them. Weights of 16 and 32 bits are promoted exactly to float64. No code in a file is
+    ever executed.
 
     Args:
         path: The file; its suffix tells the format (``.pth``, ``.pt`` or ``.ckpt`` for torch's).
@@ -63,13 +65,13 @@ def load(
         allow_external: For an ONNX file: whether its weights may stand in other files of the same
             folder, as torch writes them. A path that leaves the folder is refused.
         limits: What the file may ask for; an error says which one it goes beyond.
-        max_matrix_bytes: For an ONNX file: the largest matrix of a layer, dense or CSR. None is
-            32 MB.
+        max_matrix_bytes: For an ONNX file: one with a layer whose matrix, dense or CSR, would take
+            more is run. None is 32 MB.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
             asked for; a tensor has NaN or infinity.
-        MissingExtraError: ``.onnx`` needs onnx, and a file of torch needs torch.
+        MissingExtraError: ``.onnx`` needs onnx and torch, and a file of torch needs torch.
     """
     if max_matrix_bytes is not None:
         check_budget(max_matrix_bytes)

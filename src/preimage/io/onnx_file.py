@@ -17,6 +17,13 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how protobuf writes a field
 # protobuf's numbers for int32, int64, uint32, uint64, bool and enum: packed, each takes a byte or
 # more in the file, and eight in memory.
 _PACKED = {1, 2, 3, 4, 7, 8}
+# Operators that ONNX defines by others, which are taken instead.
+_COMPOSED = frozenset(
+    {
+        "Attention", "RotaryEmbedding", "SwiGLU", "MeanVarianceNormalization", "RMSNormalization",
+        "CenterCropPad",
+    }
+)  # fmt: skip
 
 
 def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
@@ -54,7 +61,25 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         if model.functions:
             _check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
+        if any(node.op_type in _COMPOSED for node in model.graph.node):
+            model = _written_out(model)
+            limits.check_count(len(model.graph.node), "nodes of the graph")
     return model, opset
+
+
+def _written_out(model: Any) -> Any:
+    """A model whose composed operators are the nodes that ONNX defines them by."""
+    import onnx.inliner
+    from onnx import helper
+
+    model.graph.value_info.extend(  # the inliner asks for their types
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
+    names = [("", name) for name in _COMPOSED]
+    try:
+        return onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
+    except TypeError:  # an older onnx, which has only those of the file
+        return model
 
 
 def _opset(model: Any) -> int:

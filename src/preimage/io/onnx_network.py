@@ -1,4 +1,4 @@
-"""Generators from ONNX files: the graph as layers, compared with the file's own outputs."""
+"""Networks from ONNX files: the graph in torch, compared with the file's own outputs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError
-from preimage.generator import Generator
+from preimage.errors import FormatError, InputError
 from preimage.io import onnx_file
-from preimage.io.chain import (
-    MAX_MATRIX_BYTES,
-    Chain,
-    as_chain,
-    differs,
-    first_different,
-    largest_numbers,
-    probes,
-)
+from preimage.io.chain import NotKnownError, differs, probes
 from preimage.io.limits import Limits, unique
-from preimage.io.onnx_graph import OnnxGraph
-from preimage.io.onnx_operations import open_session
+from preimage.io.onnx_evaluation import open_session
+from preimage.io.torch_module import known_layers
+from preimage.network import Network
+from preimage.torch_modules import import_torch
+from preimage.torch_network import TorchNetwork
 
 Array = NDArray[np.float64]
 
@@ -31,11 +25,13 @@ _MOST_NAMES = 20  # of tensors that an error lists
 # Relative rounding errors of a whole network, in float16 and in wider types.
 _ROUNDING = {"float16": 2e-2}
 _FLOAT32_ROUNDING = 2e-5
+# An evaluation in float32 may differ from one in float64 so many times more than another does.
+_CONDITION = 20.0
 
 
 def load_onnx(
     path: Path, output: str | None, allow_external: bool, limits: Limits, max_matrix_bytes: int
-) -> Generator:
+) -> Network:
     """The network of an ONNX file that ``check_file`` has passed.
 
     Args:
@@ -43,65 +39,74 @@ def load_onnx(
         output: Name of the tensor that is the observation; None is the graph's only output.
         allow_external: Whether weights may stand in other files of the same folder.
         limits: What the file may ask for.
-        max_matrix_bytes: The largest matrix of a layer.
+        max_matrix_bytes: The largest matrix of a layer; beyond it the network is run.
 
     Raises:
-        FormatError: Not a valid file, not of one latent and one output, no chain of layers, or one
-            that differs from what the file computes.
-        MissingExtraError: onnx is not installed.
+        FormatError: Not a valid file, not of one latent and one output, one with an operator that
+            torch is not known to have, or that torch computes differently.
+        MissingExtraError: onnx or torch is not installed.
     """
     model, opset = onnx_file.read(path, allow_external, limits)
-    network = _Model(model, opset, output, limits)
+    import_torch()
+    network = OnnxModel(model, opset, output, limits)
     if network.shape[0] > 1 and len(network.shape) > 1:
         try:  # a file that was exported for several samples
-            return _known(network, network.shape[0], max_matrix_bytes)
+            return _network(network, network.shape[0], max_matrix_bytes)
         except FormatError as error:
             try:  # or one that multiplies columns
-                return _known(network, 1, max_matrix_bytes)
+                return _network(network, 1, max_matrix_bytes)
             except FormatError:
                 raise error from None
-    return _known(network, 1, max_matrix_bytes)
+    return _network(network, 1, max_matrix_bytes)
 
 
-def _known(network: _Model, batch: int, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:
-    graph = OnnxGraph(
-        network.nodes, network.constants, network.latent, network.shape, batch, network.output,
-        network.opset, network.limits,
+def _network(model: OnnxModel, samples: int, max_matrix_bytes: int) -> Network:
+    """The layers of a model where they are known, else the model as torch runs it."""
+    from preimage.io.onnx_torch import OnnxModule
+
+    module = OnnxModule(model, samples)
+    try:
+        network = TorchNetwork(module, (module.latent_size,))
+    except InputError as error:
+        raise FormatError(str(error)) from error
+    _compare(network, model, samples)
+    try:
+        return known_layers(network, max_matrix_bytes).generator
+    except NotKnownError:
+        return network
+
+
+def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
+    """Compare what torch computes with what the file does.
+
+    Raises:
+        FormatError: They differ by more than rounding; the message names the first tensor.
+    """
+    z = probes(network.latent_size)
+    z = z[: len(z) // samples * samples] if samples <= len(z) else np.resize(
+        z, (samples, network.latent_size)
     )  # fmt: skip
-    if not graph.sizes[network.output]:
-        raise FormatError(f"output {network.output!r}: it is empty")
-    chain = as_chain(graph, max_matrix_bytes)
-    generator = chain.generator
-    draws = probes(generator.latent_size)
-    draws = draws[: len(draws) // batch * batch] if batch <= len(draws) else np.resize(
-        draws, (batch, generator.latent_size)
-    )  # fmt: skip
-    rounding = _ROUNDING.get(network.dtype, _FLOAT32_ROUNDING)
-    draws = draws.astype(network.dtype).astype(np.float64)
-    expected = network.run(draws, batch, [network.output])[0]
-    found, size = generator(draws), largest_numbers(generator, draws)
-    if differs(found, expected, size, rounding):
-        raise FormatError(_reason(network, chain, draws, batch, rounding))
-    return generator
-
-
-def _reason(network: _Model, chain: Chain, draws: Array, batch: int, rounding: float) -> str:
-    """What is said of layers that differ from the file's own values."""
-
-    def original(name: str) -> Array | None:
-        if name not in network.names:
-            return None  # made of an operator's parts
-        return network.run(draws, batch, [name])[0]
-
-    name = first_different(chain, draws, rounding, original)
-    return (
-        "the layers found differ from what the file computes"
-        + ("" if name is None else f", first at the tensor {name!r}")
-        + "; please report this"
+    z = z.astype(model.dtype).astype(np.float64)
+    rounding = _ROUNDING.get(model.dtype, _FLOAT32_ROUNDING)
+    expected, found = model.run(z, samples, [model.output])[0], network(z)
+    draft = network.draft or network
+    with np.errstate(invalid="ignore"):
+        size = np.abs(found).max(axis=1)
+        size += _CONDITION / rounding * np.abs(draft(z) - found).max(axis=1)
+    if not differs(found, expected, size, rounding):
+        return
+    rows = [dict(network.module.tensors(row)) for row in import_torch().from_numpy(z)]
+    for name in rows[0]:
+        own = np.stack([row[name].reshape(-1).double().numpy() for row in rows])
+        if differs(own, model.run(z, samples, [name])[0], np.abs(own).max(axis=1), rounding):
+            break
+    raise FormatError(
+        f"torch computes something else than the file, first at the tensor {name!r}; please "
+        "report this"
     )
 
 
-class _Model:
+class OnnxModel:
     """The part of a model that its output needs, and how to run it."""
 
     def __init__(self, proto: Any, opset: int, output: str | None, limits: Limits) -> None:

@@ -35,11 +35,17 @@ _MOST_PASSES = 4
 
 
 class TorchGraph:
-    """The operations of a torch function of a latent, (1, k) to (1, ...); a ``chain.Graph``.
+    """The operations of a torch function of a latent, (1, k) to (1, ...).
 
     Args:
         run: The function, of tensors.
         latent: A tensor of shape (1, k).
+
+    Attributes:
+        latent: Name of the input.
+        output: Name of the output.
+        steps: In an order of evaluation, and only those that the output needs.
+        sizes: Entries of each value.
 
     Raises:
         NotKnownError: It cannot be traced, or an operation is neither affine nor an activation.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
-from preimage.io import piecewise
 from preimage.io.chain import increasing
 from preimage.torch_modules import import_torch
 
@@ -172,12 +171,20 @@ def _relu(x: Tensor) -> Tensor:
     return import_torch().relu(x)
 
 
-def _elu(x: Tensor, alpha: float) -> Tensor:
-    return import_torch().nn.functional.elu(x, alpha)
-
-
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    return piecewise.clip(x, min, max, _relu)
+    if min is not None:
+        x = _relu(x - min) + min
+    return x if max is None else _smallest(x, max)
+
+
+def _largest(a: Tensor, b: Any) -> Tensor:
+    """``max(a, b)``; b is carried past the ReLU, which costs nothing if it is constant."""
+    return _relu(a - b) + b
+
+
+def _smallest(a: Tensor, b: Any) -> Tensor:
+    """``min(a, b)``, likewise."""
+    return -_relu(-a + b) + b
 
 
 def _threshold(x: Tensor, threshold: float, value: float) -> Any:
@@ -203,13 +210,15 @@ def _rrelu_functional(x: Tensor, noise: Tensor, *args: Any, **kwargs: Any) -> An
 
 
 def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
+    """``scale x`` where ``x > 0``, else ``scale alpha (exp(input_scale x) - 1)``."""
     if scale == input_scale == 1 or min(alpha, input_scale) <= 0:
         return NotImplemented
-    return piecewise.scaled_elu(x, alpha, scale, input_scale, _elu)
+    elu = import_torch().nn.functional.elu
+    return elu(x * input_scale, alpha * input_scale) * (scale / input_scale)
 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Any:
-    return piecewise.scaled_elu(x, alpha, 1.0, 1 / alpha, _elu) if alpha > 0 else NotImplemented
+    return _scaled_elu(x, alpha, 1.0, 1 / alpha) if alpha > 0 else NotImplemented
 
 
 def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
@@ -245,7 +254,7 @@ def _max_pool(
     while len(rows) > 1:
         pairs = zip(rows[::2], rows[1::2], strict=False)
         odd = rows[len(rows) // 2 * 2 :]
-        rows = [*(piecewise.largest(a, b, _relu) for a, b in pairs), *odd]
+        rows = [*(_largest(a, b) for a, b in pairs), *odd]
     # The places of the largest, should they be used, are no affine function.
     return rows[0].unflatten(-1, shape), torch.stack(entries).argmax(0).unflatten(-1, shape)
 
@@ -256,11 +265,11 @@ _MADE: dict[str, Callable[..., Any]] = {
     "clamp_min": _clamp,
     "clamp_max": lambda x, bound: _clamp(x, None, bound),
     "hardtanh": lambda x, low=-1.0, high=1.0: _clamp(x, low, high),
-    "hardsigmoid": lambda x: piecewise.hard_sigmoid(x, 1 / 6, 0.5, _relu),
+    "hardsigmoid": lambda x: _clamp(x / 6 + 0.5, 0.0, 1.0),
     "threshold": _threshold,
-    "abs": lambda x: piecewise.absolute(x, _relu),
-    "maximum": lambda a, b: piecewise.largest(a, b, _relu),
-    "minimum": lambda a, b: piecewise.smallest(a, b, _relu),
+    "abs": lambda x: _relu(x) + _relu(-x),
+    "maximum": _largest,
+    "minimum": _smallest,
     "log_sigmoid_forward": _log_sigmoid,
     "rrelu_with_noise": _rrelu,
     "rrelu_with_noise_functional": _rrelu_functional,

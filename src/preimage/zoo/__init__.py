@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ def load(name: str) -> Generator:
             f"{path}: expected SHA-256 {described.sha256} as on the card, got {sha256}; "
             "reinstall preimage"
         )
-    return _load_file(path)
+    return cast(Generator, _load_file(path))
 
 
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,0 +1,197 @@
+"""One node of an ONNX graph, evaluated by onnx.reference or onnxruntime under limits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.io.limits import Limits
+
+Array = NDArray[Any]
+
+# Neither evaluated nor followed: control flow, randomness, text, sequences.
+_REFUSED = ("Random", "String", "Sequence", "Optional", "ConcatFromSequence")
+_REFUSED_NAMES = frozenset(
+    {
+        "If", "Loop", "Scan", "Bernoulli", "Multinomial", "TfIdfVectorizer", "ImageDecoder",
+        "RegexFullMatch", "SplitToSequence", "LabelEncoder",
+    }
+)  # fmt: skip
+# Those that the reference evaluates slowly, entry by entry.
+_HEAVY = frozenset({"Conv", "ConvTranspose", "Resize", "Upsample", "AveragePool", "GridSample"})
+# Their sizes have to be constants for onnxruntime.
+_SIZED = frozenset({"Resize", "Upsample"})
+_SMALL = 1024  # entries of an input whose values matter for the shape of an output
+
+
+class Shaped(NamedTuple):
+    """An operator with its constant inputs."""
+
+    node: Any
+    opset: int
+
+
+def allowed(node: Any) -> bool:
+    """Whether a node may be evaluated at all."""
+    own = node.domain in ("", "ai.onnx")
+    kind = node.op_type
+    return own and kind not in _REFUSED_NAMES and not kind.startswith(_REFUSED)
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """The attributes of a node by name."""
+    from onnx import helper
+
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+# Evaluation -------------------------------------------------------------------------------------
+
+
+def evaluate(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -> list[Array]:
+    """The outputs of a node; heavy ones by onnxruntime in float32, if it is installed.
+
+    Raises:
+        FormatError: An output would have more entries than the limit.
+        Exception: What onnx or onnxruntime raise where sizes do not fit.
+    """
+    check_sizes(operator, inputs, limits)
+    wide = any(v is not None and v.dtype == np.float64 for v in inputs)
+    kind = operator.node.op_type
+    if kind == "Pad" and _runtime() is not None:  # the reference has no negative pads
+        return _run(operator, inputs, runtime=True)
+    if kind in _HEAVY and _runtime() is not None:
+        narrow = [
+            v.astype(np.float32) if v is not None and v.dtype == np.float64 else v for v in inputs
+        ]
+        found = _run(operator, narrow, runtime=True)
+    else:
+        found = _run(operator, inputs, runtime=False)
+    return [v.astype(np.float64) if wide and v.dtype == np.float32 else v for v in found]
+
+
+@functools.cache
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    onnxruntime.set_default_logger_severity(4)
+    return onnxruntime
+
+
+_sessions: dict[Any, Any] = {}
+_MOST_SESSIONS = 256
+
+
+def _run(operator: Shaped, inputs: Sequence[Array | None], runtime: bool) -> list[Array]:
+    names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
+    given = {n: np.asarray(v) for n, v in zip(names, inputs, strict=True) if v is not None}
+    fixed = {}
+    if operator.node.op_type in _SIZED:
+        fixed = {n: given.pop(n) for n in names[1:] if n}
+    types = tuple((n, v.dtype.name, v.ndim) for n, v in given.items())
+    sizes = tuple((n, v.tobytes()) for n, v in fixed.items())
+    key = (operator.node.SerializeToString(), operator.opset, types, sizes, runtime)
+    if key not in _sessions:
+        if len(_sessions) >= _MOST_SESSIONS:
+            _sessions.clear()
+        _sessions[key] = _session(operator, names, given, fixed, runtime)
+    return [np.asarray(v) for v in _sessions[key].run(None, given)]
+
+
+def _session(
+    operator: Shaped,
+    names: list[str],
+    given: Mapping[str, Array],
+    fixed: Mapping[str, Array],
+    runtime: bool,
+) -> Any:
+    """A model of one node, with some of its inputs as constants."""
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    node = operator.node
+    outputs = [f"o{i}" for i, name in enumerate(node.output) if name]
+    single = helper.make_node(node.op_type, names, outputs, domain=node.domain)
+    single.attribute.extend(node.attribute)
+    opset = operator.opset
+    if node.op_type == "BatchNormalization" and opset < 15:
+        # The reference takes an older one for training. What is left is the same function.
+        opset = 15
+        del single.attribute[:]
+        single.attribute.extend(a for a in node.attribute if a.name == "epsilon")
+    infos = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+        )
+        for name, value in given.items()
+    ]
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    constants = [numpy_helper.from_array(value, name) for name, value in fixed.items()]
+    graph = helper.make_graph([single], "node", infos, results, constants)
+    imports = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    if not runtime:
+        return ReferenceEvaluator(model)
+    return open_session(model.SerializeToString())
+
+
+def open_session(data: bytes) -> Any:
+    """An onnxruntime session of one thread without optimisations; None without onnxruntime."""
+    runtime = _runtime()
+    if runtime is None:
+        return None
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def check_sizes(
+    operator: Shaped, inputs: Sequence[Array | None], limits: Limits
+) -> list[tuple[int, ...] | None]:
+    """The shapes of the outputs that a node asks for, before anything is allocated.
+
+    Args:
+        operator: The node.
+        inputs: Values; of those with more than 1024 entries only the shapes count.
+        limits: ``entries`` of each output.
+
+    Returns:
+        A shape for each output that has a name; None where onnx cannot tell it.
+
+    Raises:
+        FormatError: An output would have more entries than the limit.
+        Exception: What onnx raises where sizes do not fit.
+    """
+    from onnx import defs, helper, numpy_helper, shape_inference
+
+    node = operator.node
+    types, data = {}, {}
+    for name, value in zip(node.input, inputs, strict=True):
+        if value is None:
+            continue
+        # The type of floats does not matter, and float64 is one that some operators do not take.
+        kind = np.dtype(np.float32) if value.dtype.kind in "fV" else value.dtype
+        number = helper.np_dtype_to_tensor_dtype(kind)
+        types[name] = helper.make_tensor_type_proto(number, value.shape)
+        if value.size <= _SMALL:
+            data[name] = numpy_helper.from_array(np.asarray(value, dtype=kind), name)
+    schema = defs.get_schema(node.op_type, operator.opset, "")
+    imports = [helper.make_opsetid("", operator.opset)]
+    found = shape_inference.infer_node_outputs(
+        schema, node, types, data, opset_imports=imports, ir_version=8
+    )
+    shapes: list[tuple[int, ...] | None] = []
+    for name in filter(None, node.output):
+        made: Any = found[name].tensor_type if name in found else None
+        dims = made.shape.dim if made is not None and made.HasField("shape") else None
+        known = [d.dim_value for d in dims or () if d.HasField("dim_value")]
+        limits.check_shape(known)
+        shapes.append(None if dims is None or len(known) < len(dims) else tuple(known))
+    return shapes

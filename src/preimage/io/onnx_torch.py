@@ -1,0 +1,393 @@
+"""An ONNX graph as a torch module of one latent; torch is imported with this module.
+
+Every node is evaluated once, at one latent: those that do not depend on it by onnxruntime or
+onnx.reference, whose results are constants, the others by torch. That fixes all shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preimage.errors import FormatError, InputError
+from preimage.io.onnx_evaluation import Shaped, allowed, attributes, check_sizes, evaluate
+from preimage.io.onnx_functions import FUNCTIONS, set_windows, window_sums
+
+if TYPE_CHECKING:
+    from preimage.io.onnx_network import OnnxModel
+
+Array = NDArray[np.float64]
+
+_REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
+_TRAINING = "it is in training mode; export the network in eval mode"
+# Only the shape of the result counts beside the first input.
+_RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"})
+# Every entry of the output is an entry of the inputs, or a constant.
+_MOVES = frozenset(
+    {
+        "Slice", "Gather", "Split", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "GatherElements",
+        "GatherND", "Trilu", "Compress", "ReverseSequence", "ScatterND", "ScatterElements",
+    }
+)  # fmt: skip
+_SCALED = frozenset({"Resize", "Upsample"})  # by scales that are float32 by definition
+_WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
+# Inputs that are small and constant, and the names of the attributes that they become.
+_SETTINGS: dict[str, dict[int, str]] = {
+    "CumSum": {1: "axes"}, "Col2Im": {1: "size", 2: "block"}, "Dropout": {1: "", 2: "training"},
+    **{f"Reduce{kind}": {1: "axes"} for kind in (
+        "Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
+}  # fmt: skip
+
+
+class _NoSuchOperatorError(FormatError):
+    """Torch is not known to have an operator."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node that depends on the latent.
+
+    Args:
+        kind: A key of ``FUNCTIONS``.
+        inputs: Names of tensors, the empty one for an input that is left out.
+        output: The name of what it gives.
+        given: See ``onnx_functions``.
+        place: Where it stands in the file, for messages.
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    given: Mapping[str, Any]
+    place: str
+
+
+class OnnxModule(torch.nn.Module):
+    """The nodes of a model behind its output, as a torch module.
+
+    A file may have been exported for several samples, which it holds one after the other: the
+    latent is then repeated, and the first sample is given.
+
+    Args:
+        model: The part of a file that its output needs. ``limits.entries`` bounds each array;
+            all together may have four times as many.
+        samples: That the input of the file holds.
+
+    Raises:
+        FormatError: An operator that torch is not known to have; a node that does not fit, or asks
+            for more than the limits allow.
+    """
+
+    def __init__(self, model: OnnxModel, samples: int) -> None:
+        super().__init__()
+        self.latent, self.shape, self.samples = model.latent, model.shape, samples
+        self.latent_size = math.prod(model.shape) // samples
+        z = torch.from_numpy(np.random.default_rng(0).standard_normal(self.latent_size))
+        builder = _Builder(model, self._whole(z))
+        for node in model.nodes:
+            builder.add(node)
+        output, place = model.output, f"output {model.output!r}"
+        if output not in builder.dependent:
+            raise FormatError(f"{place}: it does not depend on the latent")
+        entries = builder.values[output].numel()
+        if not entries:
+            raise FormatError(f"{place}: it is empty")
+        if entries % samples:
+            raise FormatError(f"{place}: {entries} entries for {samples} samples")
+        if not torch.isfinite(builder.values[output]).all():
+            raise FormatError(f"{builder.not_finite}: its values are not finite")
+        self.steps = _needed(builder.steps, output)
+        used = {name for step in self.steps for name in step.inputs if name}
+        self.names = tuple(sorted(used - builder.dependent))
+        for index, name in enumerate(self.names):
+            value, own = builder.values[name], f"constant_{index}"
+            if value.is_floating_point():
+                self.register_parameter(own, torch.nn.Parameter(value, requires_grad=False))
+            else:
+                self.register_buffer(own, value)
+        self.last = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The outputs of latents, both with a leading batch dimension."""
+        if len(z) == 1:  # as torch is to trace it
+            return self._first(self._output(z[0]))[None]
+        return torch.func.vmap(lambda one: self._first(self._output(one)))(z)
+
+    def tensors(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and values, of one latent, of each tensor that depends on it, in their order."""
+        for name, value in self._evaluated(z):
+            yield name, self._first(value)
+
+    def _output(self, z: Tensor) -> Tensor:
+        for _, last in self._evaluated(z):
+            value = last
+        return value
+
+    def _evaluated(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
+        values = {name: getattr(self, f"constant_{i}") for i, name in enumerate(self.names)}
+        values[self.latent] = self._whole(z)
+        for index, step in enumerate(self.steps):
+            values[step.output] = _applied(step, values, z.dtype)
+            yield step.output, values[step.output]
+            for name in {*step.inputs} - {""}:
+                if self.last[name] == index:  # tensors of a batch are large
+                    del values[name]
+
+    def _whole(self, z: Tensor) -> Tensor:
+        """The input of the file."""
+        return z.reshape(1, -1).expand(self.samples, -1).reshape(self.shape)
+
+    def _first(self, value: Tensor) -> Tensor:
+        """What belongs to the first sample, without the leading dimension if there is one."""
+        if value.ndim > 1 and len(value) == self.samples:
+            return value[0]
+        return value.reshape(self.samples, -1)[0]
+
+
+def _applied(step: Step, values: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    inputs = [values[name] if name else None for name in step.inputs]
+    found: Tensor = FUNCTIONS[step.kind](step.given, *inputs)
+    return found.to(dtype) if found.is_floating_point() else found
+
+
+def _needed(steps: Sequence[Step], output: str) -> tuple[Step, ...]:
+    wanted, found = {output}, []
+    for step in reversed(steps):
+        if step.output in wanted:
+            found.append(step)
+            wanted.update(step.inputs)
+    return tuple(found[::-1])
+
+
+class _Builder:
+    """Turns nodes into steps, one after the other.
+
+    Attributes:
+        steps: Those that depend on the latent.
+        arrays: Constants by name.
+        values: Tensors at one latent, and the constants that steps take.
+        dependent: Names of those that depend on the latent.
+        not_finite: The first place whose values are not.
+    """
+
+    def __init__(self, model: OnnxModel, z: Tensor) -> None:
+        self.steps: list[Step] = []
+        self.arrays: dict[str, NDArray[Any]] = dict(model.constants)
+        self.values: dict[str, Tensor] = {model.latent: z}
+        self.dependent = {model.latent}
+        self.not_finite = ""
+        self._opset, self._limits, self._asked = model.opset, model.limits, 0
+
+    def add(self, node: Any) -> None:
+        """Evaluate one node."""
+        place = f"{node.name or f'the node of {node.output[0]!r}'}: {node.op_type}"
+        known = {*self.arrays, *self.dependent, ""}
+        missing = [name for name in node.input if name not in known]
+        if missing:
+            raise FormatError(f"{place}: nothing gives its input {missing[0]!r}")
+        try:
+            self._limits.check(
+                "entries", self._asked // 4, "a quarter of the entries of all arrays"
+            )
+            self._add_checked(node, place)
+        except _NoSuchOperatorError as error:
+            raise FormatError(f"{place}: {error}{_REMEDY}") from error
+        except InputError as error:
+            raise FormatError(f"{place}: {error}") from error
+        except Exception as error:  # what an evaluator raises where sizes do not fit
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise FormatError(f"{place}: it does not fit: {reason}") from error
+
+    def _add_checked(self, node: Any, place: str) -> None:
+        if not allowed(node):
+            own = node.domain in ("", "ai.onnx")
+            raise _NoSuchOperatorError(f"not supported{'' if own else f' (domain {node.domain})'}")
+        operator = Shaped(node, self._opset)
+        inputs = [self._array(name) if name else None for name in node.input]
+        depends = [name in self.dependent for name in node.input]
+        if not any(depends) or node.op_type in ("Shape", "Size"):
+            found = evaluate(operator, inputs, self._limits)
+            for name, array in zip((n for n in node.output if n), found, strict=False):
+                self.arrays[name] = array
+                self._asked += array.size
+            return
+        inputs = [_promoted(value) for value in inputs] if node.op_type not in _SCALED else inputs
+        shapes = check_sizes(operator, inputs, self._limits)
+        if shapes[0] is None:
+            shapes = [value.shape for value in evaluate(operator, inputs, self._limits)]
+        for step in self._steps(operator, inputs, shapes, place):
+            value = _applied(step, self._tensors(step), torch.float64)
+            self._limits.check_shape(value.shape)
+            self._asked += value.numel()
+            self.values[step.output] = value
+            self.dependent.add(step.output)
+            if not self.not_finite and not torch.isfinite(value).all():
+                self.not_finite = place
+            self.steps.append(step)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        return self.values[name].numpy() if name in self.dependent else self.arrays[name]
+
+    def _tensors(self, step: Step) -> dict[str, Tensor]:
+        """Inputs of a step; constants become tensors when a step takes them."""
+        for name in step.inputs:
+            if name and name not in self.values:
+                self.values[name] = _tensor(self.arrays[name])
+        return {name: self.values[name] for name in step.inputs if name}
+
+    def _constant(self, value: Any) -> str:
+        """The name of a new constant."""
+        name = f"constant:{len(self.arrays)}"
+        self.arrays[name] = np.asarray(value)
+        self._asked += self.arrays[name].size
+        return name
+
+    # From a node to steps -----------------------------------------------------------------------
+
+    def _steps(
+        self, operator: Shaped, inputs: list[Any], shapes: list[Any], place: str
+    ) -> Iterator[Step]:
+        node, kind = operator.node, operator.node.op_type
+        given = {**attributes(node), "opset": self._opset, "shape": shapes[0]}
+        names, outputs = list(node.input), [name for name in node.output if name]
+        depends = [name in self.dependent for name in names]
+        if kind in _MOVES:
+            for index, output in enumerate(outputs):
+                yield self._move(operator, inputs, depends, index, output, place)
+            return
+        for at, setting in _SETTINGS.get(kind, {}).items():
+            if at < len(names) and names[at]:
+                if depends[at]:
+                    raise _NoSuchOperatorError(f"its input {at} depends on the latent")
+                given[setting] = tuple(inputs[at].reshape(-1).tolist())
+        names = names[: min(_SETTINGS.get(kind, {len(names): ""}))]
+        if kind in _RESHAPES:
+            kind, names = "Expand" if kind == "Expand" else "Reshape", names[:1]
+        elif kind in _SCALED:
+            given["axes"], maps = self._along_axes(operator, inputs, depends)
+            kind, names = "Resize", [names[0], *map(self._constant, maps)]
+        elif kind in _WINDOWS:
+            self._set_windows(given, kind, inputs)
+            if kind == "AveragePool":
+                names.append(self._constant(self._shares(operator, given, inputs[0].shape)))
+        elif kind == "Cast":
+            given["to"] = _torch_type(given["to"])
+        elif given.get("training_mode") or any(given.get("training", ())):
+            raise _NoSuchOperatorError(_TRAINING)
+        if kind not in FUNCTIONS:
+            raise _NoSuchOperatorError("not supported")
+        yield Step(kind, tuple(names), outputs[0], given, place)
+
+    def _move(
+        self, operator: Shaped, inputs: Sequence[Any], depends: Sequence[bool], index: int,
+        output: str, place: str,
+    ) -> Step:  # fmt: skip
+        """Entries are numbered, and where the numbers go is where the entries go."""
+        numbers, names, start = list(inputs), [], 1
+        for at, (name, value) in enumerate(zip(operator.node.input, inputs, strict=True)):
+            if depends[at]:
+                numbers[at] = np.arange(start, start + value.size, dtype=np.float64)
+                numbers[at] = numbers[at].reshape(value.shape)
+                start += value.size
+                names.append(name)
+        zeros = [np.zeros_like(n) if d else n for n, d in zip(numbers, depends, strict=True)]
+        found, constant = (
+            np.asarray(evaluate(operator, each, self._limits)[index], dtype=np.float64)
+            for each in (numbers, zeros)
+        )
+        moved = found != constant
+        if not np.isin(found[moved], np.arange(1, start)).all():
+            raise _NoSuchOperatorError("an index depends on the latent")
+        places = np.where(moved, found, 0).astype(np.int64).reshape(-1)
+        rest = np.where(moved, 0.0, constant)
+        given = {"shape": tuple(found.shape)}
+        added = self._constant(rest) if rest.any() else ""
+        return Step("Move", (self._constant(places), added, *names), output, given, place)
+
+    def _along_axes(
+        self, operator: Shaped, inputs: list[Any], depends: Sequence[bool]
+    ) -> tuple[tuple[int, ...], list[NDArray[Any]]]:
+        """How values are resized along each axis: places (outputs,) or a matrix (inputs, outputs).
+
+        Operators that resize act on each axis alone, and leave what is constant along an axis so.
+        """
+        given, x = attributes(operator.node), inputs[0]
+        if any(depends[1:]) or given.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+            raise _NoSuchOperatorError("not supported with these inputs or attributes")
+
+        def resized(value: Any) -> NDArray[Any]:
+            whole = np.ascontiguousarray(np.broadcast_to(value, x.shape), dtype=np.float32)
+            return evaluate(operator, [whole, *inputs[1:]], self._limits)[0]
+
+        shape = resized(0.0).shape
+        axes = tuple(axis for axis, size in enumerate(x.shape) if shape[axis] != size)
+        others = [axis for axis in range(x.ndim) if axis not in axes]
+        room = math.prod(x.shape[axis] for axis in others)
+        maps = []
+        for axis in axes:
+            size = x.shape[axis]
+            along = tuple(-1 if a == axis else 1 for a in range(x.ndim))
+            if given.get("mode", b"nearest") == b"nearest":
+                found = np.moveaxis(resized(np.arange(size).reshape(along)), axis, 0)
+                maps.append(found.reshape(len(found), -1)[:, 0].astype(np.int64))
+                continue
+            self._limits.check_shape((size, shape[axis]))
+            order = np.argsort([*others, axis])
+            alone = [n if a == axis or a in others else 1 for a, n in enumerate(x.shape)]
+            rows = []
+            for start in range(0, size, room):  # the other axes hold as many unit vectors
+                units = np.eye(room, size, start).reshape(*(x.shape[a] for a in others), size)
+                found = resized(units.transpose(order).reshape(alone))
+                first = tuple(0 if a in axes and a != axis else slice(None) for a in range(x.ndim))
+                found = found[first].transpose(np.argsort(order)).reshape(room, -1)
+                rows.append(found[: size - start])
+            maps.append(np.concatenate(rows))
+        return axes, maps
+
+    def _set_windows(self, given: dict[str, Any], kind: str, inputs: Sequence[Any]) -> None:
+        size = inputs[0].shape
+        kernel = given.get("kernel_shape") or inputs[1].shape[2:]
+        if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
+            raise _NoSuchOperatorError(f"not supported for inputs of {len(size)} dimensions")
+        set_windows(given, kind, tuple(kernel), size)
+        pads = zip(size[2:], given["begin"], given["end"], strict=True)
+        grown = [n if kind == "ConvTranspose" else n + max(b, 0) + max(e, 0) for n, b, e in pads]
+        self._limits.check_shape((*size[:2], *grown))
+        self._limits.check_shape(kernel)
+
+    def _shares(self, operator: Shaped, given: dict[str, Any], size: tuple[int, ...]) -> Any:
+        """What the sums of windows are multiplied with to give means."""
+        one = {**given, "shape": (1, 1, *given["shape"][2:])}
+        ones = np.ones((1, 1, *size[2:]), np.float32)
+        sums = window_sums(one, torch.from_numpy(ones)).numpy()
+        return evaluate(operator, [ones], self._limits)[0] / np.where(sums, sums, 1.0)
+
+
+def _promoted(value: Any) -> Any:
+    """Numbers of any float type in float64."""
+    return value if value is None or value.dtype.kind not in "fV" else value.astype(np.float64)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """Floats in float64, integers in int64; torch lacks some types of NumPy."""
+    kind = {"f": np.float64, "b": np.bool_}.get(array.dtype.kind, np.int64)
+    return torch.from_numpy(np.array(array, dtype=kind))
+
+
+def _torch_type(number: int) -> torch.dtype:
+    """One that stands for a type of ONNX."""
+    from onnx import helper
+
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(number))
+    if kind.kind in "fV":
+        return torch.float64
+    if kind.kind not in "iub":
+        raise _NoSuchOperatorError(f"not supported for {kind}")
+    return torch.bool if kind.kind == "b" else torch.int64
