@@ -296,6 +296,10 @@ def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -
     natural = np.maximum(values, size * typical[:, None])
     largest = np.max(natural, axis=1, initial=0.0, where=seen)
     largest = np.where(largest > 0, largest, 1.0)
+    # The median is at least the smallest entry, which needs no sorting.
+    smallest = np.min(natural, axis=1, initial=np.inf, where=seen & (natural > 0))
+    if (largest <= _ONE_SCALE * smallest).all():
+        return scale_of(x)[:, None]
     median = _lower_quantile(natural, 0.5, seen & (natural > 0))
     if (largest <= _ONE_SCALE * median).all():
         return scale_of(x)[:, None]
