@@ -95,7 +95,9 @@ def _rank(layer: Layer, known: NDArray[np.bool_]) -> NDArray[np.float64]:
     # Rows in one unit: a large row must not hide the others.
     norms = np.linalg.norm(weight, axis=1, keepdims=True)
     weight = weight / np.where(norms > 0, norms, 1.0)
-    return np.array([np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in known])
+    different, index = np.unique(known, axis=0, return_inverse=True)  # of a sigmoid: one
+    ranks = [np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in different]
+    return np.array(ranks, dtype=np.float64)[index.ravel()]
 
 
 def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
