@@ -19,7 +19,6 @@ from preimage.network import Network, chain_of
 from preimage.observation import Observation, scale_of
 
 Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
