@@ -273,7 +273,8 @@ class Generator:
         preactivations, last = self.preactivations(z), self.layers[-1].activation
         for product in self.jacobians(preactivations):
             jacobian = product
-        return last(preactivations[-1]), last.derivative(preactivations[-1])[:, :, None] * jacobian
+        slope, own = last.derivative(preactivations[-1])[:, :, None], jacobian.flags.writeable
+        return last(preactivations[-1]), np.multiply(slope, jacobian, out=jacobian if own else None)
 
     def jvp(self, z: Array, tangent: Array) -> Array:
         """``J(z) t``, (batch, n), for one tangent a sample, (batch, k)."""
@@ -299,6 +300,8 @@ class Generator:
     def jacobians(self, preactivations: Sequence[Array]) -> Iterator[Array]:
         """Derivative of each layer's pre-activations in z, (batch, outputs, k), first layer first.
 
+        Each is overwritten when the next is asked for.
+
         Args:
             preactivations: Those of a batch.
         """
@@ -307,7 +310,8 @@ class Generator:
         product = np.broadcast_to(first.dense_weight, (len(preactivations[0]), *first.weight.shape))
         yield product
         for below, layer, a in zip(self.layers, later, preactivations, strict=False):
-            values = below.activation.derivative(a)[:, :, None] * product
+            slope, own = below.activation.derivative(a)[:, :, None], product.flags.writeable
+            values = np.multiply(slope, product, out=product if own else None)
             product = multiply_columns(layer.weight, values)
             yield product
 

@@ -62,7 +62,7 @@ def _mirrored(
     promised = list(chain.cotangents(preactivations, error))[-2::-1]
     jump = np.concatenate(_jumps(chain))
     a, along = (np.concatenate(parts, axis=1) for parts in (preactivations[:-1], promised))
-    v = np.concatenate(list(chain.jacobians(preactivations))[:-1], axis=1)
+    v = np.concatenate([v.copy() for v in chain.jacobians(preactivations)][:-1], axis=1)
     direction = np.matmul(v, _inverse(problem.linearize(z, samples)[0]))
     spread = np.einsum("ruk,ruk->ru", v, direction)
     gain = jump * along * spread
