@@ -9,10 +9,6 @@ enum { SHARED, OWN, NONE }; /* how a program's slack enters, as in LayerProgram 
 /* What stands for infinity in the bounds that Python hands over. */
 static const double INFINITE = 1e300;
 
-/* The smallest pivot of a Gram matrix, relative to its diagonal entry, that leaves no doubt about
-   the rank. The condition number of the rows is then about 3e3 at most. */
-static const double SURE = 1e-7;
-
 /* What Python hands over, and gets back. Arrays are C-contiguous. A matrix is `table` (n + 1,
    stride), w_ja row_j column_a with row and column powers of two, 0 elsewhere. */
 typedef struct {

@@ -7,7 +7,9 @@ static const double ONE_SIDED = 1e-9;
 static const double HEAVY = 1e6;
 /* The start lies inside the box by this fraction of the least-squares error. */
 static const double INSIDE = 0.3, LEAST_MARGIN = 1e-7, AWAY = 0.25, LEAST_MU = 1e-12;
-static const double NO_PIVOT = 1e-14;
+/* The smallest relative pivot and diagonal entry that leave no doubt that the equations have full
+   rank: far above what ONE_SIDED adds to the diagonal. */
+static const double NO_PIVOT = 1e-14, SURE_PIVOT = 1e-3, SURE_DIAGONAL = 0.1;
 
 /* z = argmin sum_j (w_j z - target_j)^2 over the rows with two sides, about in the box. Entries
    outside are pulled to their bound by a heavy weight, twice if need be: the Gram matrix stays.
@@ -43,8 +45,8 @@ int least_squares(const Program *program, Workspace *work, double *z)
                    sizeof(double) * (size_t)(gram.size - tile_start(a)));
         }
         pivot = cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
-        if (!attempt) /* beside diagonals this large ONE_SIDED is below SURE */
-            full = equations >= (double)k && least > 0.1 && pivot > SURE;
+        if (!attempt)
+            full = equations >= (double)k && least > SURE_DIAGONAL && pivot > SURE_PIVOT;
         memcpy(z, pull, sizeof(double) * (size_t)program->stride);
         solve_factored(factor, work->inverse_pivot, z);
         int outside = 0;

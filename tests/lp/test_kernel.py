@@ -250,3 +250,25 @@ def test_sparse_matrices_are_solved(slack):
     assert not solution.fallback.any()
     right = lp.solve(program, "highs")
     np.testing.assert_allclose(solution.value, right.value, rtol=1e-7, atol=1e-12)
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**9), slack=st.sampled_from(SLACKS))
+@example(seed=7214, slack="shared")  # the start's small weights on the box make a pivot of 1e-7
+def test_full_rank_is_claimed_only_where_it_holds(seed, slack):
+    """Claim: rows with two sides have full column rank wherever the kernel says so."""
+    program = draw(np.random.default_rng(seed), slack)
+    two_sided = np.isfinite(program.slab.lower[0]) & np.isfinite(program.slab.upper[0])
+    rows = program.weight[two_sided]
+    if kernel.minimise(program, 1).full[0]:
+        assert np.linalg.matrix_rank(rows) == program.weight.shape[1]
+
+
+@pytest.mark.skipif(engine.library() is None, reason="only the kernel says it")
+def test_full_rank_is_seen():
+    """Claim: the kernel sees it with more equations than unknowns, and not with fewer."""
+    layer = Layer(np.random.default_rng(0).normal(size=(60, 12)))
+    x = layer(np.random.default_rng(1).normal(size=(3, 12)))
+    x[2, 8:] = 0.0
+    program = layer_program(layer, x, np.full(3, 1e-3), "linf", (-np.inf, np.inf))
+    assert kernel.minimise(program).full.tolist() == [True, True, False]
