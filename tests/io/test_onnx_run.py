@@ -211,6 +211,15 @@ def test_several_samples_that_are_run(tmp_path):
     agree(network(x), run(path, x))
 
 
+def test_a_first_dimension_that_is_no_batch(tmp_path):
+    """Claim: where rows depend on each other, all of them are one latent."""
+    nodes = [FIRST, ("Softmax", ["z"], "y", {"axis": 0})]
+    path = save(model(nodes, (4,), batch=3), tmp_path / "net.onnx")
+    network, x = load(path), f(3, 4)
+    assert network.latent_size == 12
+    agree(network(x.reshape(-1)), run(path, x).reshape(-1))
+
+
 def test_a_layer_that_is_too_large_is_run(tmp_path):
     """Claim: ``max_matrix_bytes`` decides whether layers become known."""
     path = save(model([FIRST, ("Relu", ["z"], "y", {})], (4,)), tmp_path / "net.onnx")
@@ -235,6 +244,8 @@ def test_a_difference_from_the_file_is_an_error(tmp_path, monkeypatch):
     ("nodes", "message"),
     [
         ([("TopK", ["z", i(3)], ["a", "n"], {"axis": 1})], "node_1: TopK: not supported.*from_tor"),
+        ([("ScatterND", ["z", i([[0, 1]]), np.float32([2])], "a", {"reduction": "mul"})],
+         "node_1: ScatterND: not supported with these inputs or attributes"),
         ([("Floor", ["z"], "a", {})], "its derivative is 0, though its output depends"),
         ([("Sub", ["z", np.float32(99)], "b", {}), ("Log", ["b"], "a", {})],
          "node_2: Log: its values are not finite"),
@@ -282,3 +293,4 @@ def test_the_command_takes_such_a_file(tmp_path):
         app, ["certify", str(path), x, "--noise", "0.1", "--out", str(tmp_path / "c.json")]
     )
     assert proven.exit_code != 0
+    assert "net.onnx is run by torch" in " ".join(proven.output.split())

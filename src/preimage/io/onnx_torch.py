@@ -121,9 +121,13 @@ class OnnxModule(torch.nn.Module):
         return torch.func.vmap(lambda one: self._first(self._output(one)))(z)
 
     def tensors(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Name and values, of one latent, of each tensor that depends on it, in their order."""
+        """Name and values, of one latent, of each tensor that depends on it, in their order.
+
+        Those that are empty, or not of so many samples, are left out.
+        """
         for name, value in self._evaluated(z):
-            yield name, self._first(value)
+            if value.numel() and value.numel() % self.samples == 0:
+                yield name, self._first(value)
 
     def _output(self, z: Tensor) -> Tensor:
         for _, last in self._evaluated(z):
@@ -258,6 +262,8 @@ class _Builder:
         given = {**attributes(node), "opset": self._opset, "shape": shapes[0]}
         names, outputs = list(node.input), [name for name in node.output if name]
         depends = [name in self.dependent for name in names]
+        if given.get("reduction", b"none") != b"none" or (kind == "Col2Im" and len(inputs[1]) != 2):
+            raise _NoSuchOperatorError("not supported with these inputs or attributes")
         if kind in _MOVES:
             for index, output in enumerate(outputs):
                 yield self._move(operator, inputs, depends, index, output, place)
