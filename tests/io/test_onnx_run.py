@@ -70,6 +70,7 @@ NETWORKS = [
     shaped("LayerNormalization", f(2, 2), f(2, 2), axis=2),
     shaped("RMSNormalization", f(2), opset=23),
     shaped("MeanVarianceNormalization", opset=13, axes=[0, 2, 3]),
+    shaped("MeanVarianceNormalization", opset=13),
     shaped("LRN", size=3),
     shaped("Softmax", opset=11, axis=1),
     shaped("LpPool", entries=6, kernel_shape=[2, 2]),

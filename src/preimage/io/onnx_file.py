@@ -61,25 +61,44 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         if model.functions:
             _check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
-        if any(node.op_type in _COMPOSED for node in model.graph.node):
-            model = _written_out(model)
-            limits.check_count(len(model.graph.node), "nodes of the graph")
     return model, opset
 
 
-def _written_out(model: Any) -> Any:
-    """A model whose composed operators are the nodes that ONNX defines them by."""
-    import onnx.inliner
-    from onnx import helper
+def written_out(original: Any, opset: int, limits: Limits) -> Any:
+    """A model whose composed operators are the nodes that ONNX defines them by.
 
+    Raises:
+        FormatError: It cannot be written so.
+    """
+    import onnx.inliner
+    from onnx import defs, helper
+
+    if not any(node.op_type in _COMPOSED for node in original.graph.node):
+        return original
+    model = onnx.ModelProto()
+    model.CopyFrom(original)
+    for node in model.graph.node:
+        if node.op_type in _COMPOSED and defs.has(node.op_type, node.domain):
+            # The inliner leaves out what an attribute is by default.
+            schema = defs.get_schema(node.op_type, opset, node.domain)
+            given = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(
+                a.default_value for a in schema.attributes.values()
+                if a.name not in given and a.default_value.type
+            )  # fmt: skip
     model.graph.value_info.extend(  # the inliner asks for their types
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )
     names = [("", name) for name in _COMPOSED]
-    try:
-        return onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
-    except TypeError:  # an older onnx, which has only those of the file
-        return model
+    with reading("made of operators with a known type"):
+        try:
+            model = onnx.inliner.inline_selected_functions(
+                model, names, inline_schema_functions=True
+            )
+        except TypeError:  # an older onnx, which has only those of the file
+            return original
+    limits.check_count(len(model.graph.node), "nodes of the graph")
+    return model
 
 
 def _opset(model: Any) -> int:

@@ -96,7 +96,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
     if not differs(found, expected, size, rounding):
         return
     rows = [dict(network.module.tensors(row)) for row in import_torch().from_numpy(z)]
-    for name in rows[0]:
+    for name in filter(model.names.__contains__, rows[0]):
         own = np.stack([row[name].reshape(-1).double().numpy() for row in rows])
         if differs(own, model.run(z, samples, [name])[0], np.abs(own).max(axis=1), rounding):
             break
@@ -110,10 +110,10 @@ class OnnxModel:
     """The part of a model that its output needs, and how to run it."""
 
     def __init__(self, proto: Any, opset: int, output: str | None, limits: Limits) -> None:
-        graph = proto.graph
         self.proto, self.opset, self.limits = proto, opset, limits
-        self.names = {name for node in graph.node for name in node.output}
-        self.output = _output(graph, output)
+        self.names = {name for node in proto.graph.node for name in node.output}
+        self.output = _output(proto.graph, output)
+        graph = onnx_file.written_out(proto, opset, limits).graph
         self.nodes = _needed(graph.node, self.output, opset)
         initializers = unique((tensor.name, tensor) for tensor in graph.initializer)
         used = {name for node in self.nodes for name in node.input}
@@ -153,8 +153,9 @@ class OnnxModel:
         from onnx.reference import ReferenceEvaluator
 
         graph = onnx.GraphProto(name="part")
-        graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
+        nodes = _needed(self.proto.graph.node, self.output, self.opset)
+        graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input}
         graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in used)
         graph.input.extend(v for v in self.proto.graph.input if v.name in used)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
