@@ -1,6 +1,7 @@
 """The checker stands alone, computes exactly, and accepts nothing that is not proven."""
 
 import ast
+import copy
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,77 @@ def test_steps_that_start_nowhere_are_refused(start):
     one = (1.0).hex()
     with pytest.raises(ValueError, match="expected an integer"):
         checker.read_steps([["cuts", [0, 0, 0, one, start, [[[0], [1], 0]]]]], layers)
+
+
+@pytest.mark.parametrize("bad", [-1, -2, 2, 10**9, True, 0.0, "0", None])
+@pytest.mark.parametrize("field", ["layer", "unit", "upper"])
+def test_indices_of_a_cut_are_in_their_ranges(field, bad):
+    """Claim: an index counts from the start, so that -2 is not an end of an interval."""
+    layers = exact_layers(preimage.from_arrays([np.eye(2)]))
+    cut = {"layer": 0, "unit": 0, "upper": 0} | {field: bad}
+    claim = [*cut.values(), (1.0).hex(), 0, [[[0], [1], 0]]]
+    with pytest.raises(ValueError, match=r"expected an integer|an end moves outward"):
+        checker.read_steps([["cuts", claim]], layers)
+
+
+CHANGES = {
+    "a ray": lambda r: r.update(ray=["0x0.0p+0", "0x1.0p+0"]),
+    "a field less": lambda r: r.pop("reason"),
+    "an interval less": lambda r: r["lower"].pop(),
+    "an interval more": lambda r: r["upper"].append("inf"),
+    "a coordinate less": lambda r: r["witnesses"][0].pop(),
+    "no witness": lambda r: r["witnesses"].clear(),
+    "a witness more": lambda r: r["witnesses"].append(r["witnesses"][0]),
+    "an entry less": lambda r: r["question"]["observation"].pop(),
+    "half a box": lambda r: r["question"]["box"].pop(),
+    "a box of one side": lambda r: r["question"]["box"][0].pop(),
+    "box beyond": lambda r: r["question"]["box"].__setitem__(0, ["inf"] * 2),
+    "no distance": lambda r: r.update(distance=None),
+    "infinite distance": lambda r: r.update(distance="inf"),
+    "resolution 0": lambda r: r["question"].update(resolution="0x0.0p+0"),
+    "resolution -1": lambda r: r["question"].update(resolution="-0x1.0p+0"),
+    "resolution inf": lambda r: r["question"].update(resolution="inf"),
+    "resolution nan": lambda r: r["question"].update(resolution="nan"),
+    "resolution 1": lambda r: r["question"].update(resolution=1),
+    "resolution true": lambda r: r["question"].update(resolution=True),
+    "no resolution": lambda r: r["question"].pop("resolution"),
+    "noise -1": lambda r: r["question"].update(noise="-0x1.0p+0"),
+    "noise inf": lambda r: r["question"].update(noise="inf"),
+    "less noise": lambda r: r.update(enclosed_noise="0x0.0p+0"),
+    "verdict": lambda r: r.update(verdict="certain"),
+    "a head": lambda r: r.update(head=[[], []]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_samples_of_another_form_are_refused(change):
+    """Claim: fields, lengths and ranges are checked before a step is proven."""
+    generator = preimage.from_arrays([TALL])
+    record = preimage.certify(generator, [1.0, 2.0, 3.0], noise=0.25, box=8.0).claims[0].record()
+    layers = exact_layers(generator)
+    checker.read_sample(copy.deepcopy(record), layers)
+    changed = copy.deepcopy(record)
+    change(changed)
+    with pytest.raises(ValueError, match=r"expected|needed|out of its range|no interval"):
+        checker.read_sample(changed, layers)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a": 1.5}',
+        '{"a": NaN}',
+        '{"a": Infinity}',
+        '{"a": 1e9}',
+        "[" * 100_000,
+        '{"a": ' + "9" * 5000 + "}",
+    ],
+)
+def test_json_is_strict(text):
+    """Claim: no key twice, no number but integers, and no nesting that exhausts the parser."""
+    with pytest.raises((ValueError, RecursionError)):
+        checker.forms.read_json(text)
 
 
 @pytest.mark.parametrize("slope", [1e-300, 5e-324, 1e-16, 0.999])

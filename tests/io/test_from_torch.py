@@ -287,18 +287,37 @@ def test_changes_in_place_that_are_not_affine_are_run(function):
     agree(Function(function).eval(), IMAGE, "run")
 
 
-class Deconvolution(nn.Module):
-    def __init__(self):
+class WithKeywords(nn.Module):
+    """A module that is called with keyword arguments, on 2 x 5 x 5 values."""
+
+    def __init__(self, part, **keywords):
         super().__init__()
-        self.a = nn.Linear(4, 49)
-        self.d = nn.ConvTranspose2d(1, 1, 3, stride=2, padding=1)
+        self.a, self.part, self.keywords = nn.Linear(4, 50), part, keywords
 
     def forward(self, z):
-        return self.d(torch.relu(self.a(z)).view(-1, 1, 7, 7), output_size=[14, 14])
+        return self.part(torch.relu(self.a(z)).view(-1, 2, 5, 5), **self.keywords)
 
 
-def test_keyword_arguments_of_modules():
-    assert agree(Deconvolution().eval()).observation_size == 196
+class Gain(nn.Module):
+    def forward(self, x, gain=1.0, *, flip=False):
+        return gain * (x.flip(-1) if flip else x)
+
+
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [
+        (WithKeywords(nn.ConvTranspose2d(2, 1, 3, 2, 1), output_size=[10, 10]), 100),
+        (WithKeywords(nn.ConvTranspose2d(2, 1, 3, 2, 1), output_size=[9, 10]), 90),
+        (WithKeywords(nn.ConvTranspose2d(2, 1, 3, 3), output_size=(17, 16)), 272),
+        (WithKeywords(nn.Sequential(nn.Conv2d(2, 3, 3))), 27),
+        (WithKeywords(Gain(), gain=2.5), 50),
+        (WithKeywords(Gain(), flip=True), 50),
+        (WithKeywords(Gain(), gain=-0.5, flip=True), 50),
+    ],
+)
+def test_keyword_arguments_of_modules(module, size):
+    """Claim: they count, whatever they are called."""
+    assert agree(module.eval()).observation_size == size
 
 
 class Autoencoder(nn.Module):
@@ -482,6 +501,7 @@ def weight_normed(old):
         lambda: spectral(False, False), lambda: spectral(True, False), lambda: weight_normed(False),
         lambda: weight_normed(True),
         lambda: nn.DataParallel(nn.Sequential(nn.Linear(4, 9), nn.ReLU())),
+        lambda: torch.compile(nn.Sequential(nn.Linear(4, 9), nn.ReLU()), backend="eager"),
     ],
 )  # fmt: skip
 def test_reparametrised_and_wrapped(make):
@@ -493,10 +513,26 @@ def test_reparametrised_and_wrapped(make):
     assert network(z.numpy()) == pytest.approx(module(z).detach().numpy(), abs=1e-5)
 
 
-@pytest.mark.parametrize("old", [True, False])
-def test_the_module_never_changes(old):
+CHANGING = {
+    "spectral norm": lambda: spectral(False, True),
+    "old spectral norm": lambda: spectral(True, True),
+    "batch norm": lambda: nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9)),
+    "batch norm of a mean": lambda: nn.Sequential(
+        nn.Linear(4, 9), nn.BatchNorm1d(9, momentum=None), nn.ReLU()
+    ),
+    "instance norm": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten()
+    ),
+    "a count of calls": lambda: Counting(),
+    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 9))),
+}
+
+
+@pytest.mark.parametrize("make", CHANGING.values(), ids=CHANGING)
+@pytest.mark.filterwarnings("ignore:module. the running statistics")
+def test_the_module_never_changes(make):
     """Claim: not even one whose forward in train mode changes its buffers (spectral norm)."""
-    module = spectral(old, True)
+    module = make()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     with contextlib.suppress(InputError):  # it is in training mode
         from_torch(module, (4,))
@@ -643,6 +679,11 @@ REFUSED = [
     (Random(torch.randn_like), "two evaluations at the same latents differ"),
     (Random(lambda x: x.clone().normal_()), "two evaluations at the same latents differ"),
     (Random(lambda x: torch.tensor([[random.gauss(0, 1)] * 6])), "two evaluations .* differ"),
+    (
+        Random(lambda x: torch.as_tensor(np.random.normal(size=(1, 6))).to(x)),  # noqa: NPY002
+        "two evaluations at the same latents differ",
+    ),
+    (Random(lambda x: torch.bernoulli(torch.full((1, 6), 0.5))), "two evaluations .* differ"),
     (Random(lambda x: F.dropout(x, 0.5)), "two evaluations at the same latents differ"),
     (Pair(), "expected one tensor of real numbers as output, got tuple"),
     (nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.1)).train(), "(?s)training mode.*eval"),
@@ -662,6 +703,23 @@ def test_refusals_say_why(module, message):
     """Claim: what is random, in train mode, or gives no single tensor is refused."""
     with pytest.raises(InputError, match=message):
         from_torch(module.eval() if isinstance(module, (Random, Pair)) else module)
+
+
+OUT = {
+    "mul": lambda x: torch.mul(x, 2, out=x),
+    "clamp": lambda x: torch.clamp(x, -0.1, 0.5, out=x),
+    "abs": lambda x: torch.abs(x, out=x),
+    "add": lambda x: torch.add(x, 1.0, out=x),
+    "exp": lambda x: torch.exp(x, out=x),
+    "cat": lambda x: torch.cat([x[:, 2:], x[:, :2]], 1, out=x.new_empty(x.shape)),
+}
+
+
+@pytest.mark.parametrize("change", OUT.values(), ids=OUT)
+def test_results_written_by_out_are_refused(change):
+    """Claim: torch cannot differentiate them; none is dropped in silence."""
+    with pytest.raises(InputError, match=r"cannot differentiate it: .*out="):
+        from_torch(Function(_statement(change)).eval(), IMAGE)
 
 
 class OneSample(nn.Module):

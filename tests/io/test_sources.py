@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,35 @@ def test_zarr_chunks_that_lead_out_of_the_folder(tmp_path, version):
     chunk.symlink_to(outside)
     source = open_observations(path)
     np.testing.assert_array_equal(source.read(0, 4), ROWS[:4])
+    with pytest.raises(FormatError, match="leads out of the folder"):
+        source.read(4, 8)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("link", ["absolute", "relative", "through another", "a folder", "broken"])
+def test_links_of_zarr_are_not_followed_outside(tmp_path, version, link):
+    """Claim: however a link leads out of the folder, nothing of there is read."""
+    path = write(tmp_path, f"zarr{version}")
+    chunk = path / ("1.0" if version == 2 else "c/1/0")
+    outside = chunk.rename(tmp_path / "outside")
+    match link:
+        case "absolute":
+            chunk.symlink_to(outside)
+        case "relative":
+            chunk.symlink_to(Path(*[".."] * len(chunk.relative_to(tmp_path).parts[:-1]), "outside"))
+        case "through another":
+            (path / "other").symlink_to(outside)
+            chunk.symlink_to(path / "other")
+        case "a folder":
+            outside.rename(outside.with_name(chunk.name))
+            if version == 2:
+                chunk.symlink_to(tmp_path / chunk.name)
+            else:
+                chunk.parent.rmdir()
+                chunk.parent.symlink_to(tmp_path)
+        case "broken":
+            chunk.symlink_to(tmp_path / "nothing")
+    source = open_observations(path)
     with pytest.raises(FormatError, match="leads out of the folder"):
         source.read(4, 8)
 

@@ -76,6 +76,25 @@ def test_conditioning_is_told(method, apart):
     assert preimage.invert(generator, x[0], method, noise=1e-3).condition.shape == ()
 
 
+@pytest.mark.parametrize("decades", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("method", ["linf", "l1", "gauss_newton", "auto"])
+def test_rank_and_steps_do_not_depend_on_units(method, decades):
+    """Claim: columns scaled by s, 1 and 1/s are a code in other units, and no other status."""
+    rng = np.random.default_rng(0)
+    weight, z = rng.standard_normal((30, 3)), rng.standard_normal(3)
+    x = weight @ z + rng.uniform(-0.01, 0.01, 30)
+    units = 10.0 ** np.array([-decades, 0, decades])
+    plain, scaled = (
+        preimage.invert(
+            preimage.from_arrays([weight * s], activation="identity"), x, method, noise=0.01
+        )
+        for s in (np.ones(3), units)
+    )
+    assert (scaled.status, scaled.rank) == ("solved", 3)
+    np.testing.assert_allclose(scaled.latent * units, z, atol=0.01)
+    np.testing.assert_allclose(scaled.residual, plain.residual, rtol=0.5)
+
+
 @pytest.mark.parametrize("apart", [1e8, 1e20])
 @pytest.mark.parametrize("method", ["exact", "linf", "gauss_newton"])
 def test_columns_that_rounding_hides_are_ambiguous(apart, method):

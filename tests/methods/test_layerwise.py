@@ -179,7 +179,7 @@ def test_bad_parameters_are_named(arguments, message):
 
 
 @pytest.mark.skipif(engine.library() is None, reason="about the kernel")
-@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.05])
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-3, 0.01, 0.05])
 def test_pixels_at_the_ends_of_a_sigmoid_stay_in_the_kernel(noise, monkeypatch):
     """Claim: l1 inversion of a sigmoid decoder with 5 % of its pixels at 0 or 1 asks no HiGHS.
 

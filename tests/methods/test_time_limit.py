@@ -41,6 +41,54 @@ def test_a_method_ends_in_time_with_a_code(name):
     assert len(found.status) == 40
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """The trained network and 64 observations that no code explains."""
+    generator = preimage.zoo.load("mnist-20-60-784")
+    rng = np.random.default_rng(0)
+    x = generator(rng.normal(size=(64, 20))) + 0.3 * rng.normal(size=(64, 784))
+    return generator, x
+
+
+@pytest.mark.parametrize("limit", [1e-6, 0.05, 0.5])
+@pytest.mark.parametrize("name", SLOW)
+def test_a_method_ends_in_time_on_a_trained_network(trained, name, limit):
+    """Claim: the same on 20-60-784; what is late has the best code so far, a finite one."""
+    generator, x = trained
+    method = SLOW[name]
+    if name == "perturbed":
+        method = Perturbed(np.full((64, 20), np.nan), rounds=10**4)
+    start = time.perf_counter()
+    found = invert(generator, x, method, noise=1e-3, time_limit=limit)
+    assert time.perf_counter() - start <= 1.1 * limit + 1
+    late = found.status == "time_limit"
+    assert np.isfinite(found.latent[late]).all()
+    assert np.isfinite(found.residual[late]).all()
+    assert late.all() or limit > 1e-6
+
+
+@pytest.mark.parametrize("limit", [0.2, 1.0])
+@pytest.mark.parametrize(
+    ("sizes", "head"),
+    [
+        ((20, 400, 784), "sigmoid"),
+        ((20, 400, 784), "relu"),
+        ((4, 256, 256, 256, 256, 128), "identity"),
+        ((1, 128, 128, 128, 1), "identity"),
+        ((20, 60, 784), "relu"),
+    ],
+)
+def test_certify_ends_in_time(sizes, head, limit):
+    """Claim: as long as a method, and what is not decided says why."""
+    rng = np.random.default_rng(0)
+    generator = gaussian_generator(sizes, rng, bias=True, head=head)
+    x = generator(rng.normal(size=sizes[0])) + rng.uniform(-1e-2, 1e-2, sizes[-1])
+    start = time.perf_counter()
+    found = preimage.certify(generator, x, noise=1e-2, box=5.0, time_limit=limit)
+    assert time.perf_counter() - start <= 1.1 * limit + 1
+    assert found.verdict != "undecided" or "limit" in found.reason
+
+
 @pytest.mark.parametrize("name", ["exact", "linf", "l1", "relaxed", "auto", "gauss_newton"])
 def test_what_is_late_at_once_has_a_rough_code(name):
     """Claim: without time for one program there is a code that is better than none."""

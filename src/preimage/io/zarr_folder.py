@@ -70,7 +70,7 @@ def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
             self, key: str, prototype: Any, byte_range: Any = None
         ) -> Any:
             file = path / key
-            if file.exists() and not file.resolve().is_relative_to(path.resolve()):
+            if not file.resolve().is_relative_to(path.resolve()):
                 raise FormatError(f"{key}: it is a link that leads out of the folder {path}")
             if file.is_file() and file.name not in _METADATA:
                 size = file.stat().st_size
