@@ -182,7 +182,7 @@ def test_a_bad_upload_is_a_message(visit, tmp_path, name):
     visit.wait_for_selector("#notice .notice")
     assert "expected a picture" in visit.inner_text("#notice")
     visit.click("[data-clear=picture]")
-    visit.click("text=Output of a random code")
+    visit.click("text=Random output")
     visit.wait_for_selector("#notice .notice", state="detached")
 
 
