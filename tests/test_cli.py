@@ -161,6 +161,13 @@ def test_inspect_says_where_layers_fail():
     found = inspect_generator(flat)
     assert (found.layers[0].active_worst, found.layers[0].rank_worst) == (20, 1)
     assert {m.verdict for m in found.methods} == {"no"}
+    for weights in ([[20, 2], [100, 20]], [[9, 4], [30, 9]], [[12, 3], [40, 12], [50, 40]],
+                    [[8, 2], [8, 8], [30, 8]], [[6, 5], [60, 6]]):  # fmt: skip
+        # The last layer has rank 1, whatever comes before.
+        drawn = [np.random.default_rng(0).normal(size=shape) for shape in weights]
+        drawn[-1] = np.outer(drawn[-1][:, 0], drawn[-1][0])
+        found = inspect_generator(preimage.from_arrays(drawn))
+        assert {m.verdict for m in found.methods} == {"no"}
     leaky = preimage.from_arrays([np.eye(3)], activation="leaky_relu(0.1)")
     assert {m.verdict for m in inspect_generator(leaky).methods} == {"yes", "maybe"}
 

@@ -155,8 +155,10 @@ def _judge_methods(
     tight = [f.index for f in layers if min(f.active_worst, _of(f.rank_worst)) < f.inputs]
     if unknown:
         layerwise, because = "no", unknown
-    elif full_rank is False and layers and _of(layers[0].rank_median) < layers[0].inputs:
-        layerwise, because = "no", "the active rows of layer 0 lack rank in most draws"
+    elif full_rank is False:
+        first = layers and _of(layers[0].rank_median) < layers[0].inputs
+        lacking = "the active rows of layer 0 lack" if first else "the Jacobian lacks"
+        layerwise, because = "no", f"{lacking} rank in most draws"
     elif short:
         layerwise, because = "maybe", f"layer {short[0]} has too few active rows in most draws"
     elif tight:
