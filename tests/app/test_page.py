@@ -216,8 +216,13 @@ def test_the_default_inversion_takes_two_seconds(visit, server):
 
 
 @pytest.mark.parametrize(
-    ("host", "status"), [("evil.example", 400), ("evil.example:7860", 400), ("localhost", 200)]
-)
+    ("host", "status"),
+    [
+        ("evil.example", 400), ("evil.example:7860", 400), ("localhost.evil.example", 400),
+        ("10.0.0.1", 400), ("[::1].evil.example", 400), ("127.0.0.1.evil.example", 400),
+        ("localhost", 200),
+    ],
+)  # fmt: skip
 def test_other_hosts_are_refused(address, host, status):
     """Claim: a name that was rebound to this machine does not reach the page (DNS rebinding)."""
     name, _, port = address.rstrip("/").rpartition("/")[2].partition(":")

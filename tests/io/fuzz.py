@@ -11,6 +11,11 @@ A case is made from the seed and its number alone: ``--only NUMBER`` runs it aga
 
 from __future__ import annotations
 
+import os
+
+# Blocks are forked, and a fork of a process whose torch has threads waits for them for ever.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import argparse
 import io
 import json

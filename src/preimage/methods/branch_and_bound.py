@@ -120,6 +120,9 @@ class BranchAndBound:
                 "use method='linf', or divide rows of the last layer by their noise"
             )
         enclosed, splits = as_network(generator), self._splits(generator)
+        # The outputs as one more layer, without an activation.
+        copy = Layer(scipy.sparse.eye_array(last.output_size, format="csr"), activation=Identity())
+        outputs = as_network(generator.then(copy))
         joint = GaussNewton(norm=self.norm, box=self.box, seed=self.seed)
         if splits:
             joint = replace(joint, restarts=1, flip_rounds=0)
@@ -129,11 +132,16 @@ class BranchAndBound:
         bound, gap = np.zeros(batch), np.full(batch, np.nan)
         status = Status.SOLVED.each(batch)
         for sample in range(batch):
+            if observation.clock.is_over:  # codes for the others, without a bound
+                rest = np.arange(sample, batch)
+                latent[rest] = joint.solve(generator, observation.take(rest)).latent
+                status[rest] = Status.TIME_LIMIT
+                break
             deadline = min(time.perf_counter() + self.time_limit, observation.clock.deadline)
             part = observation.take(np.array([sample]))
             part = replace(part, clock=replace(observation.clock, deadline=deadline))
             start = joint.solve(generator, part).latent[0]
-            search = Search(self, enclosed, generator, part)
+            search = Search(self, enclosed, outputs, generator, part)
             latent[sample], value, bound[sample] = search.run(start, contractor)
             gap[sample] = value - bound[sample]
             done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
@@ -163,14 +171,14 @@ class Search:
         self,
         method: BranchAndBound,
         network: Enclosed,
+        outputs: Enclosed,
         generator: Generator,
         observation: Observation,
     ) -> None:
         self.method, self.network, self.generator = method, network, generator
+        self.outputs = outputs
         self.observation, self.clock = observation, observation.clock
         self.x, self.noise = observation.values[0], float(observation.noise[0])
-        copy = Layer(np.eye(len(self.x)), activation=Identity())
-        self.outputs = as_network(generator.then(copy))
         self.low, self.high = box_ends(method.box, network.sizes[0])
 
     def value(self, z: Array) -> float:
@@ -191,7 +199,7 @@ class Search:
                               self.polished, level)  # fmt: skip
             return nearest.run(z, self.low, self.high, self.clock.deadline)
         best, bound = self.value(z), 0.0
-        if self.method.decide and best <= self.noise:
+        if self.clock.is_over or (self.method.decide and best <= self.noise):
             return z, best, bound
         reach = self.noise if self.method.decide else best * (1 + 1e-9)
         bounds = self.enclosure(reach)
