@@ -20,20 +20,19 @@ typedef struct {
     const double *slope; /* of each unit, below its kink: 0 for a ReLU, 1 for an identity */
 } Chain;
 
-/* What is fitted. Each array has a row of outputs for each sample; the last two may be NULL. */
+/* What is fitted. Each array has a row of outputs for each sample. */
 typedef struct {
     const double *values;
-    const double *weight;  /* of each error, 0 where nothing was observed; NULL for 1 */
-    const uint8_t *linear; /* outputs whose activation is left out; NULL for none */
+    const double *weight; /* of each error, 0 where nothing was observed; NULL for 1 */
 } Fit;
 
 /* The runs of one call, and what is wanted of them. Several runs may belong to one sample. */
 typedef struct {
     const Chain *chain;
     const Fit *fit;
-    const int64_t *sample;
-    const double *z;
-    double *loss, *gram, *slope; /* gram is NULL where the losses suffice */
+    const int64_t *sample, *place; /* of each run; place is where gram and slope have it */
+    const double *z, *below;       /* only losses below this are linearised; NULL for all */
+    double *loss, *gram, *slope;   /* gram is NULL where the losses suffice */
 } Runs;
 
 /* Memory of one thread. */
@@ -67,25 +66,30 @@ static Scratch scratch_in(Arena *arena, const Chain *chain)
     return s;
 }
 
-/* out += sum_i inputs[picked[i]] columns[picked[i]], each column of n entries. */
+/* out += sum_i inputs[picked[i]] columns[picked[i]], each column of n entries. A part of `out` stays
+   in registers while all columns are added to it. */
 static void add_columns(const double *columns, const double *inputs, const int64_t *picked,
                         long count, double *out, long n)
 {
-    long i = 0;
-    for (; i + 4 <= count; i += 4) {
-        const double *c[4];
-        double x[4];
-        for (int p = 0; p < 4; p++) {
-            x[p] = inputs[picked[i + p]];
-            c[p] = columns + picked[i + p] * n;
+    enum { PART = 8 };
+    long j = 0;
+    for (; j + PART * LANES <= n; j += PART * LANES) {
+        vector sum[PART];
+        for (int p = 0; p < PART; p++)
+            sum[p] = load(out + j + p * LANES);
+        for (long i = 0; i < count; i++) {
+            const double *c = columns + picked[i] * n + j;
+            vector x = spread(inputs[picked[i]]);
+            for (int p = 0; p < PART; p++)
+                sum[p] += x * load(c + p * LANES);
         }
-        for (long j = 0; j < n; j++)
-            out[j] += x[0] * c[0][j] + x[1] * c[1][j] + x[2] * c[2][j] + x[3] * c[3][j];
+        for (int p = 0; p < PART; p++)
+            store(out + j + p * LANES, sum[p]);
     }
-    for (; i < count; i++) {
+    for (long i = 0; i < count; i++) {
         const double x = inputs[picked[i]], *c = columns + picked[i] * n;
-        for (long j = 0; j < n; j++)
-            out[j] += x * c[j];
+        for (long rest = j; rest < n; rest++)
+            out[rest] += x * c[rest];
     }
 }
 
@@ -139,11 +143,6 @@ static double evaluate(const Chain *chain, const Fit *fit, long sample, const do
     long n = chain->sizes[chain->layers];
     first -= n;
     double total = 0.0, *value = s.value + first, *derivative = s.derivative + first;
-    for (long j = 0; fit->linear && j < n; j++)
-        if (fit->linear[sample * n + j]) {
-            value[j] = s.a[first + j];
-            derivative[j] = 1.0;
-        }
     for (long j = 0; j < n; j++)
         s.error[j] = fit->values[sample * n + j] - value[j];
     for (long j = 0; fit->weight && j < n; j++) {
@@ -155,14 +154,16 @@ static double evaluate(const Chain *chain, const Fit *fit, long sample, const do
     return total;
 }
 
-/* TILE_COLUMNS rows of a product: out[i] = sum_c w[i][picked[c]] product[c], some registers wide. */
+/* TILE_COLUMNS rows of a product: out[i] = sum_c w[i][picked[c]] product[c], some registers wide.
+   The more of them, the fewer times each weight is read. */
+enum { MOST_REGISTERS = 3 };
 static inline __attribute__((always_inline)) void product_tile(
     const double *const *w, const int64_t *picked, long count, const double *product, long stride,
     int registers, double *out)
 {
-    vector sum[TILE_COLUMNS][TILE_REGISTERS] = {0};
+    vector sum[TILE_COLUMNS][MOST_REGISTERS] = {0};
     for (long c = 0; c < count; c++, product += stride) {
-        vector part[TILE_REGISTERS];
+        vector part[MOST_REGISTERS];
         for (int r = 0; r < registers; r++)
             part[r] = load(product + r * LANES);
         for (int i = 0; i < TILE_COLUMNS; i++)
@@ -185,8 +186,8 @@ static void multiply_rows(const double *weight, long m, const int64_t *listed, l
         for (int p = 0; p < TILE_COLUMNS; p++)
             w[p] = weight + listed[i + p < number ? i + p : number - 1] * m;
         long a = 0;
-        for (; a + TILE_ROWS <= wide; a += TILE_ROWS)
-            product_tile(w, picked, count, product + a, stride, TILE_REGISTERS,
+        for (; a + MOST_REGISTERS * LANES <= wide; a += MOST_REGISTERS * LANES)
+            product_tile(w, picked, count, product + a, stride, MOST_REGISTERS,
                          out + i * stride + a);
         for (; a < wide; a += LANES)
             product_tile(w, picked, count, product + a, stride, 1, out + i * stride + a);
@@ -247,13 +248,14 @@ static void linearize(void *context, long run, void *memory)
     Arena arena = {memory, 0};
     Scratch s = scratch_in(&arena, chain);
     runs->loss[run] = 0.5 * evaluate(chain, runs->fit, runs->sample[run], runs->z + run * k, s);
-    if (!runs->gram)
+    if (!runs->gram || (runs->below && !(runs->loss[run] < runs->below[run])))
         return;
     double *product = s.product[jacobian(chain, s, &active)];
     append_error(s, product, active, k); /* its products with the others are the slope */
     memset(s.gram.entry, 0, (size_t)(padded_size(k + 1) * s.stride) * sizeof(double));
     add_gram(product, active, s.gram);
-    double *gram = runs->gram + run * k * k, *slope = runs->slope + run * k;
+    long place = runs->place ? runs->place[run] : run;
+    double *gram = runs->gram + place * k * k, *slope = runs->slope + place * k;
     for (long a = 0; a < k; a++) {
         const double *row = s.gram.entry + a * s.stride;
         slope[a] = row[k];
@@ -262,13 +264,15 @@ static void linearize(void *context, long run, void *memory)
     }
 }
 
-/* Losses 0.5 ||y - G(z)||^2 of `count` runs; and J'J and J'(y - G(z)) unless `gram` is NULL.
+/* Losses 0.5 ||y - G(z)||^2 of `count` runs; and unless `gram` is NULL, J'J and J'(y - G(z)) of
+   those whose loss is lower than `below`, at their place. `below` and `place` may be NULL.
    Returns 0, or -1 without memory. */
 EXPORT int chain_linearize(const Chain *chain, const Fit *fit, int64_t count,
-                           const int64_t *sample, const double *z, double *loss, double *gram,
+                           const int64_t *sample, const double *z, double *loss,
+                           const double *below, const int64_t *place, double *gram,
                            double *slope, int threads)
 {
-    Runs runs = {chain, fit, sample, z, loss, gram, slope};
+    Runs runs = {chain, fit, sample, place, z, below, loss, gram, slope};
     Arena arena = {NULL, 0};
     scratch_in(&arena, chain);
     return parallel_for(count, threads, arena.used, linearize, &runs);
@@ -276,6 +280,7 @@ EXPORT int chain_linearize(const Chain *chain, const Fit *fit, int64_t count,
 
 typedef struct {
     long k;
+    const int64_t *place;
     const double *gram, *slope, *damping;
     const uint8_t *held;
     double *step, *predicted;
@@ -290,7 +295,8 @@ static void damped_step(void *context, long run, void *memory)
     Square factor = {take_doubles(&arena, size * stride), size, stride};
     double *scale = take_doubles(&arena, size), *pivot = take_doubles(&arena, size);
     double *x = take_doubles(&arena, size);
-    const double *gram = steps->gram + run * k * k, *slope = steps->slope + run * k;
+    long place = steps->place[run];
+    const double *gram = steps->gram + place * k * k, *slope = steps->slope + place * k;
     double *step = steps->step + run * k, decrease = 0.0;
     for (long a = 0; a < size; a++) {
         int free = a < k && gram[a * k + a] > 0.0 && !(steps->held && steps->held[run * k + a]);
@@ -311,14 +317,14 @@ static void damped_step(void *context, long run, void *memory)
     steps->predicted[run] = decrease;
 }
 
-/* Damped steps of `count` runs, (count, k), and the decreases of the loss that they promise. Where
-   `held` is not 0, or a diagonal entry is 0, the entry of the step is 0; `held` may be NULL.
+/* Damped steps of `count` runs, (count, k), and the decreases of the loss that they promise. The
+   normal equations of a run are at its place of `gram` and `slope`. Where `held` is not 0, or a diagonal entry is 0, the entry of the step is 0; `held` may be NULL.
    Returns 0, or -1 without memory. */
-EXPORT int damped_steps(int64_t count, int64_t k, const double *gram, const double *slope,
-                        const double *damping, const uint8_t *held, double *step,
-                        double *predicted, int threads)
+EXPORT int damped_steps(int64_t count, int64_t k, const int64_t *place, const double *gram,
+                        const double *slope, const double *damping, const uint8_t *held,
+                        double *step, double *predicted, int threads)
 {
-    Steps steps = {k, gram, slope, damping, held, step, predicted};
+    Steps steps = {k, place, gram, slope, damping, held, step, predicted};
     long size = padded_size(k);
     size_t bytes = (size_t)(size * row_stride(k) + 3 * size + 32) * sizeof(double);
     return parallel_for(count, threads, bytes, damped_step, &steps);

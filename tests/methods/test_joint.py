@@ -164,14 +164,20 @@ def test_the_slope_is_torchs_gradient(seed, masked):
     seed=st.integers(0, 10**6),
     body=st.sampled_from(ACTIVATIONS),
     masked=st.booleans(),
+    prior=st.sampled_from([0.0, 0.1]),
     steps=st.integers(1, 6),
 )
-def test_a_descent_in_the_kernel_takes_the_steps_of_the_one_in_numpy(seed, body, masked, steps):
-    """Claim: same codes, losses and verdicts after the same number of steps."""
-    (one, two), z, samples = drawn(seed, body, "identity", masked, prior=0.1)
+def test_a_descent_in_the_kernel_takes_the_steps_of_numpy(seed, body, masked, prior, steps):
+    """Claim: same codes, losses and verdicts after the same number of steps.
+
+    (Without a prior the kernel linearises in the pass that gives the loss. The few active units
+    of these networks need not determine a code then.)
+    """
+    (one, two), z, samples = drawn(seed, body, "identity", masked, prior=prior)
     one, two = (descend(problem, z, samples, steps=steps, damping=1e-2) for problem in (one, two))
     np.testing.assert_allclose(one.loss, two.loss, rtol=1e-7, atol=1e-13)
-    np.testing.assert_allclose(one.z, two.z, rtol=1e-5, atol=1e-7)
+    if prior:
+        np.testing.assert_allclose(one.z, two.z, rtol=1e-5, atol=1e-7)
 
 
 @NEEDS_KERNEL
@@ -189,7 +195,7 @@ def test_damped_steps_of_the_kernel_solve_their_equations(seed, k, held, damping
     gram, slope = np.swapaxes(factor, 1, 2) @ factor, rng.normal(size=(4, k))
     low = np.where(rng.random(k) < 0.5, 0.0, -np.inf) if held else np.full(k, -np.inf)
     region, z = Region(low, np.full(k, np.inf), np.inf), np.zeros((4, k))
-    found, predicted = step.damped_step(region, z, gram, slope, np.full(4, damping))
+    found, predicted = step.damped_step(region, z, gram, slope, np.arange(4), np.full(4, damping))
     for own, matrix, rhs, promise in zip(found, gram, slope, predicted, strict=True):
         idle = (low == 0) & (rhs < 0)
         assert not own[idle].any()

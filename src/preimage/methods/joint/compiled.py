@@ -36,7 +36,7 @@ class _Chain(ctypes.Structure):
 class _Fit(ctypes.Structure):
     """``Fit`` of chain.c."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "weight", "linear"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "weight"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +55,30 @@ class CompiledChain:
 
     def loss(self, z: Array, samples: Indices) -> Array:
         """(runs,) ``0.5 ||y - G(z)||^2``."""
-        return self._call(z, samples, None, None)
+        return self._call(z, samples, *[None] * 4)
 
     def linearize(self, z: Array, samples: Indices) -> tuple[Array, Array]:
         """``J^T J``, (runs, k, k), and ``J^T (y - G(z))``, (runs, k)."""
         runs, k = z.shape
         gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
-        self._call(z, samples, gram, slope)
+        self._call(z, samples, None, None, gram, slope)
         return gram, slope
 
-    def _call(self, z: Array, samples: Indices, gram: Array | None, slope: Array | None) -> Array:
+    def linearize_below(
+        self, z: Array, samples: Indices, below: Array, place: Indices, gram: Array, slope: Array
+    ) -> Array:
+        """Losses, (runs,); where they are lower than ``below``, linearises in the same pass.
+
+        Run i's equations are written to ``gram[place[i]]`` and ``slope[place[i]]``.
+        """
+        at = np.ascontiguousarray(place, dtype=np.int64)
+        return self._call(z, samples, np.ascontiguousarray(below), at, gram, slope)
+
+    def _call(self, z: Array, samples: Indices, *wanted: NDArray[Any] | None) -> Array:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
-        engine.call(
-            "chain_linearize", self.chain, self.fit, len(z), of, z, loss, gram, slope,
-            threads(len(z)),
-        )  # fmt: skip
+        given = self.chain, self.fit, len(z), of, z, loss
+        engine.call("chain_linearize", *given, *wanted, threads(len(z)))
         return loss
 
 
@@ -102,21 +110,22 @@ def compile_chain(chain: Generator, observation: Observation) -> CompiledChain |
     return CompiledChain(
         (*arrays, values, weight),
         _Chain(len(layers), *map(engine.address, arrays)),
-        _Fit(engine.address(values), engine.address(weight), None),
+        _Fit(engine.address(values), engine.address(weight)),
     )
 
 
 def damped_steps(
-    gram: Array, slope: Array, damping: Array, held: Flags | None
+    gram: Array, slope: Array, runs: Indices, damping: Array, held: Flags | None
 ) -> tuple[Array, Array] | None:
     """See ``step.damped_step``; None where there is no kernel."""
     if engine.library() is None:
         return None
-    runs, k = slope.shape
+    count, k = len(runs), slope.shape[1]
+    place = np.ascontiguousarray(runs, dtype=np.int64)
     given = map(np.ascontiguousarray, (gram, slope, damping))
     mask = None if held is None else np.ascontiguousarray(held)
-    step, predicted = np.empty((runs, k)), np.empty(runs)
-    engine.call("damped_steps", runs, k, *given, mask, step, predicted, threads(runs))
+    step, predicted = np.empty((count, k)), np.empty(count)
+    engine.call("damped_steps", count, k, place, *given, mask, step, predicted, threads(count))
     return step, predicted
 
 

@@ -99,11 +99,12 @@ def _descend(
     count = len(z)
     z = problem.region.project(z).copy()
     damping, model = Damping(weight), model_of(problem, samples)
-    run = DescentResult(z, problem.loss(z, samples), np.zeros(count, dtype=bool), weight)
-    rounding, settled = problem.rounding[samples], problem.settled[samples]
     open_ = moved = np.arange(count)
+    loss = model.loss(open_, z, np.full(count, np.inf))
+    run = DescentResult(z, loss, np.zeros(count, dtype=bool), weight)
+    rounding, settled = problem.rounding[samples], problem.settled[samples]
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
-    for _ in range(steps):
+    for turn in range(steps):
         if problem.observation.clock.is_over:
             break
         unfinished = moved[run.loss[moved] > rounding[moved]]
@@ -127,7 +128,9 @@ def _descend(
             # The region may cut the step short, so the model is asked about what is taken.
             trial = problem.region.project(trial)
             predicted = model.decrease(open_, trial - run.z[open_])
-        loss = problem.loss(trial, samples[open_])
+        # Steps that promise nothing are not taken, and nothing is asked of a model after the last.
+        below = np.where((predicted > 0) & (turn < steps - 1), run.loss[open_], -np.inf)
+        loss = model.loss(open_, trial, below)
         better = (loss < run.loss[open_]) & (predicted > 0)
         moved = open_[better]
         damping.accepted(moved, (run.loss[moved] - loss[better]) / predicted[better])

@@ -28,8 +28,11 @@ _MOST_PRODUCTS = 24
 class Model(Protocol):
     """The models of some runs."""
 
+    def loss(self, runs: Indices, z: Array, below: Array) -> Array:
+        """Losses at ``z``; a run's model may be of there already where they are below ``below``."""
+
     def update(self, runs: Indices, z: Array) -> None:
-        """Linearise ``runs`` at ``z``."""
+        """Linearise ``runs`` at ``z``, whose loss was asked for and is below what was given."""
 
     def step(self, runs: Indices, z: Array, damping: Array) -> tuple[Array, Array]:
         """Damped steps from ``z``, (runs, k), and the decreases that the model predicts."""
@@ -52,13 +55,21 @@ class NormalEquations:
         count, k = len(samples), problem.network.latent_size
         self.problem, self.samples = problem, samples
         self.gram, self.slope = np.zeros((count, k, k)), np.zeros((count, k))
+        # The kernel gives losses and models in one pass. (With a prior it knows a part of a loss.)
+        self.at_once = None if problem.prior else problem.compiled
+
+    def loss(self, runs: Indices, z: Array, below: Array) -> Array:  # noqa: D102
+        samples = self.samples[runs]
+        if self.at_once is None:
+            return self.problem.loss(z, samples)
+        return self.at_once.linearize_below(z, samples, below, runs, self.gram, self.slope)
 
     def update(self, runs: Indices, z: Array) -> None:  # noqa: D102
-        if len(runs):
+        if self.at_once is None and len(runs):
             self.gram[runs], self.slope[runs] = self.problem.linearize(z, self.samples[runs])
 
     def step(self, runs: Indices, z: Array, damping: Array) -> tuple[Array, Array]:  # noqa: D102
-        return damped_step(self.problem.region, z, self.gram[runs], self.slope[runs], damping)
+        return damped_step(self.problem.region, z, self.gram, self.slope, runs, damping)
 
     def decrease(self, runs: Indices, step: Array) -> Array:  # noqa: D102
         return decrease(step, self.gram[runs], self.slope[runs])
@@ -77,6 +88,9 @@ class Products:
         self.network = problem.network.draft or problem.network
         self.z = np.zeros((len(samples), problem.network.latent_size))
         self.slope = np.zeros_like(self.z)
+
+    def loss(self, runs: Indices, z: Array, below: Array) -> Array:  # noqa: D102
+        return self.problem.loss(z, self.samples[runs])
 
     def update(self, runs: Indices, z: Array) -> None:  # noqa: D102
         if not len(runs):

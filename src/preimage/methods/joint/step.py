@@ -10,13 +10,14 @@ from preimage.methods.region import Region
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 
 # Keeps a singular matrix solvable; acts below rounding elsewhere.
 _LEAST_DAMPING = 1e-15
 
 
 def damped_step(
-    region: Region, z: Array, gram: Array, slope: Array, damping: Array
+    region: Region, z: Array, gram: Array, slope: Array, runs: Indices, damping: Array
 ) -> tuple[Array, Array]:
     """The damped step of each run, and the decrease of the loss that the model predicts for it.
 
@@ -31,22 +32,25 @@ def damped_step(
     Args:
         region: Where z may lie.
         z: (runs, k).
-        gram: (runs, k, k) ``J^T J``, prior included.
-        slope: (runs, k) negative gradient.
+        gram: (all runs, k, k) ``J^T J``, prior included.
+        slope: (all runs, k) negative gradient.
+        runs: (runs,) which of them.
         damping: (runs,).
     """
     damping, held = np.maximum(damping, _LEAST_DAMPING), None
     if region.has_box:
-        held = ((z <= region.low) & (slope < 0)) | ((z >= region.high) & (slope > 0))
-    found = compiled.damped_steps(gram, slope, damping, held)
-    step, predicted = _solve(gram, slope, damping, held) if found is None else found
+        rise = slope[runs]
+        held = ((z <= region.low) & (rise < 0)) | ((z >= region.high) & (rise > 0))
+    found = compiled.damped_steps(gram, slope, runs, damping, held)
+    step, predicted = _solve(gram[runs], slope[runs], damping, held) if found is None else found
     if np.isfinite(region.radius):
         out = np.flatnonzero(squares(z + step) > region.radius**2)
-        scale = np.einsum("raa->ra", gram)[out]
-        damped = gram[out] + _diagonal(damping[out, None] * np.where(scale > 0, scale, 1.0))
-        target = slope[out] + np.matmul(damped, z[out, :, None])[:, :, 0]
+        matrix, rise = gram[runs[out]], slope[runs[out]]
+        scale = np.einsum("raa->ra", matrix)
+        damped = matrix + _diagonal(damping[out, None] * np.where(scale > 0, scale, 1.0))
+        target = rise + np.matmul(damped, z[out, :, None])[:, :, 0]
         step[out] = _on_sphere(damped, target, region.radius) - z[out]
-        predicted[out] = decrease(step[out], gram[out], slope[out])
+        predicted[out] = decrease(step[out], matrix, rise)
     return step, predicted
 
 
