@@ -12,6 +12,7 @@ import random
 import sys
 import types
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
 
-from preimage import Generator, invert
+from preimage import Generator, certify, invert
 from preimage.activation import Identity, LeakyReLU, PReLU, ReLU, Tanh
 from preimage.errors import FormatError, InputError, MissingExtraError
 from preimage.io import from_torch
@@ -880,3 +881,66 @@ def test_labels_may_be_one_hot(kind):
     with torch.no_grad():
         expected = module.double()(torch.tensor(z), torch.tensor([3] * 5)).numpy()
     np.testing.assert_allclose(network(z), expected, rtol=0, atol=1e-12)
+
+
+REAL = {
+    "dense": lambda: nn.Sequential(nn.Linear(2, 20), nn.ReLU(), nn.Linear(20, 12)),
+    "leaky": lambda: nn.Sequential(nn.Linear(2, 20), nn.LeakyReLU(0.1), nn.Linear(20, 12)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(2, 20), nn.BatchNorm1d(20), nn.ReLU()),
+    "convolution": lambda: nn.Sequential(
+        nn.Linear(2, 8), nn.ReLU(), nn.Unflatten(1, (1, 8)), nn.ConvTranspose1d(1, 2, 3, 2)
+    ),
+    "pooling": lambda: nn.Sequential(
+        nn.Linear(2, 20), nn.ReLU(), nn.Unflatten(1, (1, 20)), nn.AvgPool1d(3)
+    ),
+    "residual": Residual,
+}
+
+
+def in_rationals(network, z):
+    """The outputs of its layers in exact arithmetic, as fractions."""
+    value = [Fraction(entry) for entry in z]
+    for layer in network.layers:
+        slope = layer.activation.slopes(layer.output_size)[0]
+        rows = zip(np.asarray(layer.dense_weight), layer.bias, slope, strict=True)
+        a = [
+            (
+                sum(Fraction(w) * v for w, v in zip(row, value, strict=True)) + Fraction(b),
+                Fraction(s),
+            )
+            for row, b, s in rows
+        ]
+        value = [entry if entry >= 0 else below * entry for entry, below in a]
+    return value
+
+
+@pytest.mark.parametrize("make", REAL.values(), ids=REAL)
+def test_the_network_is_that_of_real_arithmetic(make):
+    """Claim: G is the network of the float32 weights in real arithmetic, not torch's float32 one.
+
+    Exact fractions are the oracle. What torch gives differs by its rounding; that is no output of
+    G, and a certificate whose noise is below that rounding says so.
+    """
+    module = randomised(make()).float()
+    network = from_torch(module)
+    z = np.random.default_rng(3).uniform(-1, 1, network.latent_size)
+    exact, value = in_rationals(network, z), network(z)
+    with torch.no_grad():
+        given = module(torch.tensor(z[None], dtype=torch.float32)).double().numpy().ravel()
+    pairs = list(zip(exact, value, given, strict=True))
+    assert all(abs(own - Fraction(real)) <= Fraction(1, 10**14) for own, real, _ in pairs)
+    assert any(abs(own - Fraction(rounded)) > Fraction(1, 10**9) for own, _, rounded in pairs)
+    verdicts = [certify(network, x, noise=1e-12, box=3.0).verdict for x in (value, given)]
+    assert verdicts == ["unique", "infeasible"]
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_units_that_are_idle_at_the_probes_are_no_step_function(width):
+    """Claim: small networks are taken, whichever of their units are active where they are tried."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        agree(
+            randomised(
+                nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width), nn.ReLU())
+            ).double()
+        )
