@@ -34,6 +34,23 @@ def test_where_a_layer_contracts_a_later_stage_answers():
     assert relative_error(inversion.latent, z).max() < 1e-9
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+@pytest.mark.parametrize(("wide", "tried"), [((40, 40), False), ((40, 60), True)])
+def test_square_layers_of_relus_are_not_inverted_layer_by_layer(wide, tried, noise):
+    """Claim: half of the rows do not determine the input; programs of that size are not solved."""
+    rng = np.random.default_rng(4)
+    generator = gaussian_generator((5, *wide, 200), rng, bias=True)
+    z = rng.normal(size=(4, 5))
+    inversion = invert(generator, generator(z), "auto", noise=noise)
+    first = next(stage for stage in inversion.stages if np.isfinite(stage.residual).all())
+    assert (first.name == "exact") == (tried and not noise)
+    assert tried or all(
+        np.isnan(s.residual).all() for s in inversion.stages if s.name in ("exact", "layerwise")
+    )
+    assert (inversion.status == "solved").all()
+    assert relative_error(inversion.latent, z).max() < 1e-3
+
+
 @pytest.mark.parametrize("noise", [1e-4, 0.05])
 def test_no_worse_than_the_true_code_and_than_any_stage(noise):
     """Claim: under noise the residual is at most that of the true code, on these draws."""

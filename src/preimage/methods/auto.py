@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
-from preimage.generator import Generator
+from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Stage, Status, outputs_of
 from preimage.layer_program import layer_program
 from preimage.methods.exact import Exact
@@ -29,6 +29,10 @@ Array = NDArray[np.float64]
 
 # Beyond so many times the noise no entry of Gaussian noise is to be expected.
 _REACH = 4.0
+# A layer of units with an inactive side has to have so many rows for each input, or the layer-wise
+# methods hardly ever find its input: on Gaussian layers in none of 60 draws where inputs are free,
+# and in a third where they are not negative; and each attempt costs programs of the layer's size.
+_EXPANDS = 1.25
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class Auto:
     true code's always is where ``noise`` bounds every entry, and nearly always where it is a
     Gaussian's standard deviation. *In reach* means that the last layer alone, by Algorithm 1's
     program, can come within four times the noise; where it cannot, no code at all can, and the
-    observation is not in the range. ``inversion.stages`` tells which stage answered each sample,
-    and what each stage reached.
+    observation is not in the range. A layer *expands* if it has as many outputs as inputs, and a
+    quarter more where units have an inactive side. ``inversion.stages`` tells which stage answered
+    each sample, and what each stage reached.
 
     A network that is only run, such as a ``TorchNetwork``, has no layers for programs: it takes
     ``joint`` and ``few restarts``, each from 0 or the best code so far, and from the best of many
@@ -91,7 +96,7 @@ class Auto:
         network, known = chain or network, chain is not None
         run = _Run(network, observation)
         layers = () if chain is None else chain.layers
-        expands = known and all(layer.output_size >= layer.input_size for layer in layers)
+        expands = known and all(map(_expands, layers))
         everyone = np.ones(len(observation), dtype=bool)
         noiseless = observation.noise < observation.tolerance
         run.stage("exact", noiseless & expands, lambda own: Exact(self.backend))
@@ -135,6 +140,13 @@ class Auto:
         out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
         near[samples[out]] = False
         return near
+
+
+def _expands(layer: Layer) -> bool:
+    """Whether its active rows may determine its input."""
+    pieces = layer.activation.slopes(layer.output_size)
+    inactive = pieces is not None and not pieces[0].all()
+    return layer.output_size >= (_EXPANDS if inactive else 1.0) * layer.input_size
 
 
 class _Run:
