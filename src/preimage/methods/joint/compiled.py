@@ -53,32 +53,30 @@ class CompiledChain:
     chain: _Chain
     fit: _Fit
 
-    def loss(self, z: Array, samples: Indices) -> Array:
-        """(runs,) ``0.5 ||y - G(z)||^2``."""
-        return self._call(z, samples, *[None] * 4)
-
-    def linearize(self, z: Array, samples: Indices) -> tuple[Array, Array]:
-        """``J^T J``, (runs, k, k), and ``J^T (y - G(z))``, (runs, k)."""
-        runs, k = z.shape
-        gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
-        self._call(z, samples, None, None, gram, slope)
-        return gram, slope
-
-    def linearize_below(
-        self, z: Array, samples: Indices, below: Array, place: Indices, gram: Array, slope: Array
+    def loss(
+        self,
+        z: Array,
+        samples: Indices,
+        gram: Array | None = None,
+        slope: Array | None = None,
+        place: Indices | None = None,
+        below: Array | None = None,
     ) -> Array:
-        """Losses, (runs,); where they are lower than ``below``, linearises in the same pass.
+        """(runs,) ``0.5 ||y - G(z)||^2``, linearised in the same pass where that is wanted.
 
-        Run i's equations are written to ``gram[place[i]]`` and ``slope[place[i]]``.
+        Args:
+            z: (runs, k).
+            samples: (runs,) of each.
+            gram: Where ``J^T J`` is written to, (places, k, k).
+            slope: Where ``J^T (y - G(z))`` is written to, (places, k).
+            place: (runs,) of each run in these two; the run itself by default.
+            below: (runs,) only lower losses are linearised; all by default.
         """
-        at = np.ascontiguousarray(place, dtype=np.int64)
-        return self._call(z, samples, np.ascontiguousarray(below), at, gram, slope)
-
-    def _call(self, z: Array, samples: Indices, *wanted: NDArray[Any] | None) -> Array:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
-        given = self.chain, self.fit, len(z), of, z, loss
-        engine.call("chain_linearize", *given, *wanted, threads(len(z)))
+        at = None if place is None else np.ascontiguousarray(place, dtype=np.int64)
+        given = self.chain, self.fit, len(z), of, z, loss, below, at, gram, slope
+        engine.call("chain_linearize", *given, threads(len(z)))
         return loss
 
 

@@ -119,10 +119,10 @@ class LeastSquares:
         Jacobian is the draft's, and the error, too, where it is large beside its rounding.
         """
         runs, k = z.shape
+        gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
         if self.compiled is not None:
-            gram, slope = self.compiled.linearize(z, samples)
+            self.compiled.loss(z, samples, gram, slope)
         else:
-            gram, slope = np.empty((runs, k, k)), np.empty((runs, k))
             network = self.network.draft or self.network
             for part, value, jacobian in self._jacobians(network, z, samples):
                 error = self._error_of(value, z[part], samples[part])

@@ -62,7 +62,7 @@ class NormalEquations:
         samples = self.samples[runs]
         if self.at_once is None:
             return self.problem.loss(z, samples)
-        return self.at_once.linearize_below(z, samples, below, runs, self.gram, self.slope)
+        return self.at_once.loss(z, samples, self.gram, self.slope, runs, below)
 
     def update(self, runs: Indices, z: Array) -> None:  # noqa: D102
         if self.at_once is None and len(runs):
