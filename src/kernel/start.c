@@ -92,6 +92,8 @@ static double misfit(const Program *program, const Workspace *work)
         double upper = work->product[j] - program->bound[j];
         double lower = work->product[m + j] - program->bound[m + j];
         double over = larger(program->present[j] * upper, program->present[m + j] * lower);
+        int merged = program->equation[j] > program->present[m + j]; /* both sides are in one */
+        over = merged ? fabs(upper) : over;
         double counts = program->equation[j] > 0 || over > 0 ? 1.0 : 0.0;
         total += counts * fabs(over);
         count += counts;

@@ -1,5 +1,6 @@
 """The kernel by itself, without HiGHS behind it: verdicts, proofs, batches."""
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from preimage import engine, lp
+from preimage import LayerwiseLP, engine, from_arrays, invert, lp
+from preimage.activation import Slab
 from preimage.generator import Layer
-from preimage.layer_program import layer_program
+from preimage.layer_program import LayerProgram, layer_program, take
 from preimage.lp import Outcome, kernel
 
 
@@ -233,6 +235,53 @@ def test_small_noise_before_a_sigmoid_is_solved_under_l1(noise):
         program = layer_program(layer, x, np.full(1, noise), "l1", (0.0, np.inf))
         left += kernel.minimise(program, 1).outcome[0] == Outcome.FAILED
     assert left <= 2
+
+
+@pytest.mark.skipif(engine.library() is None, reason="HiGHS solves them all")
+@pytest.mark.parametrize("sizes", [(3, 20, 60), (4, 30, 100), (5, 60, 200), (8, 150, 300)])
+@pytest.mark.parametrize("noise", [1e-6, 1e-7, 1e-8])
+def test_saturated_pixels_of_a_sigmoid_need_no_other_solver(sizes, noise, monkeypatch):
+    """Claim: bounds near 20 beside values near the noise leave hardly a program to HiGHS.
+
+    Pixels of 0 and 1 have bounds that are far away, at a price that is nearly nothing.
+    """
+    rng = np.random.default_rng(0)
+    pairs = list(itertools.pairwise(sizes))
+    weights = [rng.normal(size=(n, k)) * np.sqrt(2 / k) for k, n in pairs]
+    biases = [rng.normal(size=n) / 10 for n in sizes[1:]]
+    generator = from_arrays(weights, biases, head="sigmoid")
+    clean = generator(rng.normal(size=(6, sizes[0])))
+    x = np.clip(clean + noise * rng.uniform(-1, 1, size=clean.shape), 0, 1)
+    ends = rng.random(x.shape) < 0.05
+    x[ends] = rng.random(ends.sum()) < 0.5
+    calls, solve = [], lp.highs.solve
+    monkeypatch.setattr(lp.highs, "solve", lambda *given: calls.append(1) or solve(*given))
+    found = invert(generator, x, "l1", noise=noise)
+    assert len(calls) <= 2
+    if sizes[-1] > 100:  # HiGHS takes seconds for each
+        return
+    reference = invert(generator, x[:1], LayerwiseLP("l1", backend="highs"), noise=noise)
+    np.testing.assert_allclose(found.latent[0], reference.latent[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(engine.library() is None, reason="HiGHS has no start")
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("shape", [(30, 4), (60, 5), (200, 10)])
+def test_errors_of_one_sign_are_no_start_on_the_boundary(shape, sign):
+    """Claim: where all equations err to the same side, the start still keeps its distance."""
+    rng, (n, k) = np.random.default_rng(1), shape
+    weight = np.column_stack([rng.normal(size=(n, k - 1)), np.zeros(n)]) / np.sqrt(n)
+    x = sign * np.abs(rng.normal(size=(20, n))) * 3
+    one = np.ones_like(x)
+    program = LayerProgram(
+        weight, Slab(x, one, x, one), "own", np.zeros((20, k)), (-np.inf, np.inf)
+    )
+    near = replace(program, domain=(-1e-3, 1e-3))
+    for one_of in (program, near):
+        found = kernel.minimise(one_of, 1)
+        assert (found.outcome == Outcome.OPTIMAL).all()
+        right = lp.solve(take(one_of, slice(3)), "highs")
+        np.testing.assert_allclose(one_of.slack_at(found.z)[:3], right.value, rtol=1e-7)
 
 
 @pytest.mark.parametrize("slack", SLACKS)

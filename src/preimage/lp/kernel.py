@@ -106,12 +106,17 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
     """Solve, and where nothing is proven, ask whether there is no point or no optimum."""
     found = _run(program, threads, clock)
     optimal = found.proven != 0
-    open_ = np.flatnonzero(~optimal)
-    if len(open_):
+    for refines in (False, True) if program.slack != "none" else (False,):
+        open_ = np.flatnonzero(~optimal)
+        if not len(open_) or clock.is_over:
+            break
         part = take(program, open_)
-        optimal[open_] = duality.is_optimal(
-            part, found.z[open_], found.lower[open_], found.upper[open_]
-        )
+        if refines:
+            found.z[open_], found.lower[open_], found.upper[open_] = _refined(
+                part, found.z[open_], threads, clock
+            )
+        answer = found.z[open_], found.lower[open_], found.upper[open_]
+        optimal[open_] = duality.is_optimal(part, *answer)
     settled.outcome[optimal] = Outcome.OPTIMAL
     settled.steps[:], settled.full[:] = found.steps, found.full != 0
     settled.z[optimal] = found.z[optimal]
@@ -136,6 +141,27 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
     settled.outcome[open_[proven]] = Outcome.UNBOUNDED
     settled.ray[open_[proven]] = found.z[proven]
     settled.steps[open_] += found.steps
+
+
+def _refined(
+    program: LayerProgram, z: Array, threads: int | None, clock: Clock
+) -> tuple[Array, Array, Array]:
+    """Minimisers and multipliers, solved for as steps from ``z`` in units of the slack there.
+
+    Rounding is relative to the bounds, which may be far larger than a program's value (iterative
+    refinement: Gleixner, Steffy and Wolter, 2016).
+    """
+    slab, image, (low, high) = program.slab, program.image(z), program.box()
+    need = program.slack_at(z)
+    unit = np.where(need > 0, need, 1.0)[:, None]
+    lower, upper = (slab.lower - image) / unit, (slab.upper - image) / unit
+    near = replace(
+        program,
+        slab=slab._replace(lower=lower, upper=upper),
+        domain=((low - z) / unit, (high - z) / unit),
+    )
+    found = _run(near, threads, clock)
+    return np.clip(z + unit * found.z, low, high), found.lower, found.upper
 
 
 def _bounded(program: LayerProgram) -> LayerProgram:
