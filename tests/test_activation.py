@@ -94,17 +94,8 @@ def test_slopes_are_those_of_the_pieces(activation, a):
 
 
 @pytest.mark.parametrize("activation", SMOOTH, ids=repr)
-@given(a=st.floats(-8, 8), b=st.floats(-8, 8))
-def test_smooth_activations_are_convex_up_to_their_inflection_and_concave_after_it(
-    activation, a, b
-):
+def test_smooth_activations_have_no_pieces(activation):
     assert activation.slopes(3) is None
-    value = activation(np.array([a, (a + b) / 2, b]))
-    above = (value[0] + value[2]) / 2 - value[1]
-    if max(a, b) <= activation.inflection:
-        assert above >= -1e-12
-    if min(a, b) >= activation.inflection:
-        assert above <= 1e-12
 
 
 def test_a_prelu_mixes_rectified_and_carried_units():

@@ -33,13 +33,6 @@ class Activation(Protocol):
     def name(self) -> str:
         """What ``as_activation`` reads back, parameters written exactly."""
 
-    @property
-    def inflection(self) -> float:
-        """The point below which the function is convex, and above which it is concave.
-
-        ``inf`` for a convex function. Only smooth activations are asked.
-        """
-
     def slopes(self, size: int) -> tuple[Array, Array] | None:
         """Slopes of ``size`` units below and above 0, (size,) each; None if it is smooth.
 
@@ -69,7 +62,6 @@ class _Kinked:
     """
 
     slope: Any = 0.0
-    inflection: ClassVar[float] = math.inf
 
     @property
     def range(self) -> tuple[float, float]:
@@ -196,7 +188,6 @@ _SATURATION = 2.0**-40
 class _Smooth:
     """A strictly increasing function with at least one horizontal asymptote."""
 
-    inflection: ClassVar[float] = math.inf
     _scale: ClassVar[float] = 1.0  # the unit of distances from an asymptote
 
     if TYPE_CHECKING:
@@ -236,7 +227,6 @@ class Tanh(_Smooth):
     """``tanh(a)``."""
 
     name: ClassVar[str] = "tanh"
-    inflection: ClassVar[float] = 0.0
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     _scale: ClassVar[float] = 2.0
 
@@ -257,7 +247,6 @@ class Sigmoid(_Smooth):
     """``1 / (1 + exp(-a))``."""
 
     name: ClassVar[str] = "sigmoid"
-    inflection: ClassVar[float] = 0.0
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
@@ -296,11 +285,6 @@ class ELU(_Smooth):
     @property
     def name(self) -> str:  # noqa: D102
         return f"elu({self.alpha!r})"
-
-    @property
-    def inflection(self) -> float:  # type: ignore[override]
-        """At alpha above 1 the slope falls at 0."""
-        return 0.0 if self.alpha > 1.0 else math.inf
 
     @property
     def _scale(self) -> float:  # type: ignore[override]
