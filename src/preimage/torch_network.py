@@ -193,15 +193,7 @@ class TorchNetwork:
         return found
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
-        """``v^T J(z)``, the gradient of ``v . G`` at z.
-
-        Args:
-            z: Shape (latent_size,) or (batch, latent_size).
-            v: Shape (observation_size,) or (batch, observation_size), as z.
-
-        Returns:
-            The shape of z.
-        """
+        """``v^T J(z)``, the gradient of ``v . G`` at z; shapes as in ``Generator.vjp``."""
         latent, single = as_rows(z, self.latent_size, "latent")
         cotangent = as_cotangent(v, latent, self.observation_size)
         torch = import_torch()

@@ -64,13 +64,8 @@ class CompiledChain:
     ) -> Array:
         """(runs,) ``0.5 ||y - G(z)||^2``, linearised in the same pass where that is wanted.
 
-        Args:
-            z: (runs, k).
-            samples: (runs,) of each.
-            gram: Where ``J^T J`` is written to, (places, k, k).
-            slope: Where ``J^T (y - G(z))`` is written to, (places, k).
-            place: (runs,) of each run in these two; the run itself by default.
-            below: (runs,) only lower losses are linearised; all by default.
+        ``J^T J`` is written to ``gram``, (places, k, k), and ``J^T (y - G(z))`` to ``slope``,
+        (places, k), at each run's ``place``; only of runs whose loss is lower than ``below``.
         """
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
