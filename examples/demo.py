@@ -48,7 +48,7 @@ SAMPLES = 6
 PROVEN = 2  # outputs that are certified,
 PROVEN_NOISE = 0.002  # with this much noise,
 BOX = 5.0  # for codes with |z_i| <= BOX
-LIMIT = 5.0  # seconds for a method on one table, and for a certificate
+LIMIT = 2.5  # seconds for a method on one table, and for a certificate
 
 # Rate and steps of gradient descent are the paper's for MNIST (section 5.2).
 DEMO_METHODS = {
