@@ -13,6 +13,11 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* The version of what Python calls: functions, their arguments, the fields of their structures and
+   how arrays are laid out. Raise it here and in preimage/engine.py with every change of these: a
+   library of another version is not used. */
+enum { INTERFACE = 1 };
+
 /* Entries of a vector register, and the shape of a tile of a Gram matrix: TILE_ROWS registers of
    rows by TILE_COLUMNS columns stay in registers while it is summed up. */
 #if defined(__AVX512F__)

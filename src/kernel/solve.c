@@ -159,3 +159,6 @@ EXPORT int solve_programs(const Batch *batch)
     return parallel_for(batch->batch, (int)batch->threads, lay_out(&solver, batch, NULL),
                         solve_sample, (void *)batch);
 }
+
+/* Asked for before anything else is called; see kernel.h. */
+EXPORT int kernel_interface(void) { return INTERFACE; }

@@ -17,17 +17,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 VARIANTS = ("baseline", "avx2", "avx512")
+# ``INTERFACE`` of ``src/kernel/kernel.h``, which says when both are raised.
+INTERFACE = 1
 
 
 @cache
 def variant() -> str | None:
-    """The variant in use: the best that this processor can run; None without the kernel."""
+    """The variant in use: the best that this processor can run; None without a kernel that fits."""
     wanted = os.environ.get("PREIMAGE_KERNEL", "")
-    if wanted == "0" or not _file("baseline").exists():
+    if wanted == "0" or not _fits("baseline"):
         return None
     best = VARIANTS[ctypes.CDLL(str(_file("baseline"))).kernel_level()]
     allowed = VARIANTS[: VARIANTS.index(best) + 1]
-    return wanted if wanted in allowed else best
+    name = wanted if wanted in allowed else best
+    return name if _fits(name) else None
 
 
 @cache
@@ -69,10 +72,23 @@ def description() -> str:
         return f"C kernel ({name}); PREIMAGE_KERNEL=0 selects NumPy, SciPy and HiGHS"
     if os.environ.get("PREIMAGE_KERNEL", "") == "0":
         return "NumPy, SciPy and HiGHS (PREIMAGE_KERNEL=0); unset it for the C kernel"
+    if any(_file(each).exists() for each in VARIANTS):
+        return (
+            "NumPy, SciPy and HiGHS; the C kernel that was found is of another version and is not "
+            "used: run `make kernel` in the source folder, or reinstall preimage"
+        )
     return (
         "NumPy, SciPy and HiGHS; for the faster C kernel, install a C compiler (GCC or Clang) "
         "and reinstall preimage"
     )
+
+
+def _fits(name: str) -> bool:
+    """Whether a variant is there, and made for this Python code: others may read wrong memory."""
+    if not _file(name).exists():
+        return False
+    found = getattr(ctypes.CDLL(str(_file(name))), "kernel_interface", None)
+    return found is not None and found() == INTERFACE
 
 
 def _file(name: str) -> Path:

@@ -75,12 +75,7 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
 
 
 def as_rows(values: ArrayLike, size: int, argument: str) -> tuple[Array, bool]:
-    """Check latents or other vectors, of which a single one may come without a batch.
-
-    Args:
-        values: Shape (size,) or (batch, size).
-        size: Entries of a vector.
-        argument: Name of the argument, for the error.
+    """Check latents or other vectors, of shape (size,) or (batch, size); ``argument`` names them.
 
     Returns:
         Shape (batch, size), and whether ``values`` was a single vector.
@@ -97,15 +92,7 @@ def as_rows(values: ArrayLike, size: int, argument: str) -> tuple[Array, bool]:
 
 
 def as_cotangent(v: ArrayLike, latent: Array, size: int) -> Array:
-    """Check the vectors of a vector-Jacobian product, one a latent.
-
-    Args:
-        v: Shape (size,) or (batch, size).
-        latent: Shape (batch, k).
-        size: Entries of an output.
-
-    Returns:
-        Shape (batch, size).
+    """Check vectors of shape (size,) or (batch, size), one for each latent of shape (batch, k).
 
     Raises:
         InputError: Another shape, or entries that ``as_float64`` refuses.

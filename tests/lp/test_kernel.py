@@ -239,7 +239,7 @@ def test_small_noise_before_a_sigmoid_is_solved_under_l1(noise):
 
 @pytest.mark.skipif(engine.library() is None, reason="HiGHS solves them all")
 @pytest.mark.parametrize("sizes", [(3, 20, 60), (4, 30, 100), (5, 60, 200), (8, 150, 300)])
-@pytest.mark.parametrize("noise", [1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize("noise", [3e-5, 1e-6, 1e-7, 1e-8])
 def test_saturated_pixels_of_a_sigmoid_need_no_other_solver(sizes, noise, monkeypatch):
     """Claim: bounds near 20 beside values near the noise leave hardly a program to HiGHS.
 

@@ -177,8 +177,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     n = program.weight.shape[-2]
     z, lower, upper = np.zeros((batch, k)), np.zeros((batch, n)), np.zeros((batch, n))
     proven, full, steps = np.zeros((3, batch), dtype=np.int64)
-    library = engine.library()
-    if library is None:
+    if engine.library() is None:
         for sample in range(batch):
             if clock.is_over:
                 break
@@ -201,6 +200,5 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
     places = map(engine.address, (*matrix, *held, *answers))
     call = _Batch(*numbers, threads or processors(), *places)
-    if library.solve_programs(ctypes.byref(call)):
-        raise MemoryError("no memory for the workspace of the layer programs")
+    engine.call("solve_programs", call)
     return _Answer(z, lower, upper, proven, full, steps)
