@@ -259,6 +259,33 @@ def test_what_cannot_be_run(tmp_path, nodes, message):
         load(path)
 
 
+@pytest.mark.parametrize("to", ["INT64", "INT32", "INT16", "UINT8", "BOOL"])
+@pytest.mark.parametrize("behind", [("Cast", ["c"], "a", {"to": 1}), ("Identity", ["c"], "y", {})])
+def test_real_numbers_cast_to_integers_are_refused(tmp_path, to, behind):
+    """Claim: the error names the node, and says why and what to do."""
+    cast = ("Cast", ["z"], "c", {"to": getattr(onnx.TensorProto, to)})
+    nodes = [FIRST, cast, behind] + ([LAST] if behind[2] == "a" else [])
+    path = save(model(nodes, (4,)), tmp_path / "net.onnx")
+    with pytest.raises(FormatError, match=r"node_1: Cast: real numbers.*derivative 0.*; export"):
+        load(path)
+
+
+def test_a_cast_to_integers_beside_another_path_is_run(tmp_path):
+    """Claim: a sum of steps and of something else has a derivative, and the file's outputs."""
+    nodes = [FIRST, ("Cast", ["z"], "c", {"to": 7}), ("Cast", ["c"], "d", {"to": 1}),
+             ("Add", ["d", "z"], "a", {}), LAST]  # fmt: skip
+    path, z = save(model(nodes, (4,)), tmp_path / "net.onnx"), f(3, 4)
+    agree(load(path)(z.astype(np.float64)), run(path, z), 1e-5)
+
+
+def test_masks_may_be_cast_to_integers(tmp_path):
+    """Claim: whether an entry is positive may be counted: the network is piecewise linear still."""
+    nodes = [FIRST, ("Greater", ["z", np.float32(0)], "m", {}), ("Cast", ["m"], "i", {"to": 7}),
+             ("Cast", ["i"], "c", {"to": 1}), ("Mul", ["z", "c"], "a", {}), LAST]  # fmt: skip
+    path, z = save(model(nodes, (4,)), tmp_path / "net.onnx"), f(3, 4)
+    agree(load(path)(z.astype(np.float64)), run(path, z), 1e-5)
+
+
 def test_float16_that_is_run(tmp_path):
     """Claim: a file in half precision is run in double precision, with its own weights."""
     w, v = f(4, 24).astype(np.float16), f(24, 30).astype(np.float16)

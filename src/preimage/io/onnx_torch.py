@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 _REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
+_INTEGER = (
+    ": real numbers that depend on the latent are cast to integers or to true and false, a step "
+    "function of derivative 0, through which no method finds codes; export without this node"
+)
 _TRAINING = "it is in training mode; export the network in eval mode"
 # Only the shape of the result counts beside the first input.
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"})
@@ -52,28 +56,19 @@ class _NoSuchOperatorError(FormatError):
 
 @dataclass(frozen=True)
 class Step:
-    """One node that depends on the latent.
+    """One node that depends on the latent."""
 
-    Args:
-        kind: A key of ``FUNCTIONS``.
-        inputs: Names of tensors, the empty one for an input that is left out.
-        output: The name of what it gives.
-        given: See ``onnx_functions``.
-        place: Where it stands in the file, for messages.
-    """
-
-    kind: str
-    inputs: tuple[str, ...]
+    kind: str  # a key of FUNCTIONS
+    inputs: tuple[str, ...]  # names of tensors, the empty one for an input that is left out
     output: str
-    given: Mapping[str, Any]
-    place: str
+    given: Mapping[str, Any]  # see onnx_functions
+    place: str  # in the file, for messages
 
 
 class OnnxModule(torch.nn.Module):
     """The nodes of a model behind its output, as a torch module.
 
-    A file may have been exported for several samples, which it holds one after the other: the
-    latent is then repeated, and the first sample is given.
+    A file may be of several samples: the latent is then repeated, and the first sample is given.
 
     Args:
         model: The part of a file that its output needs. ``limits.entries`` bounds each array;
@@ -113,6 +108,9 @@ class OnnxModule(torch.nn.Module):
             else:
                 self.register_buffer(own, value)
         self.last = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
+        # Beside a path that is not cast, jumps are allowed.
+        if builder.rounded and not self._output(z.requires_grad_()).requires_grad:
+            raise FormatError(builder.rounded)
 
     def forward(self, z: Tensor) -> Tensor:
         """The outputs of latents, both with a leading batch dimension."""
@@ -179,6 +177,7 @@ class _Builder:
         values: Tensors at one latent, and the constants that steps take.
         dependent: Names of those that depend on the latent.
         not_finite: The first place whose values are not.
+        rounded: What to say of the first cast of real numbers to integers.
     """
 
     def __init__(self, model: OnnxModel, z: Tensor) -> None:
@@ -186,7 +185,7 @@ class _Builder:
         self.arrays: dict[str, NDArray[Any]] = dict(model.constants)
         self.values: dict[str, Tensor] = {model.latent: z}
         self.dependent = {model.latent}
-        self.not_finite = ""
+        self.not_finite = self.rounded = ""
         self._opset, self._limits, self._asked = model.opset, model.limits, 0
 
     def add(self, node: Any) -> None:
@@ -207,6 +206,7 @@ class _Builder:
             raise FormatError(f"{place}: {error}") from error
         except Exception as error:  # what an evaluator raises where sizes do not fit
             reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason += f"; {self.rounded}" if self.rounded else ""
             raise FormatError(f"{place}: it does not fit: {reason}") from error
 
     def _add_checked(self, node: Any, place: str) -> None:
@@ -246,8 +246,7 @@ class _Builder:
                 self.values[name] = _tensor(self.arrays[name])
         return {name: self.values[name] for name in step.inputs if name}
 
-    def _constant(self, value: Any) -> str:
-        """The name of a new constant."""
+    def _constant(self, value: Any) -> str:  # the name of a new one
         name = f"constant:{len(self.arrays)}"
         self.arrays[name] = np.asarray(value)
         self._asked += self.arrays[name].size
@@ -285,6 +284,8 @@ class _Builder:
                 names.append(self._constant(self._shares(operator, given, inputs[0].shape)))
         elif kind == "Cast":
             given["to"] = _torch_type(given["to"])
+            if not given["to"].is_floating_point and inputs[0].dtype.kind == "f":
+                self.rounded = self.rounded or place + _INTEGER
         elif given.get("training_mode") or any(given.get("training", ())):
             raise _NoSuchOperatorError(_TRAINING)
         if kind not in FUNCTIONS:
