@@ -27,6 +27,10 @@ class ForwardError(InputError):
     """A forward does not take latents of this shape, or not a batch of them."""
 
 
+class MixedError(ForwardError):
+    """A forward mixes the samples of a batch."""
+
+
 def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The outputs at latents z, (batch, k), if they are those of a function of one latent.
 
@@ -64,8 +68,11 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             "module: two evaluations at the same latents differ; switch off what is random in it, "
             "such as noise, or give the random values by `fixed`"
         )
-    for part in (z[1:], z[1:2]):
-        expected, alone = found[1 : 1 + len(part)], run(part)
+    # Of both signs, as a forward may branch on the sum or the largest value of a batch.
+    signed = torch.cat([z, -2 * z])
+    singles = zip(run(signed).split(1), signed.split(1), strict=False)
+    for expected, part in ((found[1:], z[1:]), *singles):
+        alone = run(part)
         if alone.shape != expected.shape:
             raise ForwardError(
                 f"module: expected an output of shape {tuple(expected.shape)} for a batch of "
@@ -73,7 +80,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
                 "the batch, too: name the dimension, as in squeeze(1)"
             )
         if not _close(expected, alone):
-            raise ForwardError(
+            raise MixedError(
                 "module: the output of a sample depends on the others of its batch, as with a "
                 "batch norm without running statistics; each must depend on its own latent alone"
             )
@@ -81,15 +88,9 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
 
 
 def check_mode(original: Any, training: Tensor, found: Tensor) -> None:
-    """Check that a module in training mode computes what it does in eval mode.
+    """Check that a module, parts of which are in training mode, computes the same in eval mode.
 
-    Args:
-        original: The module, parts of which are in training mode.
-        training: Its outputs as it is.
-        found: Its outputs in eval mode, at the same latents.
-
-    Raises:
-        InputError: They differ.
+    ``training`` and ``found`` are its outputs in either; InputError if they differ.
     """
     if _close(training, found):
         return
@@ -119,14 +120,9 @@ def check_statistics(module: Any) -> None:
 def check_derivatives(network: Network, z: Array, rounding: float) -> None:
     """Check ``v . (J t) = (v^T J) . t`` at latents z, (batch, k), and that J is not 0 by mistake.
 
-    Args:
-        network: With ``jvp`` and ``vjp``.
-        z: Where.
-        rounding: The relative rounding error of an operation.
-
     Raises:
-        InputError: Torch cannot differentiate the module, or its derivatives are not those of its
-            outputs.
+        InputError: At a relative rounding error ``rounding`` of an operation, torch cannot
+            differentiate the module, or its derivatives are not those of its outputs.
     """
     random = np.random.default_rng(1)
     t = random.standard_normal(z.shape)

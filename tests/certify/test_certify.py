@@ -56,6 +56,19 @@ def test_zero_noise_and_equations_leave_one_point():
     assert found.witness.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("fixed", [[0], [1], [0, 1], [1, 2], [0, 1, 2]])
+def test_a_box_that_fixes_coordinates(tmp_path, fixed):
+    """Claim: the other coordinates are enclosed and the proof holds, whatever the box fixes."""
+    rng = np.random.default_rng(0)
+    generator, z = gaussian_generator((3, 12, 30), rng), np.array([0.5, 0.2, -0.3])
+    low, high = np.full(3, -1.0), np.full(3, 1.0)
+    low[fixed] = high[fixed] = z[fixed]
+    found = certify(generator, generator(z), noise=1e-6, box=(low, high))
+    assert found.verdict == "unique", found.reason
+    assert ((found.lower <= z) & (z <= found.upper)).all()
+    assert proven(tmp_path, generator, generator(z), found) == ["unique"]
+
+
 def test_an_unbounded_preimage_has_codes_that_are_far_apart():
     """Claim: without a box, an unseen direction is followed far, and both codes explain x."""
     generator, x, *_ = CASES["unseen direction"]

@@ -269,11 +269,35 @@ FUNCTIONS = {
     "slice assigned": _statement(lambda x: x.__setitem__((slice(None), 0), x[:, 1] * 2)),
     "relu6 in place": _statement(lambda x: F.relu6(x, inplace=True)),
     "module in place": _statement(lambda x: nn.Hardtanh(inplace=True)(x)),
+    "neg_": _statement(lambda x: x.neg_()),
+    "sub_ of itself": _statement(lambda x: x.sub_(x[:, :1] * 1)),
+    "lerp_": _statement(lambda x: x.lerp_(torch.ones_like(x), 0.3)),
+    "scatter_": _statement(
+        lambda x: x.scatter_(3, torch.zeros(len(x), 4, 5, 1, dtype=torch.long), 2.0)
+    ),
+    "index_copy_": _statement(lambda x: x.index_copy_(1, torch.tensor([0]), x[:, 1:2] * 2)),
+    "select copy_": _statement(lambda x: x.select(1, 0).copy_(x.select(1, 1))),
+    "narrow mul_": _statement(lambda x: x.narrow(1, 0, 2).mul_(3)),
+    "diagonal zero_": _statement(lambda x: x.diagonal(dim1=2, dim2=3).zero_()),
+    "copy_ of a flip": _statement(lambda x: x.copy_(x.flip(1))),
+    "bmm": lambda x: torch.bmm(x.new_ones(len(x), 2, 4), x.flatten(2)),
+    "tensordot": lambda x: torch.tensordot(x, x.new_ones(4, 3), dims=([1], [0])),
+    "unfold": lambda x: x.unfold(3, 2, 1),
+    "gather": lambda x: x.gather(3, torch.ones(len(x), 4, 5, 2, dtype=torch.long)),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, 3),
+    "rot90": lambda x: torch.rot90(x, 1, (2, 3)),
+    "triu": lambda x: x.triu(1),
     "view changed": lambda x: (x, x.view(len(x), -1).mul_(2))[0],
 }  # fmt: skip
 IN_PLACE_SMOOTH = {
     "pow_": _statement(lambda x: x.pow_(2)),
     "exp_": _statement(lambda x: x.exp_()),
+    "celu_": _statement(lambda x: F.celu_(x)),
+    "threshold_": _statement(lambda x: F.threshold_(x, 0.1, -0.2)),
+    "masked_fill_ by value": _statement(lambda x: x.masked_fill_(x < 0, 0)),
+    "assigned by value": _statement(lambda x: x.__setitem__(x > 1, 1.0)),
+    "where": lambda x: torch.where(x > 0, x, 0.2 * x),
+    "times a mask of values": lambda x: x * (x > 0),
 }
 
 
@@ -775,9 +799,23 @@ def branching(z):
     return z if z.abs().max() < 2 else 2 * z
 
 
-def test_branches_on_values_are_not_traced_wrong():
-    """Claim: a forward that branches on the latent's values is run or refused, never a chain."""
-    module = Function(lambda x: branching(x)).eval()
+MIXED = {
+    "branch": branching,
+    "branch on a sum": lambda x: x if (x - x.mean() + x[:1, :1, :1, :1]).sum() > 0 else -x,
+    "mean of the batch": lambda x: x - x.mean(0, keepdim=True),
+    "flip of the batch": lambda x: x.flip(0),
+    "sum along the batch": lambda x: x.cumsum(0),
+    "the first sample": lambda x: x - x[:1],
+    "largest value": lambda x: x / x.abs().max(),
+    "a number of the batch": lambda x: x * x.mean().item(),
+    "softmax of the batch": lambda x: x.softmax(0),
+}
+
+
+@pytest.mark.parametrize("function", MIXED.values(), ids=MIXED)
+def test_outputs_that_depend_on_the_batch_are_refused(function):
+    """Claim: a forward that branches on or mixes the samples of a batch is never a chain."""
+    module = Function(function).eval()
     with pytest.raises(InputError, match="depends on the others"):
         from_torch(module, IMAGE)
 

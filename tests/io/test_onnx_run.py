@@ -250,6 +250,9 @@ def test_a_difference_from_the_file_is_an_error(tmp_path, monkeypatch):
         ([("Floor", ["z"], "a", {})], "its derivative is 0, though its output depends"),
         ([("Sub", ["z", np.float32(99)], "b", {}), ("Log", ["b"], "a", {})],
          "node_2: Log: its values are not finite"),
+        ([("Reshape", ["z", i([-1, 3, 2, 2])], "b", {}),
+          ("Conv", ["b", np.ones((2, 3, 3, 2), np.float32)], "a", {"strides": [2, 1]})],
+         "cannot be run|does not fit"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run(tmp_path, nodes, message):

@@ -152,3 +152,18 @@ def test_weights_of_any_magnitude_are_a_status(of, exponent, method):
     if of in ("rows", "all"):  # one unit for each latent: nothing is lost in rounding
         assert found.status.tolist() == ["solved"] * 2
         np.testing.assert_allclose(found.latent, z, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "linf", "gauss_newton", "projected_gradient"])
+@pytest.mark.parametrize("size", [1e-153, 1e-155, 1e-157, 1e-160, 1e-163, 1e-180])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_whose_squares_nearly_vanish_are_a_status(size, method):
+    """Claim: steps that are too long for floats are no exception."""
+    rng = np.random.default_rng(0)
+    layers = (
+        Layer(rng.normal(size=(8, 3)) * size, activation="relu"),
+        Layer(rng.normal(size=(20, 8))),
+    )
+    found = invert(Generator(layers), rng.normal(size=(2, 20)), method, noise=1e-3)
+    assert np.isfinite(found.latent).all()
+    assert found.status.shape == (2,)

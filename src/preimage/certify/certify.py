@@ -55,8 +55,8 @@ def certify(
         sensing: What is seen of an output, if not all of it: a boolean mask, True where observed,
             of shape (n,) or (batch, n); or a matrix of shape (m, n), an array or ``scipy.sparse``.
         box: Only codes with ``|z_i| <= box``, or ``(low, high)``, numbers or one a coordinate.
-        resolution: Distance up to which codes count as one; by default 1 % of the box's (least)
-            half-width, or of max(1, |witness|) without a box.
+        resolution: Distance up to which codes count as one; by default 1 % of the box's (least
+            positive) half-width, or of max(1, |witness|) without a box.
         rounds: Most rounds of tightening.
         nodes: Most branches that a sample may open.
         time_limit: Seconds that a sample may take, with the check of its proof, not counting the

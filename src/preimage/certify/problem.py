@@ -67,7 +67,8 @@ class Problem:
         if self.given_resolution is not None:
             return self.given_resolution
         if self.has_box:
-            return 0.005 * float(np.min(self.high - self.low))
+            wide = np.min(self.high - self.low, where=self.high > self.low, initial=np.inf)
+            return 0.005 * float(wide) if wide < np.inf else 0.01
         size = max((float(np.abs(w).max(initial=0.0)) for w in self.witnesses[:1]), default=1.0)
         return 0.01 * max(1.0, size)
 

@@ -83,9 +83,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
         FormatError: They differ by more than rounding; the message names the first tensor.
     """
     z = probes(network.latent_size)
-    z = z[: len(z) // samples * samples] if samples <= len(z) else np.resize(
-        z, (samples, network.latent_size)
-    )  # fmt: skip
+    z = np.resize(z, (max(len(z) // samples, 1) * samples, network.latent_size))
     z = z.astype(model.dtype).astype(np.float64)
     rounding = _ROUNDING.get(model.dtype, _FLOAT32_ROUNDING)
     expected, found = model.run(z, samples, [model.output])[0], network(z)
@@ -171,8 +169,11 @@ class OnnxModel:
         for start in range(0, len(z), batch):
             latent = z[start : start + batch].reshape(self.shape).astype(self.dtype)
             feed = {self.latent: latent, **self._others}
-            for values, value in zip(found, session.run(list(names), feed), strict=True):
-                values.append(np.asarray(value, dtype=np.float64).reshape(batch, -1))
+            try:
+                for values, value in zip(found, session.run(list(names), feed), strict=True):
+                    values.append(np.asarray(value, dtype=np.float64).reshape(batch, -1))
+            except Exception as error:  # sizes that do not fit, say
+                raise FormatError(f"the file cannot be run: {error}") from error
         return [np.concatenate(values) for values in found]
 
 

@@ -22,7 +22,7 @@ from preimage.io.chain import (
     probes,
 )
 from preimage.network import Network
-from preimage.torch_checks import ForwardError
+from preimage.torch_checks import ForwardError, MixedError
 from preimage.torch_modules import differentiable, frozen, import_torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
@@ -77,10 +77,10 @@ def from_torch(
     _check_ready(module)
     try:
         network = _runnable(module, input_shape, fixed or {})
-    except ForwardError:  # it may take one latent at a time
-        alone = None if input_shape is None or fixed else _of_one_sample(
-            module, tuple(input_shape), max_matrix_bytes
-        )  # fmt: skip
+    except ForwardError as error:  # it may take one latent at a time
+        if input_shape is None or fixed or isinstance(error, MixedError):
+            raise
+        alone = _of_one_sample(module, tuple(input_shape), max_matrix_bytes)
         if alone is None:
             raise
         return alone

@@ -264,12 +264,14 @@ def plug_in(problem: LeastSquares, chain: Generator, samples: Indices) -> Array:
         direction = observation.restrict(error)
         for layer in reversed(chain.layers):
             direction = layer.adjoint(direction)
-        # Its largest entry is 1, so that the gain does not overflow where weights are large.
+        # Largest entries are 1, so that no square leaves the range where weights are extreme.
         size = scale_of(direction)[:, None]
         image = direction = direction / size
         for layer in chain.layers:
             image = multiply(layer.weight, image)
-        gain = (observation.restrict(image) ** 2).sum(axis=1) / 2.0 ** len(chain.layers)
+        image = observation.restrict(image)
+        least = scale_of(image)[:, None]
+        gain = ((image / least) ** 2).sum(axis=1) / 2.0 ** len(chain.layers)
         length = (direction**2).sum(axis=1) / np.where(gain > 0, gain, np.inf)
-        z = z + length[:, None] * size * direction
+        z = z + length[:, None] * (size / least) * direction / least
     return best
