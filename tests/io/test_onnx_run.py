@@ -301,7 +301,7 @@ def test_float16_that_is_run(tmp_path):
 
 
 def test_the_command_takes_such_a_file(tmp_path):
-    """Claim: inspect, invert and batch run it; what needs layers says so."""
+    """Claim: inspect, invert and batch with workers run it; what needs layers says so."""
     from typer.testing import CliRunner
 
     from preimage.cli import app
@@ -316,8 +316,10 @@ def test_the_command_takes_such_a_file(tmp_path):
     out = str(tmp_path / "out")
     done = runner.invoke(app, ["invert", str(path), x, "--out", out])
     assert done.exit_code == 0, done.output
-    stored = runner.invoke(app, ["batch", str(path), x, str(tmp_path / "store")])
+    shards = ["--workers", "2", "--shard-size", "2"]
+    stored = runner.invoke(app, ["batch", str(path), x, str(tmp_path / "store"), *shards])
     assert stored.exit_code == 0, stored.output
+    assert np.isfinite(preimage.open_store(tmp_path / "store").latent[:]).all()
     report = runner.invoke(app, ["report", out, "--network", str(path)])
     assert report.exit_code == 0, report.output
     proven = runner.invoke(
