@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,26 @@ def test_a_full_disk_costs_no_picture_that_was_there(tmp_path):
     """Claim: the error names the picture and the reason, and the old picture stays whole."""
     path = tmp_path / "grid.png"
     path.write_bytes(b"old")
-    partial = tmp_path / f".grid.png.{os.getpid()}.partial"
-    partial.symlink_to("/dev/full")  # takes no byte, as a full disk does
+    written = tmp_path / f".grid.png.{os.getpid()}.partial"
+    written.symlink_to("/dev/full")  # takes no byte, as a full disk does
     with pytest.raises(preimage.StoreError, match=r"grid\.png: cannot be written: No space left"):
         write_picture({"x": np.ones((1, 4))}, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.npz", "a b.npz", "c.json", "d.JSON"])
+def test_a_full_disk_costs_no_file_that_was_there(tmp_path, name):
+    """Claim: networks and certificates, too, name their path, and old files stay whole."""
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    (tmp_path / f".{name}.{os.getpid()}.partial").symlink_to("/dev/full")
+    generator = preimage.from_arrays([np.eye(3)], activation="identity")
+    certificate = preimage.certify(generator, np.ones(3), noise=0.1, box=5.0)
+    network = path.suffix.lower() != ".json"
+    save = partial(preimage.save, generator) if network else certificate.save
+    with pytest.raises(OSError, match=rf"No space left on device: '.*{name}'"):
+        save(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

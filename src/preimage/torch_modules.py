@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any
 
@@ -61,10 +61,8 @@ def frozen(module: Any, dtype: Any, *, evaluating: bool = True) -> Any:
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 setattr(part, name, value.detach().to(dtype))
     if evaluating and any(part.training for part in copy.modules()):
-        try:
+        with suppress(NotImplementedError):  # an exported program has one mode
             copy.eval()
-        except NotImplementedError:  # an exported program has one mode
-            pass
     return copy
 
 

@@ -153,5 +153,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+    except OSError as error:
+        error.filename = error.errno and str(path)  # which a full disk does not name
+        raise
     finally:
         partial.unlink(missing_ok=True)
