@@ -154,7 +154,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             finally:
                 os.close(handle)
     except OSError as error:
-        error.filename = error.errno and str(path)  # which a full disk does not name
+        if error.errno:  # of the system, which names no file where a disk is full
+            error.filename = str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)
