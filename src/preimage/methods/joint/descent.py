@@ -14,9 +14,9 @@ from preimage.methods.joint.model import model_of
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# A run is stationary when no step promises to lower its loss by ``LeastSquares.stationary``; when
-# the damping has grown to this without a step that lowers it; or when so many that do, together,
-# have lowered it by no more than ``LeastSquares.idle`` (the last two at a kink).
+# A run is stationary when no step promises more than ``LeastSquares.negligible``; when the damping
+# has grown to this without a step that lowers the loss; or when so many that do, together, have
+# lowered it by no more than ``LeastSquares.idle`` (the last two at a kink).
 _LARGEST_DAMPING = 1e12
 _IDLE_STEPS = 4
 # Growth of the damping after three steps in a row that lowered nothing; where the loss is
@@ -110,7 +110,7 @@ def _descend(
         unfinished = moved[run.loss[moved] > rounding[moved]]
         model.update(unfinished, run.z[unfinished])
         step, predicted = model.step(open_, run.z[open_], weight[open_])
-        flat = ~(predicted > problem.stationary * run.loss[open_])
+        flat = ~(predicted > problem.negligible(run.loss[open_], samples[open_]))
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
         flat |= (damping.growth[open_] > _REJECTED) & (run.loss[open_] <= settled[open_])
         due = taken[open_] == _IDLE_STEPS

@@ -78,17 +78,19 @@ class LeastSquares:
         relative = observation.unit if self.chain is None else 4 * np.finfo(float).eps
         return 0.5 * relative**2 * squares(observation.restrict(observation.values))
 
-    @property
-    def stationary(self) -> float:
-        """Relative decrease of the loss that is not worth a step."""
-        return _STATIONARY if self.chain is not None else _STATIONARY_RUN
+    def negligible(self, loss: Array, samples: Indices) -> Array:
+        """(runs,) decreases of the losses that are not worth a step.
+
+        On a network that is run, those that move the code by less than a tenth of its standard
+        error, which are a hundredth of what moves it by a whole one: half of the noise's variance.
+        """
+        relative = _STATIONARY if self.chain is not None else _STATIONARY_RUN
+        noise = 0.01 * self.settled / np.maximum(self.observation.count, 1)
+        return np.maximum(relative * loss, noise[samples])
 
     @cached_property
     def settled(self) -> Array:
-        """(samples,) losses at which a few vain steps end a descent: those that noise accounts for.
-
-        0 where the layers are known: there steps are cheap.
-        """
+        """(samples,) losses that noise accounts for; 0 where layers are known: steps are cheap."""
         noisy = self.observation.noise > self.observation.unit * scale_of(self.observation.values)
         wanted = noisy if self.chain is None else np.zeros(len(self.observation), dtype=bool)
         return np.where(wanted, 0.5 * self.observation.explained**2, 0.0)
