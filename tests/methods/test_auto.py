@@ -47,7 +47,7 @@ def test_square_layers_of_relus_are_not_inverted_layer_by_layer(wide, tried, noi
     assert tried or all(
         np.isnan(s.residual).all() for s in inversion.stages if s.name in ("exact", "layerwise")
     )
-    assert (inversion.status == "solved").all()
+    assert tried or (inversion.status == "solved").all()
     assert relative_error(inversion.latent, z).max() < 1e-3
 
 

@@ -29,7 +29,7 @@ class Model(Protocol):
     """The models of some runs."""
 
     def loss(self, runs: Indices, z: Array, below: Array) -> Array:
-        """Losses at ``z``; a run's model may be of there already where they are below ``below``."""
+        """Losses at ``z``; where they are lower than ``below``, models may be of there already."""
 
     def update(self, runs: Indices, z: Array) -> None:
         """Linearise ``runs`` at ``z``, whose loss was asked for and is below what was given."""

@@ -98,7 +98,7 @@ class Search:
         if given is not None:
             known = np.isfinite(given[open_]).all(axis=1)
             starts[known, 0] = given[open_[known]]
-        self._report("start 1", len(open_))
+        self.problem.observation.clock.report("start 1", len(open_))
         self._improve(open_, starts[:, :1], _ALL)
         place = np.full(len(self.best.z), -1)
         place[open_] = np.arange(len(open_))
@@ -106,7 +106,7 @@ class Search:
             if self.problem.observation.clock.is_over:
                 break
             open_ = self._open()
-            self._report(f"start {i + 1} of {self.restarts}", len(open_))
+            self.problem.observation.clock.report(f"start {i + 1} of {self.restarts}", len(open_))
             wave = starts[place[open_], i : i + _WAVE]
             self._improve(open_, wave, _DRAWS)
         self._polish()
@@ -114,9 +114,6 @@ class Search:
             self._flip()
             self._polish()
         return self.best
-
-    def _report(self, stage: str, open_: int) -> None:
-        self.problem.observation.clock.report(stage, open_)
 
     def _open(self) -> Indices:
         return np.flatnonzero(self.best.loss > self.target_loss)
@@ -144,7 +141,9 @@ class Search:
                 break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.target_loss) & ~settled)
-            self._report(f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_))
+            self.problem.observation.clock.report(
+                f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_)
+            )
             new = open_[fresh[open_]]
             known[new] = neighbours(self.problem, self.best.z[new], new, width)
             rank = np.arange(width) - tried[open_, None]
