@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from cases import AGREE, Case, Effort, Times
+from rows import commit
 from scaling import EXPANSION, Curve
 
 # How many times the throughput of a peer is asked for, at the full batch, and at batch 1.
@@ -65,7 +66,8 @@ def table(cases: list[Case], curves: list[Curve], effort: Effort) -> tuple[str, 
     coretype = os.environ.get("OPENBLAS_CORETYPE", "not set")
     text = (
         "# Layer programs: the kernel and its peers\n\n"
-        f"Written by `make bench` on {platform.machine()}, {os.cpu_count()} processors, Python "
+        f"Written by `make bench` at commit {commit()} on {platform.machine()}, "
+        f"{os.cpu_count()} processors, Python "
         f"{platform.python_version()}, {versions}; OPENBLAS_CORETYPE {coretype}.\n\n"
         f"Batch {effort.batch}, all processors for the kernel; a peer solves one program after "
         "another in one process. A ratio is the peer's time a program by the kernel's, from one "

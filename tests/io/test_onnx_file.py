@@ -46,7 +46,7 @@ def dense(*nodes, **options):
         ([("Squeeze", ["a", np.array([1])], "y", {})], "node_1: Squeeze: it does not fit"),
         ([("Gather", ["a", np.array([9])], "y", {"axis": 1})], "node_1: Gather: it does not fit"),
         ([("Cast", ["a"], "b", {"to": 7}), ("Cast", ["b"], "y", {"to": 1})],
-         "torch cannot differentiate it"),
+         "node_1: Cast: real numbers that depend on the latent are cast"),
         ([("Dropout", ["a", np.float32(0.5), np.array(True)], "y", {})],
          "node_1: Dropout: it is in training mode"),
         ([("BatchNormalization", ["a", *[f(6)] * 3, -np.ones(6, np.float32)], "y", {})],
