@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 Tensor = Any
 
 # Bytes of the largest tensor of a pass: beyond this, memory grows and speed does not.
-_PASS_BYTES = 2**24
+_PASS_BYTES = 2**23
 # Samples of the latents at which a module is checked.
 _PROBES = 3
 

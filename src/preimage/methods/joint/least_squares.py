@@ -22,17 +22,17 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
-# of z is not observed. The Gram matrix squares the ratio, so that it can vouch for full rank only
-# well above its rounding.
+# of z is not observed. The Gram matrix squares the ratio: it vouches for full rank far above it.
 _RANK = 1e-9
 _SURE_RANK = 1e-10
-# Relative decrease of the loss that is not worth a step. On a network that is run it is far below
-# what noise leaves uncertain, some k / n.
+# Relative decrease of the loss that is not worth a step.
 _STATIONARY = 1e-14
 _STATIONARY_RUN = 1e-7
 # The same for some steps together, which end a descent at a kink.
 _IDLE = 1e-8
 _IDLE_RUN = 1e-4
+# Entries of the Jacobians that are held at a time.
+_JACOBIANS = 2**20
 # Relative to the observation: an error above this is known well enough in single precision.
 _DRAFT_ERROR = 1e-2
 
@@ -195,7 +195,7 @@ class LeastSquares:
     ) -> Iterator[tuple[slice, Array, Array]]:
         """Which runs, their outputs and observed Jacobians; some runs at a time."""
         widest = max(self.chain.sizes) if self.chain else network.observation_size
-        for part in slices(len(z), widest * z.shape[1]):
+        for part in slices(len(z), widest * z.shape[1], _JACOBIANS):
             observation = self.observation.take(samples[part])
             value, jacobian = network.linearize(z[part])
             yield part, value, observation.restrict(jacobian)
