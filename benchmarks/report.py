@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def table(cases: list[Case], curves: list[Curve], effort: Effort) -> tuple[str, 
     coretype = os.environ.get("OPENBLAS_CORETYPE", "not set")
     text = (
         "# Layer programs: the kernel and its peers\n\n"
-        f"Written by `make bench` at commit {commit()} on {platform.machine()}, "
-        f"{os.cpu_count()} processors, Python "
+        f"Written by `{' '.join(['python', *sys.argv])}` at commit {commit()} on "
+        f"{platform.machine()}, {os.cpu_count()} processors, Python "
         f"{platform.python_version()}, {versions}; OPENBLAS_CORETYPE {coretype}.\n\n"
         f"Batch {effort.batch}, all processors for the kernel; a peer solves one program after "
         "another in one process. A ratio is the peer's time a program by the kernel's, from one "
