@@ -26,8 +26,16 @@ SLOW = {
     "branch and bound": BranchAndBound(box=4.0, gap=1e-9),
 }
 
-# Seconds beside the limit: one is promised, and tests run two at a time on busy machines.
-_FIXED = 3.0
+
+def _in_time(call, limit):
+    """What a call returns that ends a second after its limit; a busy machine has three tries."""
+    for _ in range(3):
+        start = time.perf_counter()
+        found = call()
+        late = time.perf_counter() - start - 1.1 * limit
+        if late <= 1.0:
+            return found
+    pytest.fail(f"{late:.1f} s beyond the limit of {limit} s")
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -36,9 +44,7 @@ def test_a_method_ends_in_time_with_a_code(name):
     rng = np.random.default_rng(0)
     generator = gaussian_generator((12, 40, 150), rng, bias=True)
     x = generator(rng.normal(size=(40, 12))) + 0.3 * rng.normal(size=(40, 150))
-    start = time.perf_counter()
-    found = invert(generator, x, SLOW[name], noise=1e-3, time_limit=LIMIT)
-    assert time.perf_counter() - start <= 1.1 * LIMIT + 1
+    found = _in_time(lambda: invert(generator, x, SLOW[name], noise=1e-3, time_limit=LIMIT), LIMIT)
     late = found.status == "time_limit"
     assert np.isfinite(found.latent[late]).all()
     assert len(found.status) == 40
@@ -61,9 +67,7 @@ def test_a_method_ends_in_time_on_a_trained_network(trained, name, limit):
     method = SLOW[name]
     if name == "perturbed":
         method = Perturbed(np.full((64, 20), np.nan), rounds=10**4)
-    start = time.perf_counter()
-    found = invert(generator, x, method, noise=1e-3, time_limit=limit)
-    assert time.perf_counter() - start <= 1.1 * limit + _FIXED
+    found = _in_time(lambda: invert(generator, x, method, noise=1e-3, time_limit=limit), limit)
     late = found.status == "time_limit"
     assert np.isfinite(found.latent[late]).all()
     assert np.isfinite(found.residual[late]).all()
@@ -86,9 +90,8 @@ def test_certify_ends_in_time(sizes, head, limit):
     rng = np.random.default_rng(0)
     generator = gaussian_generator(sizes, rng, bias=True, head=head)
     x = generator(rng.normal(size=sizes[0])) + rng.uniform(-1e-2, 1e-2, sizes[-1])
-    start = time.perf_counter()
-    found = preimage.certify(generator, x, noise=1e-2, box=5.0, time_limit=limit)
-    assert time.perf_counter() - start <= 1.1 * limit + _FIXED
+    question = {"noise": 1e-2, "box": 5.0, "time_limit": limit}
+    found = _in_time(lambda: preimage.certify(generator, x, **question), limit)
     assert found.verdict != "undecided" or "limit" in found.reason
 
 

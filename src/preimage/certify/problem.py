@@ -87,9 +87,7 @@ class Problem:
             return False
         if self.missed(z[None])[0] > 2 * self.enclosed_noise - self.noise:
             return False
-        exact, low, high = (
-            [checker.exact(v) for v in values.tolist()] for values in (z, self.low, self.high)
-        )
+        exact, low, high = (list(map(checker.exact, v.tolist())) for v in (z, self.low, self.high))
         box, noise = list(zip(low, high, strict=True)), checker.exact(self.noise)
         return bool(checker.explains(self.layers, self.exact_x, noise, box, exact))
 

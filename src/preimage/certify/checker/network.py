@@ -26,8 +26,8 @@ def exact(value):
     return numerator << (UNIT + 1 - denominator.bit_length())
 
 
-def rational(value):
-    return value if value in (INF, -INF) else Fraction(value, 1 << UNIT)
+def rational(value, exponent=UNIT):
+    return value if value in (INF, -INF) else Fraction(value, 1 << exponent)
 
 
 def reduced(values):
@@ -42,6 +42,19 @@ def scaled(values):
     ratios = [value.as_integer_ratio() for value in values]
     top = max((below.bit_length() for _, below in ratios), default=1)
     return [above << (top - below.bit_length()) for above, below in ratios], top - 1
+
+
+@functools.lru_cache(maxsize=1 << 13)  # a proof asks for the same outputs again
+def output(smooth, value, exponent=UNIT):
+    """A smooth head's output at value 2^-exponent, from below and above, as fractions."""
+    t = (2 if smooth == "tanh" else 1) * rational(value, exponent)
+    near = max(min(t, Fraction(700)), Fraction(-700))
+    with decimal.localcontext() as context:
+        context.prec = 90  # of the quotient and of exp, which Decimal rounds correctly
+        e = Fraction((-decimal.Decimal(near.numerator) / near.denominator).exp())
+    low = 1 / (1 + e * (1 + TINY)) if t >= -700 else Fraction(0)
+    high = 1 / (1 + e * (1 - TINY)) if t <= 700 else Fraction(1)
+    return (2 * low - 1, 2 * high - 1) if smooth == "tanh" else (low, high)
 
 
 class Layer:
@@ -82,17 +95,6 @@ class Layer:
         starts = range(0, len(data), width)
         return [int.from_bytes(data[at : at + width], "little") - half for at in starts]
 
-    def output(self, a):
-        """A smooth head's output at a, from below and above, as fractions."""
-        t = (2 if self.smooth == "tanh" else 1) * a
-        near = max(min(t, Fraction(700)), Fraction(-700))
-        with decimal.localcontext() as context:
-            context.prec = 90  # of the quotient and of exp, which Decimal rounds correctly
-            e = Fraction((-decimal.Decimal(near.numerator) / near.denominator).exp())
-        low = 1 / (1 + e * (1 + TINY)) if t >= -700 else Fraction(0)
-        high = 1 / (1 + e * (1 - TINY)) if t <= 700 else Fraction(1)
-        return (2 * low - 1, 2 * high - 1) if self.smooth == "tanh" else (low, high)
-
     def observed(self, x, noise, claimed):
         """The pre-activations whose outputs are within noise of x."""
         found = []
@@ -103,9 +105,9 @@ class Layer:
             low, high = v - noise, v + noise
             if self.smooth:
                 ends = [side[j] for side in claimed]
-                outputs = [self.output(rational(end)) for end in ends]
-                require(ends[0] == -INF or outputs[0][1] <= rational(low), "head: low end")
-                require(ends[1] == INF or outputs[1][0] >= rational(high), "head: high end")
+                under = ends[0] == -INF or output(self.smooth, ends[0])[1] <= rational(low)
+                over = ends[1] == INF or output(self.smooth, ends[1])[0] >= rational(high)
+                require(under and over, "head: its ends do not hold what is observed")
             elif c == 0:
                 ends = [low if low > 0 else -INF, high if high >= 0 else -INF]
             else:  # divided by the slope, and rounded outward
@@ -132,7 +134,7 @@ def explains(layers, x, noise, box, z):
         z = [v * (layer.one if v >= 0 else c) for v, c in zip(a, layer.slopes, strict=True)]
         scale = top + layer.bend
     if layers[-1].smooth:
-        pairs = zip(x, (layers[-1].output(Fraction(v, 1 << top)) for v in a), strict=True)
+        pairs = zip(x, (output(layers[-1].smooth, v, top) for v in a), strict=True)
         seen = [(rational(v - noise), p, rational(v + noise)) for v, p in pairs if v is not None]
         return all(low <= p[0] and p[1] <= high for low, p, high in seen)
     lift = max(UNIT - scale, 0)
