@@ -31,7 +31,7 @@ _TINY = 1e-10
 _LITTLE = 0.7
 # A part is noisy where its variance is below so many times the noise squared.
 _NOISY = 1.0
-# Where rounding takes more than this part of a row's room, float32 is not enough.
+# Where rounding takes more than this part of a row's slack, float32 is not enough.
 _COARSE = 0.02
 
 
@@ -233,9 +233,9 @@ def _contract(
     size = dot(np.abs(pulled.slope), np.abs(middle)) + np.abs(scaled).sum(axis=2)
     top = dot(pulled.slope, middle) + np.abs(scaled).sum(axis=2) + pulled.shift
     top = top + rounding(middle.shape[1] + 12) * (size + np.abs(pulled.shift) + np.abs(need))
-    room = np.where(np.isfinite(top - need), top - need, np.inf)
-    new_low, new_high = _cut(low, high, middle, radius, scaled, room)
-    empty = np.asarray((room < 0).any(axis=1))
+    slack = np.where(np.isfinite(top - need), top - need, np.inf)
+    new_low, new_high = _cut(low, high, middle, radius, scaled, slack)
+    empty = np.asarray((slack < 0).any(axis=1))
     # Cuts that cross refute a box, too, but by two rows together, which ``certify.boxes`` does not
     # know: such a box is split.
     crossed = np.asarray((new_low > new_high).any(axis=1))[:, None]
@@ -247,8 +247,8 @@ def _contract(
         misfit = np.maximum(np.nan_to_num(bound, nan=0.0).max(axis=1) * (1 - 8 * UNIT), 0.0)
     left = np.where(empty[:, None], 0.0, (new_high - new_low) / 2)
     unit = np.sqrt((forms.linear.astype(np.float64) ** 2).sum(axis=2)) / radius
-    excess = np.where(gain > 0, room[:, 0] / np.where(gain > 0, gain, 1.0), np.inf)
-    coarse = ~empty & (pulled.rounding[:, 0] > _COARSE * np.maximum(room[:, 0], 0.0))
+    excess = np.where(gain > 0, slack[:, 0] / np.where(gain > 0, gain, 1.0), np.inf)
+    coarse = ~empty & (pulled.rounding[:, 0] > _COARSE * np.maximum(slack[:, 0], 0.0))
     again = coarse if chain.dtype == np.float32 else np.zeros(len(low), dtype=bool)
     return Contraction(
         empty, new_low, new_high, excess, unit * left, misfit, noisy, programs
@@ -256,15 +256,15 @@ def _contract(
 
 
 def _cut(
-    low: Array, high: Array, middle: Array, radius: Array, scaled: Array, room: Array
+    low: Array, high: Array, middle: Array, radius: Array, scaled: Array, slack: Array
 ) -> tuple[Array, Array]:
     """What half-spaces leave of each box.
 
-    A row prefers the end ``t_j = sign(scaled_j)`` and can be ``room`` worse than its best, so that
-    ``t_j`` is no farther from that end than ``room / |scaled_j|``.
+    A row prefers the end ``t_j = sign(scaled_j)`` and can be ``slack`` worse than its best, so that
+    ``t_j`` is no farther from that end than ``slack / |scaled_j|``.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(scaled != 0, 1.0 - room[:, :, None] / np.abs(scaled), -np.inf)
+        reach = np.where(scaled != 0, 1.0 - slack[:, :, None] / np.abs(scaled), -np.inf)
     reach = reach - 16 * UNIT * (1 + np.abs(reach))
     least = np.where(scaled > 0, reach, -np.inf).max(axis=1)
     most = -np.where(scaled < 0, reach, -np.inf).max(axis=1)

@@ -47,7 +47,7 @@ class Chain:
         magnitudes: Absolute values of ``across``.
         biases: (n_i,) each.
         slopes: (n_i,) each, below 0.
-        unit: The largest relative error of one operation, with room for those of second order.
+        unit: The largest relative error of one operation, with a margin for those of second order.
         in_range: Whether the numbers are of a size for which the bounds hold in this precision.
     """
 

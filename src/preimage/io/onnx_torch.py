@@ -336,7 +336,7 @@ class _Builder:
         shape = resized(0.0).shape
         axes = tuple(axis for axis, size in enumerate(x.shape) if shape[axis] != size)
         others = [axis for axis in range(x.ndim) if axis not in axes]
-        room = math.prod(x.shape[axis] for axis in others)
+        held = math.prod(x.shape[axis] for axis in others)
         maps = []
         for axis in axes:
             size = x.shape[axis]
@@ -349,11 +349,11 @@ class _Builder:
             order = np.argsort([*others, axis])
             alone = [n if a == axis or a in others else 1 for a, n in enumerate(x.shape)]
             rows = []
-            for start in range(0, size, room):  # the other axes hold as many unit vectors
-                units = np.eye(room, size, start).reshape(*(x.shape[a] for a in others), size)
+            for start in range(0, size, held):  # the other axes hold as many unit vectors
+                units = np.eye(held, size, start).reshape(*(x.shape[a] for a in others), size)
                 found = resized(units.transpose(order).reshape(alone))
                 first = tuple(0 if a in axes and a != axis else slice(None) for a in range(x.ndim))
-                found = found[first].transpose(np.argsort(order)).reshape(room, -1)
+                found = found[first].transpose(np.argsort(order)).reshape(held, -1)
                 rows.append(found[: size - start])
             maps.append(np.concatenate(rows))
         return axes, maps

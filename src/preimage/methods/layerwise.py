@@ -92,9 +92,9 @@ class LayerwiseLP:
             clock.report(f"layer {index + 1} of {len(generator.layers)}", len(above))
             step = _Step(self, generator.layers[index], domain, above)
             search = step.bracket if self.norm == "linf" else step.scan
-            alive = np.flatnonzero(status == Status.SOLVED)
-            tolerance, z, found = search(tolerance, alive)
-            status[alive] = found[alive]
+            going = np.flatnonzero(status == Status.SOLVED)
+            tolerance, z, found = search(tolerance, going)
+            status[going] = found[going]
             reports.append(no_report(len(z)) if clock.is_over else step.report(z, tolerance))
             above = Observation(z, tolerance, clock=clock)
         fill_late(generator, observation, z, status, self.box)

@@ -19,9 +19,6 @@ Flags = NDArray[np.bool_]
 # lowered it by no more than ``LeastSquares.idle`` (the last two at a kink).
 _LARGEST_DAMPING = 1e12
 _IDLE_STEPS = 4
-# Growth of the damping after three steps in a row that lowered nothing; where the loss is
-# ``LeastSquares.settled``, they end a run, too.
-_REJECTED = 8.0
 
 
 class DescentResult(NamedTuple):
@@ -102,7 +99,7 @@ def _descend(
     open_ = moved = np.arange(count)
     loss = model.loss(open_, z, np.full(count, np.inf))
     run = DescentResult(z, loss, np.zeros(count, dtype=bool), weight)
-    rounding, settled = problem.rounding[samples], problem.settled[samples]
+    rounding = problem.rounding[samples]
     before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
     for turn in range(steps):
         if problem.observation.clock.is_over:
@@ -112,7 +109,6 @@ def _descend(
         step, predicted = model.step(open_, run.z[open_], weight[open_])
         flat = ~(predicted > problem.negligible(run.loss[open_], samples[open_]))
         flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
-        flat |= (damping.growth[open_] > _REJECTED) & (run.loss[open_] <= settled[open_])
         due = taken[open_] == _IDLE_STEPS
         flat |= due & (run.loss[open_] >= (1 - problem.idle) * before[open_])
         before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0

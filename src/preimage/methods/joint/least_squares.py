@@ -84,16 +84,12 @@ class LeastSquares:
         On a network that is run, those that move the code by less than a tenth of its standard
         error, which are a hundredth of what moves it by a whole one: half of the noise's variance.
         """
-        relative = _STATIONARY if self.chain is not None else _STATIONARY_RUN
-        noise = 0.01 * self.settled / np.maximum(self.observation.count, 1)
-        return np.maximum(relative * loss, noise[samples])
-
-    @cached_property
-    def settled(self) -> Array:
-        """(samples,) losses that noise accounts for; 0 where layers are known: steps are cheap."""
-        noisy = self.observation.noise > self.observation.unit * scale_of(self.observation.values)
-        wanted = noisy if self.chain is None else np.zeros(len(self.observation), dtype=bool)
-        return np.where(wanted, 0.5 * self.observation.explained**2, 0.0)
+        if self.chain is not None:
+            return _STATIONARY * loss
+        observation = self.observation
+        noisy = observation.noise > observation.unit * scale_of(observation.values)
+        variance = np.where(noisy, observation.explained**2, 0.0) / np.maximum(observation.count, 1)
+        return np.maximum(_STATIONARY_RUN * loss, 0.005 * variance[samples])
 
     @property
     def idle(self) -> float:
