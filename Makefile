@@ -10,7 +10,10 @@ PINS := pyproject.toml constraints.txt
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
 
-# The tests that drive a browser wait for it in seconds, so that they run alone.
+# Two workers with one thread each for BLAS and torch: more would wait for each other. The tests that
+# drive a browser wait for it in seconds, so that they run alone.
+test: export OPENBLAS_NUM_THREADS = 1
+test: export OMP_NUM_THREADS = 1
 test: .venv/installed-test chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" --cov --cov-report=
 	$(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term:skip-covered
