@@ -22,7 +22,7 @@ class Table:
     """Rows of one figure.
 
     Attributes:
-        facts: What the rows depend on: configuration, versions, seed, machine, seconds.
+        facts: What the rows depend on: configuration, versions, commit, seed, machine, seconds.
         rows: One a draw and method; all with the same columns.
     """
 

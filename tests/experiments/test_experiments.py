@@ -47,7 +47,7 @@ def tables():
 def test_every_figure_has_its_table_and_picture(name, tables, tmp_path):
     table = tables(name)
     assert set(FIRST) | {SWEPT[name]} <= set(table.rows[0])
-    assert {"versions", "seed", "machine", "seconds", "config"} <= set(table.facts)
+    assert {"versions", "commit", "seed", "machine", "seconds", "config"} <= set(table.facts)
     table.write(tmp_path / "t.csv")
     again = Table.read(tmp_path / "t.csv")
     assert repr(again.rows) == repr(table.rows)
