@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.special import logit
 from torch import nn
 from typer.testing import CliRunner
 
@@ -89,11 +90,16 @@ MISTAKES = {
     "negated, relu": ("scale", lambda: change(zoo(), lambda x: -x)),
     "ink on paper": ("scale", lambda: change(gray(), lambda x: 1 - x)),
     "ink on paper in bytes": ("scale", lambda: change(gray(), lambda x: 255 * (1 - x))),
+    "16 bits for 0..1": ("scale", lambda: change(gray(), lambda x: 65535 * x)),
+    "gamma": ("scale", lambda: change(gray(), lambda x: x.clip(0) ** (1 / 2.2))),
+    "logits": ("scale", lambda: change(gray(), lambda x: logit(x.clip(1e-3, 1 - 1e-3)))),
     "integer division": ("scale", lambda: change(gray(), np.zeros_like)),
     "transposed": ("layout", lambda: change(
         zoo(), lambda x: pixels(x, lambda p: p.swapaxes(2, 3)))),
     "upside down": ("layout", lambda: change(
         gray(), lambda x: pixels(x, lambda p: p[:, :, ::-1]))),
+    "turned to the right": ("layout", lambda: change(
+        gray(), lambda x: pixels(x, lambda p: np.rot90(p, -1, (2, 3))))),
     "NHWC for NCHW": ("layout", lambda: change(
         colour(), lambda x: pixels(x, lambda p: p.transpose(0, 2, 3, 1)))),
     "BGR for RGB": ("layout", lambda: change(colour(), lambda x: pixels(x, lambda p: p[:, ::-1]))),
@@ -140,8 +146,8 @@ SOUND = {
 
 
 def test_counts():
-    """The two tests beside this one are all of it: 24 mistakes, 20 sound inputs."""
-    assert (len(MISTAKES), len(SOUND)) == (24, 20)
+    """The two tests beside this one are all of it: 28 mistakes, 20 sound inputs."""
+    assert (len(MISTAKES), len(SOUND)) == (28, 20)
 
 
 @pytest.mark.parametrize("name", SOUND)

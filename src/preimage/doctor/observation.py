@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from preimage.generator import Generator
 from preimage.inversion import outputs_of
@@ -20,18 +21,21 @@ Array = NDArray[np.float64]
 _FIT = GaussNewton(restarts=2, flip_rounds=0, steps=25)
 _EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it
 _CODES = (0.1, 3.0)  # root mean square of the entries of a plausible code
-# Usual mistakes of scale undone: a x + b.
-_SCALES = {
-    "nothing is changed": (1.0, 0.0),
-    "it is divided by 255": (1 / 255, 0.0),
-    "it is divided by 255 and mapped from 0..1 to -1..1": (2 / 255, -1.0),
-    "it is mapped from 0..1 to -1..1": (2.0, -1.0),
-    "it is mapped from -1..1 to 0..1": (0.5, 0.5),
-    "it is multiplied by 255": (255.0, 0.0),
-    "MNIST's normalisation (0.1307, 0.3081) is undone": (0.3081, 0.1307),
-    "it is negated (x to -x)": (-1.0, 0.0),
-    "black and white are exchanged (x to 1 - x)": (-1.0, 1.0),
-    "black and white are exchanged (x to 255 - x) and it is divided by 255": (-1 / 255, 1.0),
+# Usual mistakes of scale undone.
+_SCALES: dict[str, Callable[[Array], Array]] = {
+    "it is divided by 255": lambda x: x / 255,
+    "it is divided by 65535": lambda x: x / 65535,
+    "it is divided by 255 and mapped from 0..1 to -1..1": lambda x: x / 127.5 - 1,
+    "it is mapped from 0..1 to -1..1": lambda x: 2 * x - 1,
+    "it is mapped from -1..1 to 0..1": lambda x: (x + 1) / 2,
+    "it is multiplied by 255": lambda x: 255 * x,
+    "MNIST's normalisation (0.1307, 0.3081) is undone": lambda x: 0.3081 * x + 0.1307,
+    "it is negated (x to -x)": lambda x: -x,
+    "black and white are exchanged (x to 1 - x)": lambda x: 1 - x,
+    "black and white are exchanged (x to 255 - x) and it is divided by 255": lambda x: 1 - x / 255,
+    "a gamma correction is undone (x to x^2.2)": lambda x: np.maximum(x, 0.0) ** 2.2,
+    "it is gamma-corrected (x to x^(1/2.2))": lambda x: np.maximum(x, 0.0) ** (1 / 2.2),
+    "a sigmoid is applied to it": expit,
 }
 
 
@@ -68,15 +72,19 @@ def of_observation(network: Network, samples: Array, outputs: Array) -> Iterator
             "in integers?"
         ))  # fmt: skip
         return
+    (own,) = _scores(network, samples, [lambda x: x])
+    if own <= _EXPLAINED:
+        yield Finding("scale", False, (
+            f"Scale and layout fit: {_percent(own)} of the contrast is left unexplained."
+        ))  # fmt: skip
+        return
     changes = _changes(wanted, chain_of(network), outputs)
     scores = _scores(network, samples, [change for _, change in changes.values()])
-    names, own = list(changes), scores[0]
-    best = int(np.argmin(scores))
-    if best and scores[best] < 0.5 * own and own - scores[best] > 0.1 and own > _EXPLAINED:
-        topic = changes[names[best]][0]
-        yield Finding(topic, True, (
-            f"The observation fits this network much better where {names[best]}: then "
-            f"{_percent(scores[best])} of its contrast is left unexplained."
+    name, score = list(changes)[int(np.argmin(scores))], scores.min()
+    if score < min(0.5 * own, own - 0.1):
+        yield Finding(changes[name][0], True, (
+            f"The observation fits this network much better where {name}: then "
+            f"{_percent(score)} of its contrast is left unexplained."
         ))  # fmt: skip
     elif own > 0.9:
         yield Finding("range", True, (
@@ -113,7 +121,7 @@ def _size_message(wanted: int, given: int) -> str:
 def _changes(
     size: int, chain: Generator | None, outputs: Array
 ) -> dict[str, tuple[str, Callable[[Array], Array]]]:
-    """Usual mistakes undone, each with its topic; the first changes nothing."""
+    """Usual mistakes undone, each with its topic."""
     height, width = image_shape(size)[-2:]
     colours = size // (height * width)
 
@@ -122,10 +130,7 @@ def _changes(
     ) -> tuple[str, Callable[[Array], Array]]:
         return "layout", lambda x: how(x.reshape(len(x), *shape)).reshape(len(x), -1)
 
-    def scaled(slope: float, offset: float) -> tuple[str, Callable[[Array], Array]]:
-        return "scale", lambda x: slope * x + offset
-
-    found = {words: scaled(*line) for words, line in _SCALES.items()}
+    found = {words: ("scale", change) for words, change in _SCALES.items()}
     if chain is not None and chain.layers[-1].activation.name == "identity" and outputs.min() < 0:
         found["the missing sigmoid is undone (x to its logit; import the head, too)"] = (
             "head", lambda x: np.log(np.clip(x, 1e-4, 1 - 1e-4) / np.clip(1 - x, 1e-4, 1 - 1e-4))
@@ -135,6 +140,11 @@ def _changes(
             "rows and columns are exchanged": moved(lambda x: x.swapaxes(2, 3)),
             "it is turned upside down": moved(lambda x: x[:, :, ::-1]),
             "left and right are exchanged": moved(lambda x: x[..., ::-1]),
+        }
+    if height == width > 1:
+        found |= {
+            "it is turned to the left": moved(lambda x: np.rot90(x, 1, (2, 3))),
+            "it is turned to the right": moved(lambda x: np.rot90(x, -1, (2, 3))),
         }
     if colours == 3:
         found |= {
@@ -158,10 +168,8 @@ def _scores(network: Network, samples: Array, changes: list[Callable[[Array], Ar
     found = invert(network, changed, _FIT)
     error = np.linalg.norm(changed - outputs_of(network, found.latent), axis=1)
     contrast = np.linalg.norm(changed - changed.mean(axis=1, keepdims=True), axis=1)
-    size = np.sqrt(np.mean(np.square(found.latent), axis=1))
-    low, high = _CODES
-    size = np.maximum(size, 1e-9)
-    unlikely = np.maximum(np.log2(size / high), np.log2(low / size))
-    score = error / contrast + 0.2 * np.clip(unlikely, 0.0, 5.0)
+    size = np.maximum(np.sqrt(np.mean(np.square(found.latent), axis=1)), 1e-9)
+    unlikely = np.maximum(np.log2(size / _CODES[1]), np.log2(_CODES[0] / size))
+    score = error / np.where(contrast > 0, contrast, np.nan) + 0.2 * np.clip(unlikely, 0.0, 5.0)
     score = np.where(np.isfinite(score), score, np.inf)
     return np.asarray(np.median(score.reshape(len(changes), -1), axis=1))
