@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import preimage
+from preimage.measurements import HALF_LEVEL, clipping, magnitudes
 
 PER_NETWORK = 10
 
@@ -26,6 +27,7 @@ class Plan:
         box: As for ``certify``.
         unique: Whether the code is known to be the only one, up to the resolution.
         decidable: Whether the problem is well posed, so that a verdict is expected.
+        sensing: A mask or a matrix; None if all of the output is seen.
     """
 
     generator: preimage.Generator
@@ -35,6 +37,7 @@ class Plan:
     box: float | None = None
     unique: bool = False
     decidable: bool = True
+    sensing: np.ndarray | None = None
 
 
 Family = Callable[[np.random.Generator], Plan]
@@ -214,6 +217,88 @@ def smooth_head(name: str) -> Family:
     return family
 
 
+def hidden(rng: np.random.Generator) -> Plan:
+    """Half of the entries hidden; what is given for them is anything."""
+    k = int(rng.integers(2, 4))
+    plan = _noisy(rng, _network(rng, [k, 6 * k, 30 * k], activation="leaky_relu(0.2)"), 1e-5,
+                  box=6.0)  # fmt: skip
+    plan.sensing = rng.random(30 * k) < 0.5
+    plan.x[:, ~plan.sensing] = rng.normal(size=(PER_NETWORK, int((~plan.sensing).sum())))
+    return plan
+
+
+def hidden_out_of_range(rng: np.random.Generator) -> Plan:
+    """Twin outputs that are pulled apart, and seen; a third of the others is not."""
+    plan = out_of_range(2.0)(rng)
+    plan.sensing = rng.random(plan.x.shape[1]) < 0.7
+    plan.sensing[:2] = True
+    return plan
+
+
+def measured(rng: np.random.Generator) -> Plan:
+    """Gaussian measurements, fewer than entries."""
+    k, noise = int(rng.integers(2, 4)), 1e-5
+    generator = _network(rng, [k, 4 * k, 12 * k], activation="leaky_relu(0.2)")
+    matrix = rng.normal(size=(8 * k, 12 * k)) / np.sqrt(8 * k)
+    z = rng.normal(size=(PER_NETWORK, k))
+    x = generator(z) @ matrix.T
+    x = x + rng.uniform(-noise, noise, size=x.shape)
+    return Plan(generator, x, noise, z[:, None], 6.0, sensing=matrix)
+
+
+def signless(rng: np.random.Generator) -> Plan:
+    """Magnitudes of a linear network: z and -z make the same."""
+    k, noise = int(rng.integers(2, 5)), 1e-4
+    linear = preimage.from_arrays([rng.normal(size=(20, k))], head="identity")
+    generator = linear.then(*magnitudes(rng.normal(size=(8 * k, 20)) / np.sqrt(20)))
+    z = rng.choice([-1.0, 1.0], size=(PER_NETWORK, k)) * rng.uniform(0.5, 2.0, (PER_NETWORK, k))
+    x = generator(z)
+    x = x + rng.uniform(-noise, noise, size=x.shape)
+    return Plan(generator, x, noise, np.stack([z, -z], axis=1), 4.0)
+
+
+def phaseless(rng: np.random.Generator) -> Plan:
+    """Magnitudes of a network that is not odd."""
+    plain = _network(rng, [2, 8, 24], activation="leaky_relu(0.2)")
+    generator = plain.then(*magnitudes(rng.normal(size=(16, 24)) / np.sqrt(24)))
+    return _noisy(rng, generator, 1e-4, box=6.0)
+
+
+def clipped(rng: np.random.Generator) -> Plan:
+    """Outputs cut at 0 and 1."""
+    plain = _network(rng, [3, 12, 60], activation="leaky_relu(0.3)", head="identity")
+    # Where most outputs are cut, a code is not determined.
+    return _noisy(rng, plain.then(*clipping(60)), 1e-4, box=6.0, decidable=False)
+
+
+def eight_bits(rng: np.random.Generator) -> Plan:
+    """Files of a sigmoid network, rounded to 8 bits."""
+    generator = _network(rng, [3, 12, 100], activation="leaky_relu(0.3)", head="sigmoid")
+    z = rng.normal(size=(PER_NETWORK, 3))
+    x = np.rint(255 * generator(z)) / 255
+    return Plan(generator, x, float(np.nextafter(HALF_LEVEL, 1)), z[:, None], 6.0, decidable=False)
+
+
+def wide(rng: np.random.Generator) -> Plan:
+    """Two latents behind many hidden units: the latent's box is split."""
+    generator, noise = _network(rng, [2, 100, 100, 40], scale=1.4, head="identity"), 1e-3
+    z = rng.uniform(-1.9, 1.9, size=(PER_NETWORK, 2))
+    x = generator(z)
+    x = x + rng.uniform(-noise, noise, size=x.shape)
+    return Plan(generator, x, noise, z[:, None], 2.0, decidable=False)
+
+
+def wide_out_of_range(rng: np.random.Generator) -> Plan:
+    """The same, with twin outputs that are pulled apart by more than the noise can."""
+    plan = wide(rng)
+    weights = [layer.dense_weight.copy() for layer in plan.generator.layers]
+    weights[-1][1] = weights[-1][0]
+    plan.generator = preimage.from_arrays(weights, head="identity")
+    plan.x[:, 1] = plan.x[:, 0] + 2.5 * plan.noise
+    plan.codes, plan.decidable = np.zeros((PER_NETWORK, 0, 2)), True
+    return plan
+
+
 FAMILIES: dict[str, Family] = {
     "unique, ReLU": unique_relu,
     "unique, LeakyReLU, no box": unique_leaky,
@@ -234,4 +319,13 @@ FAMILIES: dict[str, Family] = {
     "noise at its bound": at_the_bound,
     "sigmoid head": smooth_head("sigmoid"),
     "tanh head": smooth_head("tanh"),
+    "half hidden": hidden,
+    "half hidden, out of range": hidden_out_of_range,
+    "Gaussian measurements": measured,
+    "magnitudes, linear": signless,
+    "magnitudes": phaseless,
+    "clipped": clipped,
+    "8 bits": eight_bits,
+    "wide": wide,
+    "wide, out of range": wide_out_of_range,
 }

@@ -25,7 +25,7 @@ import numpy as np
 from planted_claims import FAMILIES, PER_NETWORK, Plan
 
 import preimage
-from preimage.certify import checker
+from preimage.certify import boxes, checker
 
 
 def falsehoods(plan: Plan, certificate: preimage.Certificate, sample: int) -> list[str]:
@@ -55,7 +55,7 @@ def run(name: str, seed: int) -> tuple[str, Counter[str], list[str]]:
     """One network of a family: certify, save, replay from the files."""
     rng = np.random.default_rng([seed, list(FAMILIES).index(name)])
     plan = FAMILIES[name](rng)
-    certificate = preimage.certify(plan.generator, plan.x, noise=plan.noise, box=plan.box)
+    certificate = certify(plan)
     counts: Counter[str] = Counter(certificate.verdict)
     counts["well-posed"] = len(plan.x) * plan.decidable
     counts["open"] = int((certificate.verdict == "undecided").sum()) * plan.decidable
@@ -67,7 +67,8 @@ def run(name: str, seed: int) -> tuple[str, Counter[str], list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), plan, certificate)
         try:
-            proven = [record["verdict"] for record in checker.check(*paths)]
+            records = checker.check(*paths, boxes=boxes.remaining)
+            proven = [record["verdict"] for record in records]
         except Exception as error:
             proven = [f"{type(error).__name__}: {error}"]
     if list(proven) != list(certificate.verdict):
@@ -75,18 +76,29 @@ def run(name: str, seed: int) -> tuple[str, Counter[str], list[str]]:
     return name, counts, wrong
 
 
+def certify(plan: Plan) -> preimage.Certificate:
+    """Of all observations of a plan."""
+    return preimage.certify(
+        plan.generator, plan.x, noise=plan.noise, box=plan.box, sensing=plan.sensing
+    )
+
+
 def write(folder: Path, plan: Plan, certificate: preimage.Certificate) -> list[str]:
-    """The three files that the checker reads."""
-    paths = [folder / name for name in ("certificate.json", "net.safetensors", "x.npy")]
+    """The three files that the checker reads, or four with a mask or a matrix."""
+    names = "certificate.json", "net.safetensors", "x.npy", "sensing.npy"
+    paths = [str(folder / name) for name in names]
     certificate.save(paths[0])
     preimage.save(plan.generator, paths[1])
     np.save(paths[2], plan.x)
-    return [str(path) for path in paths]
+    if plan.sensing is None:
+        return paths[:3]
+    np.save(paths[3], plan.sensing)
+    return paths
 
 
 def _cuts(node: dict) -> list[list]:
     """All cuts of a tree."""
-    found = [cut for step in node["steps"] if step[0] == "cuts" for cut in step[1:]]
+    found = [cut for step in node.get("steps", []) if step[0] == "cuts" for cut in step[1:]]
     return found + [cut for child in node.get("children", []) for cut in _cuts(child)]
 
 
@@ -111,7 +123,9 @@ def mutate(kind: str, content: dict, rng: np.random.Generator) -> bool:
             _turn(cuts[int(rng.integers(len(cuts)))])
         case "truncated tree":
             # Without a cut of the code itself, the steps prove nothing that is claimed.
-            if verdict == "undecided" or not any(cut[0] == 0 for cut in _cuts(tree)):
+            told = len(tree.get("subdivision", [])) > 1 and verdict in ("unique", "infeasible")
+            told |= verdict != "undecided" and any(cut[0] == 0 for cut in _cuts(tree))
+            if not told:
                 return False
             tree.clear()
             tree.update(steps=[], end="empty" if verdict == "infeasible" else "box")
@@ -119,6 +133,12 @@ def mutate(kind: str, content: dict, rng: np.random.Generator) -> bool:
             if "split" not in tree:
                 return False
             tree["children"].pop()
+        case "emptied part":
+            tokens = tree.get("subdivision", [])
+            places = [i for i, token in enumerate(tokens) if token == ["box"]]
+            if len(places) != 1 or not sample["witnesses"]:
+                return False
+            tokens[places[0]] = ["empty", []]
         case "other noise":
             _move(sample["question"], "noise", 0.5)
             return sample["question"]["noise"] != "0x0.0p+0"
@@ -145,8 +165,9 @@ def mutate(kind: str, content: dict, rng: np.random.Generator) -> bool:
     return True
 
 
-KINDS = ("bit flip", "swapped observation", "turned multipliers", "truncated tree", "lost child",
-         "other noise", "other box", "other verdict", "smaller box", "moved witness")  # fmt: skip
+KINDS = ("bit flip", "swapped observation", "other sensing", "turned multipliers",
+         "truncated tree", "lost child", "emptied part", "other noise", "other box",
+         "other verdict", "smaller box", "moved witness")  # fmt: skip
 
 
 def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], list[str]]:
@@ -154,22 +175,26 @@ def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], li
     rng = np.random.default_rng([seed, list(FAMILIES).index(name)])
     plan = FAMILIES[name](rng)
     plan.x, plan.codes = plan.x[:4], plan.codes[:4]
-    certificate = preimage.certify(plan.generator, plan.x, noise=plan.noise, box=plan.box)
+    certificate = certify(plan)
     tried: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), plan, certificate)
         data = Path(paths[0]).read_bytes()
-        checker.check(*paths)
+        checker.check(*paths, boxes=boxes.remaining)
         while tried.total() < count:
             kind = KINDS[int(rng.integers(len(KINDS)))]
-            mutant, x = bytearray(data), plan.x
+            mutant, x, sensing = bytearray(data), plan.x, plan.sensing
             if kind == "bit flip":
                 mutant[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
             elif kind == "swapped observation":
                 x = np.roll(plan.x, 1, axis=0)
                 if np.array_equal(x, plan.x):
                     continue
+            elif kind == "other sensing":
+                if sensing is None:
+                    continue
+                sensing = np.roll(sensing, 1, axis=-1)
             else:
                 content = json.loads(data)
                 del content["digest"]
@@ -178,9 +203,12 @@ def run_mutants(name: str, seed: int, count: int) -> tuple[str, Counter[str], li
                 mutant[:] = json.dumps(content | {"digest": checker.seal(content)}).encode()
             Path(paths[0]).write_bytes(mutant)
             np.save(paths[2], x)
+            if sensing is not None:
+                np.save(paths[3], sensing)
             tried[kind] += 1
             try:
-                checker.check(*paths, expected={"noise": plan.noise, "box": plan.box})
+                expected = {"noise": plan.noise, "box": plan.box}
+                checker.check(*paths, expected=expected, boxes=boxes.remaining)
             except Exception:
                 continue
             wrong.append(f"{name}, seed {seed}: a mutant passed: {kind}")
