@@ -95,6 +95,15 @@ def test_certify_ends_in_time(sizes, head, limit):
     assert found.verdict != "undecided" or "limit" in found.reason
 
 
+def test_certify_of_a_wide_network_ends_in_time():
+    """Claim: no program is begun that takes longer than is left; what is made once may take more."""
+    generator = preimage.zoo.load("mnist-conv-20")  # 4,724 units, 12 s a program
+    x = generator(np.random.default_rng(0).normal(size=20))
+    question = {"noise": 1e-4, "box": 5.0, "time_limit": 4.0}
+    found = _in_time(lambda: preimage.certify(generator, x, **question), 4.0)
+    assert "limit" in found.reason
+
+
 @pytest.mark.parametrize("name", ["exact", "linf", "l1", "relaxed", "auto", "gauss_newton"])
 def test_what_is_late_at_once_has_a_rough_code(name):
     """Claim: without time for one program there is a code that is better than none."""

@@ -139,12 +139,10 @@ class Problem:
         """A code in S near z, if one is found; remembered."""
         if self.bounds(self.noise).empty:
             return None
-        best = np.clip(z, self.low, self.high)
-        candidates = [best]
+        candidates = [np.clip(z, self.low, self.high)]
         for _ in range(3):
-            best = self.middle(best)
-            candidates.append(best)
-        for candidate in (*candidates, *_rounded(best)):
+            candidates.append(self.middle(candidates[-1]))
+        for candidate in (*candidates, *_rounded(candidates[-1])):
             if self.explains(candidate):
                 self.witnesses.append(candidate)
                 return candidate

@@ -66,7 +66,7 @@ def prove(
         sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
     network = as_network(measured)
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
-    fixed, each = checking_times(layers)
+    fixed, each = checking_times(measured)
     claims: list[Claim] = []
     for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
                                strict=True):  # fmt: skip
@@ -174,11 +174,13 @@ def _split(
     return _WHOLE, problem.low, problem.high, ""
 
 
-def checking_times(layers: list[checker.Layer]) -> tuple[float, float]:
+@functools.lru_cache(maxsize=4)
+def checking_times(generator: Generator) -> tuple[float, float]:
     """Seconds that the checker takes before its first proof and for each, as a trial shows.
 
     Multipliers are those of a vertex: at most one row for each latent coordinate and hidden unit.
     """
+    layers = exact_layers(generator)
     rho = [[3**40 + j for j in range(layer.count)] for layer in layers[1:]]
     rows = sum(layer.count for layer in layers[:-1])
     rho[-1] = [v if j < rows else 0 for j, v in enumerate(rho[-1])]
@@ -193,8 +195,7 @@ def checking_times(layers: list[checker.Layer]) -> tuple[float, float]:
 
 def checked(claim: Claim, problem: Problem, deadline: float) -> Claim:
     """The claim if the checker proves it in time; else an undecided one that claims nothing."""
-    nothing = {"steps": [], "end": "box"}
-    alone = replace(claim, lower=problem.low, upper=problem.high, proof=nothing)
+    alone = replace(claim, lower=problem.low, upper=problem.high, proof={"steps": [], "end": "box"})
     tries = [claim, alone] if claim.verdict == "ambiguous" else [claim]  # needs no intervals
     reason = ""
     for found in tries:
@@ -238,11 +239,9 @@ def exact_layers(generator: Generator) -> list[checker.Layer]:
     """The generator for the checker's arithmetic; layer 0 is the latent."""
     network, layers = as_network(generator), [checker.latent_layer(generator.latent_size)]
     for i, layer in enumerate(generator.layers, 1):
-        name = layer.activation.name
-        smooth = name if name in ("sigmoid", "tanh") else None
+        smooth = layer.activation.name if layer.activation.name in ("sigmoid", "tanh") else None
         flat, slopes = layer.dense_weight.ravel().tolist(), network.slopes[i].tolist()
-        bias = layer.bias.tolist()
-        layers.append(checker.Layer(flat, layer.weight.shape, bias, slopes, smooth))
+        layers.append(checker.Layer(flat, layer.weight.shape, layer.bias.tolist(), slopes, smooth))
     return layers
 
 

@@ -37,7 +37,7 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
     """
     root = Deduction.start(bounds)
     finite = all(np.isfinite(end).all() for end in (root.bounds.lower[0], root.bounds.upper[0]))
-    if finite:
+    if finite and not budget.spent:
         root.propagate(network)
     for start in range(network.depth - 1, -1, -1):
         if root.empty or budget.spent:
@@ -53,7 +53,7 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
                 continue
             relaxation = relax(network, root.bounds, start)
             tighten_bounds(network, root, relaxation, output_programs(relaxation), budget)
-    if not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
+    if budget.spent or not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         return root
     if finite:
         # Ends of the latent cost least, and decide most of the signs.

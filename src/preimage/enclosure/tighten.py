@@ -26,8 +26,10 @@ _BITS = 36
 _TINY = 1e-12
 # Most linear programs in one call of the solver.
 _CHUNK = 128
-# Their first number: as many as have so many matrix entries in all, but at least four.
+# Their first number: as many as have so many matrix entries in all, but at least four; and no more
+# than there is time for, at so many products a second (two cores make 1.1e10 to 1.9e10).
 _FIRST_ENTRIES = 2_000_000
+_PRODUCTS = 1e10
 # Part of the remaining time that a call may take, as the last one predicts.
 _PART = 0.2
 
@@ -58,10 +60,12 @@ class Budget:
         """Whether to stop."""
         return self.nodes <= 0 or self.left <= 0
 
-    def chunks(self, count: int, entries: int) -> Iterator[slice]:
-        """Slices of ``count`` programs with a matrix of so many entries, while there is time."""
-        first, size = 0, max(4, _FIRST_ENTRIES // max(entries, 1))
-        while first < count and not self.spent:
+    def chunks(self, count: int, rows: int, columns: int) -> Iterator[slice]:
+        """Slices of ``count`` programs with a matrix of this shape, while there is time."""
+        first, entries = 0, max(rows * columns, 1)
+        affordable = max(self.left, 0.0) * _PRODUCTS / (entries * max(columns, 1))
+        size = int(min(max(4, _FIRST_ENTRIES // entries), affordable))
+        while first < count and size and not self.spent:
             size = min(size, _CHUNK)
             start = time.perf_counter()
             yield slice(first, first + size)
@@ -161,8 +165,7 @@ class Deduction:
             after = bounds.copy()
             after.tighten(targets, ends)
             least, most = after.of(targets)
-            known = (targets.layer > 0) & ((least >= 0) | (most <= 0))
-            chosen &= crosses | ~known
+            chosen &= crosses | (targets.layer == 0) | ((least < 0) & (most > 0))
         rows = np.flatnonzero(chosen)
         if not len(rows):
             return 0.0
@@ -273,7 +276,7 @@ def solve(
     """
     nothing = np.zeros(0, dtype=bool)
     found = [(np.zeros((0, len(relaxation.weight))), nothing, nothing)]
-    for part in budget.chunks(len(objective), relaxation.weight.size):
+    for part in budget.chunks(len(objective), *relaxation.weight.shape):
         found.append(_solve(relaxation, objective[part]))
         if found[-1][2].any():
             break
