@@ -96,7 +96,7 @@ def test_certify_ends_in_time(sizes, head, limit):
 
 
 def test_certify_of_a_wide_network_ends_in_time():
-    """Claim: no program is begun that takes longer than is left. (What is made once, may.)"""
+    """Claim: no program is begun that takes longer than is left, but for what is made once."""
     generator = preimage.zoo.load("mnist-conv-20")  # 4,724 units, 12 s a program
     x = generator(np.random.default_rng(0).normal(size=20))
     question = {"noise": 1e-4, "box": 5.0, "time_limit": 4.0}
