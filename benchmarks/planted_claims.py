@@ -52,9 +52,14 @@ def _network(
 
 
 def _noisy(
-    rng: np.random.Generator, generator: preimage.Generator, noise: float, **more: object
+    rng: np.random.Generator,
+    generator: preimage.Generator,
+    noise: float,
+    z: np.ndarray | None = None,
+    **more: object,
 ) -> Plan:
-    z = rng.normal(size=(PER_NETWORK, generator.latent_size))
+    """Outputs with uniform noise, of codes from N(0, I) unless they are given."""
+    z = rng.normal(size=(PER_NETWORK, generator.latent_size)) if z is None else z
     x = generator(z)
     x = x + rng.uniform(-noise, noise, size=x.shape)
     return Plan(generator, x, noise, z[:, None], **more)  # type: ignore[arg-type]
@@ -88,11 +93,10 @@ def mirrored(rng: np.random.Generator) -> Plan:
     generator = preimage.from_arrays(
         [np.vstack([eye, -eye]), np.hstack([mixing, mixing])], head="identity"
     )
-    noise = 1e-4
     z = rng.uniform(1.0, 2.0, size=(PER_NETWORK, k))
-    x = generator(z)
-    x = x + rng.uniform(-noise, noise, size=x.shape)
-    return Plan(generator, x, noise, np.stack([z, -z], axis=1), 4.0)
+    plan = _noisy(rng, generator, 1e-4, z, box=4.0)
+    plan.codes = np.stack([z, -z], axis=1)
+    return plan
 
 
 def twin_columns(rng: np.random.Generator) -> Plan:
@@ -248,13 +252,13 @@ def measured(rng: np.random.Generator) -> Plan:
 
 def signless(rng: np.random.Generator) -> Plan:
     """Magnitudes of a linear network: z and -z make the same."""
-    k, noise = int(rng.integers(2, 5)), 1e-4
+    k = int(rng.integers(2, 5))
     linear = preimage.from_arrays([rng.normal(size=(20, k))], head="identity")
     generator = linear.then(*magnitudes(rng.normal(size=(8 * k, 20)) / np.sqrt(20)))
     z = rng.choice([-1.0, 1.0], size=(PER_NETWORK, k)) * rng.uniform(0.5, 2.0, (PER_NETWORK, k))
-    x = generator(z)
-    x = x + rng.uniform(-noise, noise, size=x.shape)
-    return Plan(generator, x, noise, np.stack([z, -z], axis=1), 4.0)
+    plan = _noisy(rng, generator, 1e-4, z, box=4.0)
+    plan.codes = np.stack([z, -z], axis=1)
+    return plan
 
 
 def phaseless(rng: np.random.Generator) -> Plan:
@@ -281,11 +285,9 @@ def eight_bits(rng: np.random.Generator) -> Plan:
 
 def wide(rng: np.random.Generator) -> Plan:
     """Two latents behind many hidden units: the latent's box is split."""
-    generator, noise = _network(rng, [2, 100, 100, 40], scale=1.4, head="identity"), 1e-3
+    generator = _network(rng, [2, 100, 100, 40], scale=1.4, head="identity")
     z = rng.uniform(-1.9, 1.9, size=(PER_NETWORK, 2))
-    x = generator(z)
-    x = x + rng.uniform(-noise, noise, size=x.shape)
-    return Plan(generator, x, noise, z[:, None], 2.0, decidable=False)
+    return _noisy(rng, generator, 1e-3, z, box=2.0, decidable=False)
 
 
 def wide_out_of_range(rng: np.random.Generator) -> Plan:
