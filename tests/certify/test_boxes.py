@@ -157,6 +157,6 @@ def test_rows_that_underflow_bound_nothing_in_the_search(exponent):
     generator = preimage.from_arrays([[[weight]]], activation="identity")
     high = np.array([[2.0 ** (101 if exponent == -100 else 801)]])
     forms = linear_bounds(Chain.of(as_network(generator), dtype), 0 * high, high)
-    row = np.full((1, 1, 1), 2.0**exponent, dtype)
-    found = pull_back(forms, row)
+    row = np.full((1, 1, 1), 2.0**exponent)
+    found = pull_back(Chain.of(as_network(generator)), forms, row)
     assert (found.slope[0] @ high[0] + found.shift[0])[0] >= 2.0**exponent * weight * high[0, 0]

@@ -38,19 +38,20 @@ def test_bounds_hold_at_sampled_codes(seed, activation, radius, precision):
     generator = _deep(rng, (3, 24, 24, 8), activation, head="leaky_relu(0.5)")
     low = rng.normal(size=(2, 3))
     high = low + radius * rng.uniform(0.1, 1.0, size=(2, 3))
+    chain = Chain.of(as_network(generator))
     forms = linear_bounds(Chain.of(as_network(generator), precision), low, high)
-    rows = rng.normal(size=(2, 4, 8)).astype(precision)
-    pulled = pull_back(forms, rows), pull_back(forms, rows, values=True)
+    rows = rng.normal(size=(2, 4, 8))
+    pulled = [pull_back(chain, forms, rows, values) for values in (False, True)]
     for box in range(2):
         z = low[box] + (high[box] - low[box]) * rng.uniform(size=(200, 3))
         z[:8] = np.where(rng.uniform(size=(8, 3)) < 0.5, low[box], high[box])
         exact = generator.preactivations(z)
         for i, a in enumerate(exact):
-            assert (a >= forms.lower[i][box]).all()
-            assert (a <= forms.upper[i][box]).all()
+            assert (a >= forms.lower[i][:, box]).all()
+            assert (a <= forms.upper[i][:, box]).all()
         for found, values in zip(pulled, (exact[-1], generator(z)), strict=True):
             top = z @ found.slope[box].T + found.shift[box]
-            assert (values @ rows[box].T.astype(float) <= top).all()
+            assert (values @ rows[box].T <= top).all()
 
 
 def test_bounds_are_exact_where_no_sign_is_open():
@@ -58,11 +59,12 @@ def test_bounds_are_exact_where_no_sign_is_open():
     rng = np.random.default_rng(0)
     generator = _deep(rng, (3, 30, 30, 10))
     z = rng.normal(size=(1, 3))
-    forms = linear_bounds(Chain.of(as_network(generator)), z - 1e-9, z + 1e-9)
+    chain = Chain.of(as_network(generator))
+    forms = linear_bounds(chain, z - 1e-9, z + 1e-9)
     ends = zip(forms.lower[:-1], forms.upper[:-1], strict=True)
     assert all(((low >= 0) | (high <= 0)).all() for low, high in ends)
     rows = rng.normal(size=(1, 5, 10))
-    found = pull_back(forms, rows)
+    found = pull_back(chain, forms, rows)
     top = found.slope[0] @ z[0] + found.shift[0]
     assert np.allclose(top, rows[0] @ generator(z[0]), atol=1e-10, rtol=0)
 

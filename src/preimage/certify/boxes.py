@@ -1,8 +1,8 @@
 """Check a subdivision of the latent's box again: NumPy alone, in outward-rounded floats.
 
 The standard-library checker proves everything else of a certificate in exact arithmetic. A
-subdivision of a large network has thousands of parts; this module checks them in float32, and in
-float64 where that is too coarse. It shares no code with the search that found the parts.
+subdivision of a large network has thousands of parts; this module bounds the layers over them in
+float32, and in float64 where that is too coarse. It shares no code with the search that found them.
 
 A subdivision is a list in preorder: ``["split", i, value]`` is followed by the parts with
 ``z_i <= value`` and ``z_i >= value``, ``["cut", lower, upper, rows]`` by what the cut leaves,
@@ -14,8 +14,8 @@ and one ``|s_j| <= 1`` for each unit of open sign. Any row v of the output is th
 through the layers to ``v a <= g z + h``, while the observation demands ``v a >= need``. Rows are
 those of least squares, and those that the record gives; any rows are valid.
 
-Rounding: a product of n terms is off by at most ``gamma |W| |z|`` with gamma a little above n u
-(Higham, section 3.1); every use of it below adds that much in the direction that proves less.
+Rounding: a product of n nonzero terms is off by at most ``gamma |W| |z|`` with gamma a little above
+n u (Higham, section 3.1); every use of it below adds that much in the direction that proves less.
 Underflow: a row that is carried back is off by at most the smallest number in each entry, and so is
 its product with z by that times the sum of all ``|z_j|``.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,13 @@ from preimage.certify import checker
 from preimage.threads import processors
 
 Array = NDArray[Any]
-# Weight, bias and slopes of each layer.
-Network = list[tuple[Array, Array, Array]]
-
 # Parts that are checked at once, by the numbers that their affine forms hold.
-_NUMBERS = 4_000_000
+_NUMBERS = 16_000_000
+# The line on the other side of a band turns from slope c to 1 while the middle of the interval goes
+# through 0, over this share of its length.
+_SHIFT = 0.1
+# What a block of a matrix costs, in entries of a dense product.
+_BLOCK = 2000
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
 # which is far below gamma times the last.
@@ -72,11 +74,11 @@ def remaining(
     volumes = [np.prod(claim[1] - claim[0]) for claim in claims]
     order = np.argsort(volumes, kind="stable").tolist()
     network = [_numbers(layer) for layer in layers]
+    exact = [_layer(*layer, np.float64) for layer in network]
     for dtype in (np.float32, np.float64):
-        if not all(_in_range(part, dtype) for layer in network for part in layer):
-            continue
-        chain = [(w.astype(dtype), b.astype(dtype), c.astype(dtype)) for w, b, c in network]
-        order = _unproven(chain, claims, order, ends, deadline)
+        if all(_in_range(part, dtype) for layer in network for part in layer):
+            chain = [_layer(*layer, dtype) for layer in network]
+            order = _unproven(chain, exact, claims, order, ends, deadline)
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
     return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
                                                              strict=True)]
@@ -84,17 +86,18 @@ def remaining(
 
 
 def _unproven(
-    network: Network, claims: list[Any], order: list[int], ends: Array, deadline: float
-) -> list[int]:
+    network: list[_Layer], exact: list[_Layer], claims: list[Any], order: list[int], ends: Array,
+    deadline: float,
+) -> list[int]:  # fmt: skip
     """Those of some claims that do not hold, or not in this precision; all processors are used."""
-    widths = [len(layer[1]) for layer in network]
-    step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+    widths = [len(layer.bias) for layer in network]
+    step = int(np.clip(_NUMBERS / (max(widths) * sum(widths[:-3]) + 1), 2, 64))
     parts = [order[first : first + step] for first in range(0, len(order), step)]
 
     def prove(part: list[int]) -> NDArray[np.bool_]:
         checker.require(time.perf_counter() < deadline, "there is no time left")
         with np.errstate(all="ignore"):  # what is not finite proves nothing
-            return _prove(network, [claims[i] for i in part], ends)
+            return _prove(network, exact, [claims[i] for i in part], ends)
 
     with ThreadPoolExecutor(processors()) as pool:
         holds = [good for found in pool.map(prove, parts) for good in found.tolist()]
@@ -155,23 +158,79 @@ def _in_range(values: Array, dtype: Any) -> bool:
     return bool(((sizes >= least) & (sizes <= most)).all())
 
 
-def _prove(network: Network, claims: list[Any], ends: Array) -> NDArray[np.bool_]:
+class _Matrix(NamedTuple):
+    """A matrix; rows with nonzeros in the same columns are multiplied together, as a block.
+
+    Attributes:
+        full: The matrix.
+        blocks: Rows, columns and what stands there; none where a dense product is quicker.
+        terms: Most nonzeros of a row.
+    """
+
+    full: Array
+    blocks: list[tuple[Array, Array, Array]]
+    terms: int
+
+    def times(self, x: Array) -> Array:
+        """The product with x, (columns, parts, ...)."""
+        flat = x.reshape(len(x), -1)
+        if not self.blocks:
+            return (self.full @ flat).reshape(-1, *x.shape[1:])
+        product = np.empty((len(self.full), flat.shape[1]), x.dtype)
+        for rows, columns, block in self.blocks:
+            product[rows] = block @ flat.take(columns, 0)
+        return product.reshape(-1, *x.shape[1:])
+
+
+def _matrix(full: Array) -> _Matrix:
+    full = np.ascontiguousarray(full)
+    places: dict[bytes, list[int]] = {}
+    for row, where in enumerate(np.packbits(full != 0, axis=1)):
+        places.setdefault(where.tobytes(), []).append(row)
+    used = np.count_nonzero(full, axis=1)
+    blocks = []
+    if 2 * (used.sum() + _BLOCK * len(places)) <= full.size:
+        for rows in map(np.array, places.values()):
+            columns = np.flatnonzero(full[rows[0]])
+            blocks.append((rows, columns, full[rows][:, columns]))
+    return _Matrix(full, blocks, int(used.max(initial=0)))
+
+
+class _Layer(NamedTuple):
+    """Weight, its magnitudes and its transpose; bias and slopes as columns."""
+
+    weight: _Matrix
+    magnitude: _Matrix
+    turned: _Matrix
+    bias: Array
+    slopes: Array
+
+
+def _layer(weight: Array, bias: Array, slopes: Array, dtype: Any) -> _Layer:
+    with np.errstate(over="ignore"):
+        w, b, c = (part.astype(dtype) for part in (weight, bias, slopes))
+    return _Layer(_matrix(w), _matrix(np.abs(w)), _matrix(w.T), b[:, None], c[:, None])
+
+
+def _prove(
+    network: list[_Layer], exact: list[_Layer], claims: list[Any], ends: Array
+) -> NDArray[np.bool_]:
     """Which claims hold."""
-    dtype = network[0][0].dtype
+    dtype = network[0].bias.dtype
     low, high = (np.stack([c[side] for c in claims]) for side in (0, 1))
     mid = ((low + high) / 2).astype(dtype)
     rad = np.nextafter(np.maximum(high - mid, mid - low).astype(dtype), dtype.type(np.inf))
     state = _forward(network, mid, rad)
-    own = state[-1]
-    least, most = np.maximum(ends[0], own[0]), np.minimum(ends[1], own[1])
-    rows = _candidates(network, state, least, most)
-    more = np.zeros((len(claims), max(len(c[3]) for c in claims), rows.shape[2]), dtype)
+    own = state[0][-1]
+    least, most = np.maximum(ends[0], own[0].T), np.minimum(ends[1], own[1].T)
+    rows = _candidates(state, least, most)
+    more = np.zeros((len(claims), max(len(c[3]) for c in claims), rows.shape[2]))
     for given, claim in zip(more, claims, strict=True):
         given[: len(claim[3])] = claim[3]
     rows = np.concatenate([rows, more], 1)
-    slope, shift = (v.astype(np.float64) for v in _carry(network, state, mid, rad, rows))
+    center, reach, k = mid.astype(np.float64), rad.astype(np.float64), mid.shape[1]
+    slope, shift = _carry(exact, state[0], center, reach, rows)
     # need <= v a <= slope z + shift
-    rows, k = rows.astype(np.float64), mid.shape[1]
     low_end, high_end = (np.where(np.isfinite(end), end, 0) for end in (least, most))
     size = _each(np.abs(rows), np.maximum(np.abs(low_end), np.abs(high_end)))
     need = _each(np.maximum(rows, 0), low_end) + _each(np.minimum(rows, 0), high_end)
@@ -181,7 +240,6 @@ def _prove(network: Network, claims: list[Any], ends: Array) -> NDArray[np.bool_
     )
     need = np.where(open_ends.any(2), -np.inf, need)
     need -= 2.0**-52 * (rows.shape[2] + 8) * size
-    center, reach = mid.astype(np.float64), rad.astype(np.float64)
     pull = slope * reach[:, None]
     sizes = np.abs(pull).sum(2) + _each(np.abs(slope), np.abs(center)) + np.abs(shift)
     best = _each(slope, center) + shift - need + 2.0**-52 * (k + 12) * (sizes + np.abs(need))
@@ -213,62 +271,59 @@ def _gamma(terms: int, dtype: Any) -> Any:
     return dtype.type(1.05 * (terms + 30) * np.finfo(dtype).eps / 2)
 
 
-def _forward(network: Network, mid: Array, rad: Array) -> tuple[Any, ...]:
+def _forward(network: list[_Layer], mid: Array, rad: Array) -> tuple[Any, ...]:
     """For each layer: low and high ends, ``|W| |z| + |b|``, what underflow counts in.
 
-    Then center, A, squares and the last layer's ends.
+    Then center, A and squares of the last layer. Units come first, then parts, then symbols.
     """
     dtype, k = mid.dtype, mid.shape[1]
-    center, every = mid, rad[:, :, None] * np.eye(k, dtype=dtype)
-    error, bound, fresh = np.zeros_like(mid), np.abs(mid) + rad, None
+    every = np.concatenate([mid.T[:, :, None], rad.T[:, :, None] * np.eye(k)[:, None]], 2)
+    every = every.astype(dtype)
+    half, error, bound = 0 * mid.T, 0 * mid.T, np.abs(mid.T) + rad.T
     floor = dtype.type(_RANGE[dtype.name][2])
+    affine = bool((network[-1].slopes == 1).all())
     layers = []
-    for number, (weight, bias, c) in enumerate(network):
-        turned = np.ascontiguousarray(weight.T)
-        magnitude = np.abs(turned)
-        scale = bound @ magnitude + np.abs(bias) + floor
-        slip = floor * (1 + bound.sum(1) + scale.sum(1))
-        last = number == len(network) - 1
-        if last:
-            squares = (every[:, k:] ** 2).sum(1)
-            if fresh is not None:
-                np.add.at(squares, (np.arange(len(mid))[:, None], fresh[0]), fresh[1] ** 2)
-            squares = squares @ turned**2
-            if (c == 1).all():
-                every, fresh = every[:, :k], None
-        every, center = _moved(every, fresh, turned), center @ turned + bias
-        gamma = _gamma(len(turned) + every.shape[1], dtype)
-        error = dtype.type(1.02) * (error @ magnitude) + gamma * scale
-        width = np.abs(every).sum(1) + error
+    for number, (weight, magnitude, _, bias, c) in enumerate(network):
+        left = len(network) - number - affine  # layers whose ends are needed, this one included
+        scale = magnitude.times(bound) + np.abs(bias) + floor
+        slip = floor * (1 + bound.sum(0) + scale.sum(0))
+        squares = np.einsum("nps,nps->np", *2 * [every[:, :, k + 1 :]]) + half**2
+        every = weight.times(every if left else every[:, :, : k + 1])
+        fresh = np.zeros_like(scale)
+        if left > 1:
+            every = np.concatenate([every, _fresh(weight.full, half)], 2)
+        elif left:
+            fresh = magnitude.times(half)
+        every[:, :, 0] += bias
+        error = dtype.type(1.02) * magnitude.times(error)
+        error = error + _gamma(weight.terms + 2, dtype) * scale
+        width = np.abs(every[:, :, 1:]) @ np.ones(every.shape[2] - 1, dtype) + fresh + error
+        width *= 1 + _gamma(every.shape[2], dtype)
+        center = every[:, :, 0]
         low, high = center - width, center + width
-        if last and (c == 1).all():
+        if not left:
             low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
-        layers.append((low, high, scale, slip))
-        if last:
-            return layers, center, every[:, :k], squares, (low, high)
+        layers.append(tuple(part.astype(np.float64) for part in (low, high, scale, slip)))
+        if number == len(network) - 1:
+            break
         ratio, edge, open_ = _band(low, high, c)
         half = np.abs(edge) / 2
-        order = np.argsort(~open_, axis=1, kind="stable")[:, : int(open_.sum(1).max(initial=0))]
-        fresh = order, np.take_along_axis(np.where(open_, half, 0), order, 1).astype(dtype)
-        center = ratio * center + edge / 2
-        every *= ratio[:, None]
+        every *= ratio[:, :, None]
+        every[:, :, 0] += edge / 2
         far = np.maximum(np.abs(low), np.abs(high))
         plain = ~open_ & ((ratio == 0) | (ratio == 1))
         gain = np.where(plain, 0, _gamma(0, dtype) * np.maximum(c, 1) * far)
         error = ratio * error + gain
-        bound = np.abs(center) + ratio * width + half + error
-    raise AssertionError("a network has layers")
+        bound = np.abs(every[:, :, 0]) + ratio * width + half + error
+    squares = _matrix(network[-1].weight.full ** 2).times(squares)
+    return layers, center.T, every[:, :, 1 : k + 1].transpose(1, 2, 0), squares.T
 
 
-def _moved(every: Array, fresh: Any, turned: Array) -> Array:
-    """The symbols ``every`` and ``fresh`` (units and sizes) through a layer's weight."""
-    if fresh is None:
-        return every @ turned
-    parts, old, _ = every.shape
-    found = np.empty((parts, old + fresh[0].shape[1], turned.shape[1]), every.dtype)
-    np.matmul(every, turned, out=found[:, :old])
-    np.multiply(turned[fresh[0]], fresh[1][:, :, None], out=found[:, old:])
-    return found
+def _fresh(weight: Array, half: Array) -> Array:
+    """One symbol for each unit of open sign, of this size; size 0 where a part has fewer."""
+    most = int((half > 0).sum(0).max(initial=0))
+    order = np.argsort(half <= 0, axis=0, kind="stable")[:most]
+    return weight.take(order.T, 1) * np.take_along_axis(half, order, 0).T
 
 
 def _band(low: Array, high: Array, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -282,10 +337,9 @@ def _band(low: Array, high: Array, c: Array) -> tuple[Array, Array, NDArray[np.b
     return ratio, np.where(open_, edge, 0).astype(low.dtype), open_
 
 
-def _candidates(network: Network, state: Any, least: Array, most: Array) -> Array:
+def _candidates(state: Any, least: Array, most: Array) -> Array:
     """Rows of the output that may refute or cut, by least squares; any rows are valid."""
-    _, center, linear, squares, _ = state
-    a = linear.astype(np.float64)
+    center, a, squares = (part.astype(np.float64) for part in state[1:])
     middle, half = (least + most) / 2, np.maximum(most - least, 0) / 2
     seen = np.isfinite(middle)
     off = np.where(seen, middle, center) - center
@@ -300,37 +354,44 @@ def _candidates(network: Network, state: Any, least: Array, most: Array) -> Arra
     fit = np.linalg.solve(inner, (scaled @ off[:, :, None]))
     residual = weight * off - (scaled * fit).sum(1)
     residual /= np.maximum(np.abs(residual).max(1, keepdims=True), 1e-300)
-    return np.concatenate([residual[:, None], each, -each], 1).astype(network[0][0].dtype)
+    return np.concatenate([residual[:, None], each, -each], 1)
 
 
 def _carry(
-    network: Network, state: Any, mid: Array, rad: Array, rows: Array
+    network: list[_Layer], layers: list[Any], mid: Array, rad: Array, rows: Array
 ) -> tuple[Array, Array]:
     """``g`` and ``h`` with ``rows a <= g z + h`` over each part, rounding included in h."""
-    layers, dtype = state[0], mid.dtype
-    total, lost = np.zeros(rows.shape[:2], dtype), np.zeros(rows.shape[:2], dtype)
+    total, lost = np.zeros(rows.shape[:2]), np.zeros(rows.shape[:2])
+    rows = np.ascontiguousarray(rows.transpose(2, 0, 1))
     for number in range(len(network) - 1, -1, -1):
-        weight, bias, c = network[number]
+        _, _, turned, bias, c = network[number]
         low, high, scale, slip = layers[number]
-        gamma = _gamma(len(weight), dtype)
+        gamma = _gamma(len(bias), rows.dtype)
         if number < len(network) - 1 and (c != 1).any():
             ratio, edge, open_ = _band(low, high, c)
-            steep = np.where(open_, np.where(high > -low, 1, c).astype(dtype), ratio)
+            share = np.clip(0.5 + (high + low) / (_SHIFT * np.where(open_, high - low, 1)), 0, 1)
+            steep = np.where(open_, c + (1 - c) * share, ratio)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
             far = np.maximum(np.abs(low), np.abs(high)) * np.maximum(c, 1)
-            lost = lost + 4 * gamma * _each(np.abs(rows), far)
+            lost = lost + 4 * gamma * _over(np.abs(rows), far)
             # A chord bounds a convex unit from above, a concave one (c > 1) from below.
             above = np.where(c <= 1, ratio, steep), np.where(c <= 1, edge, 0)
             below = np.where(c <= 1, steep, ratio), np.where(c <= 1, 0, edge)
-            total = total + _each(up, above[1]) + _each(down, below[1])
-            rows = up * above[0][:, None] + down * below[0][:, None]
-        lost = lost + 2 * gamma * (_each(np.abs(rows), scale) + slip[:, None])
-        total = total + rows @ bias
+            total = total + _over(up, above[1]) + _over(down, below[1])
+            rows = up * above[0][:, :, None] + down * below[0][:, :, None]
+        lost = lost + 2 * gamma * (_over(np.abs(rows), scale) + slip[:, None])
+        total = total + np.tensordot(bias[:, 0], rows, 1)
         lost = lost + gamma * np.abs(total)
-        rows = rows @ weight
-    size = _each(np.abs(rows), np.abs(mid) + rad) + np.abs(total)
-    lost = lost + _gamma(4 * len(network), dtype) * size
-    return rows, total + dtype.type(1.05) * lost
+        rows = turned.times(rows)
+    slope = rows.transpose(1, 2, 0)
+    size = _each(np.abs(slope), np.abs(mid) + rad) + np.abs(total)
+    lost = lost + _gamma(4 * len(network), rows.dtype) * size
+    return slope, total + 1.05 * lost
+
+
+def _over(rows: Array, vector: Array) -> Array:
+    """Rows (units, parts, rows) with a vector (units, parts) for each part."""
+    return (rows * vector[:, :, None]).sum(0)
 
 
 def _each(rows: Array, vector: Array) -> Array:

@@ -31,8 +31,11 @@ _TINY = 1e-10
 _LITTLE = 0.7
 # A part is noisy where its variance is below so many times the noise squared.
 _NOISY = 1.0
-# Where rounding takes more than this part of a row's slack, float32 is not enough.
+# Where rounding makes up more than this part of the intervals, float32 is not enough.
 _COARSE = 0.02
+# A box is refuted with so much to spare, in parts of the range of the row that refutes it: another
+# program, with other rounding and slightly other rows, has to prove it again.
+_SPARE = 1e-4
 
 
 class Admitted(Protocol):
@@ -79,8 +82,7 @@ class Interval:
 
     def ends(self, forms: Forms) -> tuple[Array, Array]:
         """Both ends for each box, (boxes, n); one that is open is that of the box."""
-        own = forms.lower[-1].astype(np.float64), forms.upper[-1].astype(np.float64)
-        return np.maximum(self.low, own[0]), np.minimum(self.high, own[1])
+        return np.maximum(self.low, forms.lower[-1].T), np.minimum(self.high, forms.upper[-1].T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +146,10 @@ class Contraction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Contractor:
-    """Cuts boxes for one network: in float32 where that is enough, else in float64.
+    """Cuts boxes for one network, by forms in float32 where that is enough, else in float64.
 
     Attributes:
-        coarse: The network in float32.
+        coarse: The network in float32, or again in float64 if float32 cannot hold it.
         fine: In float64.
     """
 
@@ -170,7 +172,7 @@ class Contractor:
     def batch(self) -> int:
         """Boxes that are worth taking at once."""
         widths = [len(b) for b in self.fine.biases]
-        each = int(np.clip(4e6 / (max(widths) * sum(widths[:-1]) + 1), 2, 64))
+        each = int(np.clip(16e6 / (max(widths) * sum(widths[:-3]) + 1), 2, 64))
         return each * processors()
 
     def contract(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
@@ -206,36 +208,39 @@ class Contractor:
     def _both(
         self, low: Array, high: Array, admitted: Admitted, extra: Array | None = None
     ) -> Contraction:
-        """In float32, and again in float64 where that was too coarse."""
-        found, again = _contract(self.coarse, low, high, admitted, extra)
-        if again.any():
+        """By forms in float32, and again in float64 where those were too coarse."""
+        forms = linear_bounds(self.coarse, low, high)
+        found = _contract(self.fine, forms, low, high, admitted, extra)
+        again = ~found.empty & (forms.rounding > _COARSE)
+        if again.any() and self.coarse is not self.fine:
+            low, high = low[again], high[again]
             some = None if extra is None else extra[again]
-            better, _ = _contract(self.fine, low[again], high[again], admitted, some)
+            forms = linear_bounds(self.fine, low, high)
+            better = _contract(self.fine, forms, low, high, admitted, some)
             for part, other in zip(found, better, strict=True):
                 part[again] = other
         return found
 
 
 def _contract(
-    chain: Chain, low: Array, high: Array, admitted: Admitted, extra: Array | None
-) -> tuple[Contraction, NDArray[np.bool_]]:
-    """In one precision; also, which boxes that precision is too coarse for."""
-    forms = linear_bounds(chain, low, high)
-    rows, gain, noisy = _rows(forms, admitted)
+    chain: Chain, forms: Forms, low: Array, high: Array, admitted: Admitted, extra: Array | None
+) -> Contraction:
+    """What is left of boxes; the chain is that of float64."""
+    rows, gain, noisy = _rows(forms, admitted, chain.slopes[-1])
     programs = np.zeros((len(low), 2 * low.shape[1], rows.shape[2])) if extra is None else extra
     if extra is not None:
         rows = np.concatenate([rows, extra], axis=1)
-    pulled = pull_back(forms, rows.astype(chain.dtype), admitted.values)
-    exact = rows.astype(chain.dtype).astype(np.float64)
-    middle, radius = forms.middle.astype(np.float64), forms.radius.astype(np.float64)
+    middle, radius = forms.middle, forms.radius
+    pulled = pull_back(chain, forms, rows, admitted.values)
     scaled = pulled.slope * radius[:, None]
-    need = admitted.least(forms, exact)
-    size = dot(np.abs(pulled.slope), np.abs(middle)) + np.abs(scaled).sum(axis=2)
-    top = dot(pulled.slope, middle) + np.abs(scaled).sum(axis=2) + pulled.shift
+    need = admitted.least(forms, rows)
+    span = np.abs(scaled).sum(axis=2)
+    size = dot(np.abs(pulled.slope), np.abs(middle)) + span
+    top = dot(pulled.slope, middle) + span + pulled.shift
     top = top + rounding(middle.shape[1] + 12) * (size + np.abs(pulled.shift) + np.abs(need))
     slack = np.where(np.isfinite(top - need), top - need, np.inf)
     new_low, new_high = _cut(low, high, middle, radius, scaled, slack)
-    empty = np.asarray((slack < 0).any(axis=1))
+    empty = np.asarray((slack < -_SPARE * span).any(axis=1))
     # Cuts that cross refute a box, too, but by two rows together, which ``certify.boxes`` does not
     # know: such a box is split.
     crossed = np.asarray((new_low > new_high).any(axis=1))[:, None]
@@ -243,16 +248,12 @@ def _contract(
     misfit = np.zeros(len(low))
     if isinstance(admitted, Ball):
         with np.errstate(divide="ignore", invalid="ignore"):
-            bound = (admitted.distance(exact) - top) / admitted.length(exact)
+            bound = (admitted.distance(rows) - top) / admitted.length(rows)
         misfit = np.maximum(np.nan_to_num(bound, nan=0.0).max(axis=1) * (1 - 8 * UNIT), 0.0)
     left = np.where(empty[:, None], 0.0, (new_high - new_low) / 2)
-    unit = np.sqrt((forms.linear.astype(np.float64) ** 2).sum(axis=2)) / radius
+    unit = np.sqrt((forms.linear**2).sum(axis=2)) / radius
     excess = np.where(gain > 0, slack[:, 0] / np.where(gain > 0, gain, 1.0), np.inf)
-    coarse = ~empty & (pulled.rounding[:, 0] > _COARSE * np.maximum(slack[:, 0], 0.0))
-    again = coarse if chain.dtype == np.float32 else np.zeros(len(low), dtype=bool)
-    return Contraction(
-        empty, new_low, new_high, excess, unit * left, misfit, noisy, programs
-    ), again
+    return Contraction(empty, new_low, new_high, excess, unit * left, misfit, noisy, programs)
 
 
 def _cut(
@@ -290,16 +291,14 @@ def _program_rows(forms: Forms, admitted: Interval) -> Array:
     return rows / np.where(largest > 0, largest, 1.0)
 
 
-def _rows(forms: Forms, admitted: Admitted) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
     """The residual's row, then two a coordinate, (boxes, 1 + 2 k, n).
 
     Also what the first gains, and where the noise outweighs what open units add.
     """
-    linear = forms.linear.astype(np.float64)
+    center, linear = forms.center, forms.linear
     near, half = admitted.near(forms)
-    center = forms.center.astype(np.float64)
-    if admitted.values and (forms.chain.slopes[-1] != 1).any():
-        c = forms.chain.slopes[-1]
+    if admitted.values and (c != 1).any():
         on = np.where(center >= 0, 1.0, c)
         center, linear = on * center, on[:, None] * linear
     seen = np.isfinite(near)

@@ -13,28 +13,33 @@ certification"). Symbols are followed to the last hidden layer. Rows of the outp
 back through all layers, each open unit by the better of its two lines (Zhang et al. 2018,
 "Efficient neural network robustness certification with general activation functions").
 
-Rounding: a matrix product in floats is wrong by at most ``gamma_n |W| |z|`` (Higham, section 3.1).
-``E`` and ``Pulled.top`` contain these errors, so that what is said here holds of the exact network.
-In float32 the same holds, with a larger E and a weight that is itself rounded.
+Rounding: a matrix product in floats is wrong by at most ``gamma_n |W| |z|`` (Higham, section 3.1),
+with n the most nonzeros of a row. ``E`` and ``Pulled.shift`` contain these errors, so that what is
+said here holds of the exact network. The forms may be in float32, with a larger E and a weight that
+is itself rounded; rows are pulled back in float64.
+
+Arrays within this module have the units first, (n_i, boxes, symbols): one product a layer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.enclosure.grouped import Floats, GroupedMatrix
 from preimage.enclosure.network import Array, Network
-
-# Floats of float32 or float64.
-Floats = NDArray[Any]
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
 # which is far below ``Chain.gamma`` times the last.
 _RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**400, 2.0**-900)}
+# The side of an open unit turns from one to the other while the middle of its interval passes
+# through 0, over this share of its length.
+_TURN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +48,13 @@ class Chain:
 
     Attributes:
         weights: (n_i, n_{i-1}) each.
-        across: Their transposes, in memory order.
-        magnitudes: Absolute values of ``across``.
         biases: (n_i,) each.
         slopes: (n_i,) each, below 0.
         unit: The largest relative error of one operation, with a margin for those of second order.
         in_range: Whether the numbers are of a size for which the bounds hold in this precision.
     """
 
-    weights: tuple[Floats, ...]
-    across: tuple[Floats, ...]
-    magnitudes: tuple[Floats, ...]
+    weights: tuple[GroupedMatrix, ...]
     biases: tuple[Floats, ...]
     slopes: tuple[Floats, ...]
     unit: float
@@ -67,17 +68,30 @@ class Chain:
         sizes = [np.abs(array[array != 0]) for part in parts for array in part]  # before the cast
         in_range = all(bool(((size >= least) & (size <= most)).all()) for size in sizes)
         with np.errstate(over="ignore"):
-            weights = tuple(w.astype(dtype) for w in network.weights[1:])
-        across = tuple(np.ascontiguousarray(w.T) for w in weights)
-        return Chain(
-            weights,
-            across,
-            tuple(map(np.abs, across)),
-            tuple(b.astype(dtype) for b in network.biases[1:]),
-            tuple(c.astype(dtype) for c in network.slopes[1:]),
-            float(np.finfo(dtype).eps) * 0.51,
-            in_range,
-        )
+            weights, biases, slopes = ([array.astype(dtype) for array in part] for part in parts)
+        unit = float(np.finfo(dtype).eps) * 0.51
+        grouped = tuple(map(GroupedMatrix.of, weights))
+        return Chain(grouped, tuple(biases), tuple(slopes), unit, in_range)
+
+    @cached_property
+    def magnitudes(self) -> tuple[GroupedMatrix, ...]:
+        """Absolute values of the weights."""
+        return tuple(GroupedMatrix.of(np.abs(weight.dense)) for weight in self.weights)
+
+    @cached_property
+    def transposes(self) -> tuple[GroupedMatrix, ...]:
+        """Those of the weights."""
+        return tuple(GroupedMatrix.of(weight.dense.T) for weight in self.weights)
+
+    @cached_property
+    def squares(self) -> GroupedMatrix:
+        """Squares of the last weight's entries."""
+        return GroupedMatrix.of(self.weights[-1].dense ** 2)
+
+    @property
+    def bounded(self) -> int:
+        """The last layer whose intervals are asked for; those of an affine output are not."""
+        return len(self.slopes) - 1 - int((self.slopes[-1] == 1).all())
 
     @property
     def dtype(self) -> Any:
@@ -89,26 +103,16 @@ class Chain:
         """Added to what rounding is counted in, for what underflows."""
         return self.dtype.type(_RANGE[self.dtype.name][2])
 
-    def gamma(self, terms: int) -> float:
+    def gamma(self, terms: int) -> Any:
         """Relative error of a sum of so many products, and of what is done to it afterwards."""
-        return 1.02 * (terms + 24) * self.unit
-
-
-class Lines(NamedTuple):
-    """``low_slope a + low_shift <= s(a) <= high_slope a + high_shift``; (boxes, units) each."""
-
-    low_slope: Floats
-    low_shift: Floats
-    high_slope: Floats
-    high_shift: Floats
+        return self.dtype.type(1.02 * (terms + 24) * self.unit)
 
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """Bounds over boxes; lists have one entry a layer, (boxes, n_i) each.
+    """Bounds over boxes, in float64; lists have one entry a layer, (n_i, boxes) each.
 
     Attributes:
-        chain: The network.
         middle: (boxes, k) of the boxes.
         radius: (boxes, k), so large that ``middle +- radius`` holds the box.
         lower: Of the pre-activations.
@@ -118,29 +122,141 @@ class Forms:
         center: (boxes, n) the output's c.
         linear: (boxes, k, n) the output's A.
         variance: (boxes, n) squares of the output's symbols, summed; a hint, no bound.
+        rounding: (boxes,) the share of rounding in the intervals of the last layer that has some.
     """
 
-    chain: Chain
-    middle: Floats
-    radius: Floats
-    lower: list[Floats]
-    upper: list[Floats]
-    reach: list[Floats]
-    slip: list[Floats]
-    center: Floats
-    linear: Floats
-    variance: Floats
+    middle: Array
+    radius: Array
+    lower: list[Array]
+    upper: list[Array]
+    reach: list[Array]
+    slip: list[Array]
+    center: Array
+    linear: Array
+    variance: Array
+    rounding: Array
 
-    def lines(self, index: int) -> Lines:
-        """The two lines of each unit of layer ``index``: the chord, and the better of the sides."""
-        low, high, c = self.lower[index], self.upper[index], self.chain.slopes[index]
-        slope, shift, open_ = _chord(low, high, c)
-        side = np.where(open_, np.where(high > -low, 1, c), slope)
-        zero, convex = np.zeros_like(shift), c <= 1
-        return Lines(
-            np.where(convex, side, slope), np.where(convex, zero, shift),
-            np.where(convex, slope, side), np.where(convex, shift, zero),
-        )  # fmt: skip
+
+class _Values(NamedTuple):
+    """The outputs of a layer over each box.
+
+    Attributes:
+        form: (n, boxes, 1 + k + symbols) c, A and S, without the symbols of the layer's own units.
+        half: (n, boxes) sizes of those.
+        error: (n, boxes) E.
+        size: (n, boxes) at least the magnitude.
+    """
+
+    form: Floats
+    half: Floats
+    error: Floats
+    size: Floats
+
+
+def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
+    """Bounds on every layer over each box.
+
+    Args:
+        chain: The network.
+        low: (boxes, k) finite.
+        high: (boxes, k).
+    """
+    dtype, (count, k) = chain.dtype, low.shape
+    middle = ((low + high) / 2).T.astype(dtype)
+    radius = np.maximum(high.T - middle, middle - low.T).astype(dtype)
+    radius = np.nextafter(radius, dtype.type(np.inf))
+    form = np.zeros((k, count, 1 + k), dtype)
+    form[:, :, 0], form[range(k), :, range(1, 1 + k)] = middle, radius
+    nothing = np.zeros_like(middle)
+    z = _Values(form, nothing, nothing, np.abs(middle) + radius)
+    lower: list[Array] = []
+    upper: list[Array] = []
+    reach: list[Array] = []
+    slip: list[Array] = []
+    share = np.zeros(count)
+    for i, weight in enumerate(chain.weights):
+        symbols, bias = z.form[:, :, 1 + k :], chain.biases[i][:, None]
+        squares = np.einsum("nbs,nbs->nb", symbols, symbols) + z.half**2
+        scale = chain.magnitudes[i] @ z.size + np.abs(bias) + chain.floor
+        if i > chain.bounded:
+            form, error = weight @ z.form[:, :, : 1 + k], z.error
+            spread = np.full_like(scale, np.inf)
+        else:
+            form, spread, error = _preactivations(chain, i, z, scale)
+            share = _float64((error / spread).mean(axis=0))
+        form[:, :, 0] += bias
+        ends = form[:, :, 0] - spread, form[:, :, 0] + spread
+        lower.append(_float64(ends[0]))
+        upper.append(_float64(ends[1]))
+        reach.append(_float64(scale))
+        slip.append(_float64(chain.floor * (1 + z.size.sum(axis=0) + scale.sum(axis=0))))
+        if i + 1 < len(chain.weights):
+            z = _outputs(chain, i, form, ends, spread, error)
+    variance = _float64((chain.squares @ squares).T)
+    center, linear = _float64(form[:, :, 0].T), _float64(form[:, :, 1 : 1 + k].transpose(1, 2, 0))
+    return Forms(_float64(middle.T), _float64(radius.T), lower, upper, reach, slip,
+                 center, linear, variance, share)  # fmt: skip
+
+
+def _float64(values: Floats) -> Array:
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _preactivations(
+    chain: Chain, i: int, z: _Values, reach: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The form of layer i without its bias, its half-width, and the error in it."""
+    weight, magnitude, gamma = chain.weights[i], chain.magnitudes[i], chain.gamma
+    form = weight @ z.form
+    error = chain.dtype.type(1.01) * (magnitude @ z.error) + gamma(weight.terms + 1) * reach
+    spread = np.zeros_like(error)
+    if i < chain.bounded:
+        open_ = z.half > 0
+        units = np.argsort(~open_, axis=0, kind="stable")[: int(open_.sum(axis=0).max(initial=0))]
+        # Size 0 fills up where a box has fewer.
+        own = np.take(weight.dense, units.T, axis=1) * np.take_along_axis(z.half, units, 0).T
+        form = np.concatenate([form, own], axis=2)
+    else:  # no layer asks for the symbols any more
+        spread += magnitude @ z.half
+    spread += np.abs(form[:, :, 1:]) @ np.ones(form.shape[2] - 1, form.dtype)
+    return form, (spread + error) * (1 + gamma(form.shape[2])), error
+
+
+def _outputs(
+    chain: Chain, i: int, form: Floats, ends: tuple[Floats, Floats], spread: Floats, error: Floats
+) -> _Values:
+    """Through the activation of layer i; changes the form."""
+    c = chain.slopes[i][:, None]
+    slope, shift, open_ = _chord(*ends, c)
+    half = np.abs(shift) / 2
+    form *= slope[:, :, None]
+    form[:, :, 0] += shift / 2
+    bent = open_ | ((slope != 0) & (slope != 1))
+    far = np.maximum(np.abs(ends[0]), np.abs(ends[1])) * np.maximum(c, 1)
+    error = slope * error + np.where(bent, chain.dtype.type(16 * chain.unit) * far, 0)
+    return _Values(form, half, error, np.abs(form[:, :, 0]) + slope * spread + half + error)
+
+
+class Lines(NamedTuple):
+    """``low_slope a + low_shift <= s(a) <= high_slope a + high_shift``; (units, boxes) each."""
+
+    low_slope: Floats
+    low_shift: Floats
+    high_slope: Floats
+    high_shift: Floats
+
+
+def _lines(low: Floats, high: Floats, c: Floats) -> Lines:
+    """The two lines of each unit: the chord, and the better of the sides, or a line between."""
+    slope, shift, open_ = _chord(low, high, c)
+    # From slope c to 1 by degrees, so that what rounding does to the ends hardly matters.
+    turn = np.clip(0.5 + (high + low) / (_TURN * np.where(open_, high - low, 1)), 0, 1)
+    side = np.where(open_, c + (1 - c) * turn, slope)
+    zero, convex = np.zeros_like(shift), c <= 1
+    return Lines(
+        np.where(convex, side, slope), np.where(convex, zero, shift),
+        np.where(convex, slope, side), np.where(convex, shift, zero),
+    )  # fmt: skip
 
 
 def _chord(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -153,88 +269,6 @@ def _chord(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, NDArra
     ends = (c - slope) * low, (1 - slope) * high
     shift = np.where(c < 1, np.maximum(*ends), np.minimum(*ends))
     return slope, np.where(open_, shift, 0).astype(low.dtype), open_
-
-
-def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
-    """Bounds on every layer over each box.
-
-    Args:
-        chain: The network.
-        low: (boxes, k) finite.
-        high: (boxes, k).
-    """
-    dtype, unit = chain.dtype, chain.unit
-    count, k = low.shape
-    middle = ((low + high) / 2).astype(dtype)
-    radius = np.nextafter(np.maximum(high - middle, middle - low).astype(dtype), dtype.type(np.inf))
-    center, linear = middle, radius[:, :, None] * np.eye(k, dtype=dtype)
-    symbols, error = np.zeros((count, 0, k), dtype), np.zeros((count, k), dtype)
-    size, fresh = np.abs(middle) + radius, None
-    lower: list[Floats] = []
-    upper: list[Floats] = []
-    reach: list[Floats] = []
-    slip: list[Floats] = []
-    squares = np.zeros((count, 0))
-    for i, (across, magnitude) in enumerate(zip(chain.across, chain.magnitudes, strict=True)):
-        last = i == len(chain.across) - 1
-        reach.append(size @ magnitude + np.abs(chain.biases[i]) + chain.floor)
-        slip.append(chain.floor * (1 + size.sum(axis=1) + reach[-1].sum(axis=1)))
-        if last:
-            squares = _squares(symbols, fresh) @ across**2
-        center, linear = center @ across + chain.biases[i], linear @ across
-        if last and (chain.slopes[i] == 1).all():
-            # Nothing asks for the interval of an affine output.
-            ends = np.broadcast_to(np.asarray(np.inf, dtype), center.shape)
-            return Forms(chain, middle, radius, [*lower, -ends], [*upper, ends], reach, slip,
-                         center, linear, squares)  # fmt: skip
-        symbols = _carried(symbols, fresh, across)
-        terms = across.shape[0] + k + symbols.shape[1]
-        error = dtype.type(1.01) * (error @ magnitude) + dtype.type(chain.gamma(terms)) * reach[-1]
-        spread = np.abs(linear).sum(axis=1) + np.abs(symbols).sum(axis=1) + error
-        lower.append(center - spread)
-        upper.append(center + spread)
-        if last:
-            break
-        slope, shift, open_ = _chord(lower[-1], upper[-1], chain.slopes[i])
-        half = np.abs(shift) / 2
-        center, linear = slope * center + shift / 2, slope[:, None] * linear
-        symbols *= slope[:, None]
-        fresh = _packed(open_, half)
-        bent = open_ | ((slope != 0) & (slope != 1))
-        ends = np.maximum(np.abs(lower[-1]), np.abs(upper[-1])) * np.maximum(chain.slopes[i], 1)
-        error = slope * error + np.where(bent, dtype.type(16 * unit) * ends, 0)
-        size = np.abs(center) + slope * spread + half + error
-    return Forms(chain, middle, radius, lower, upper, reach, slip, center, linear, squares)
-
-
-def _packed(open_: NDArray[np.bool_], half: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """Numbers and symbol sizes of the open units of each box, side by side; size 0 fills up."""
-    most = int(open_.sum(axis=1).max(initial=0))
-    units = np.argsort(~open_, axis=1, kind="stable")[:, :most]
-    return units, np.where(np.take_along_axis(open_, units, 1), np.take_along_axis(half, units, 1),
-                           0).astype(half.dtype)  # fmt: skip
-
-
-def _carried(
-    symbols: Floats, fresh: tuple[NDArray[np.intp], Floats] | None, across: Floats
-) -> Floats:
-    """All symbols of the next layer's pre-activations, (boxes, symbols, n_i)."""
-    if fresh is None:
-        return symbols @ across
-    count, old, _ = symbols.shape
-    found = np.empty((count, old + fresh[0].shape[1], across.shape[1]), symbols.dtype)
-    np.matmul(symbols, across, out=found[:, :old])
-    np.multiply(across[fresh[0]], fresh[1][:, :, None], out=found[:, old:])
-    return found
-
-
-def _squares(symbols: Floats, fresh: tuple[NDArray[np.intp], Floats] | None) -> Floats:
-    """Squares of all symbols of the outputs of a layer, (boxes, n_i)."""
-    found = (symbols**2).sum(axis=1)
-    if fresh is not None:
-        rows = np.arange(len(found))[:, None]
-        np.add.at(found, (rows, fresh[0]), fresh[1] ** 2)
-    return found
 
 
 class Pulled(NamedTuple):
@@ -251,37 +285,41 @@ class Pulled(NamedTuple):
     rounding: Array
 
 
-def pull_back(forms: Forms, rows: Floats, values: bool = False) -> Pulled:
+def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> Pulled:
     """Bound rows of the output from above, linearly in the code.
 
     Args:
+        chain: The network in float64.
         forms: The bounds.
-        rows: (boxes, rows, n) in the chain's precision.
+        rows: (boxes, rows, n).
         values: Of the last layer's values instead of its pre-activations.
     """
-    chain = forms.chain
-    shift = np.zeros(rows.shape[:2], rows.dtype)
-    lost = np.zeros(rows.shape[:2], rows.dtype)
+    shift, lost = np.zeros((2, *rows.shape[:2]))
+    rows = np.ascontiguousarray(rows.transpose(2, 0, 1))
     for i in range(len(chain.weights) - 1, -1, -1):
-        weight = chain.weights[i]
-        gamma = chain.gamma(len(weight))
-        if (values or i < len(chain.weights) - 1) and (chain.slopes[i] != 1).any():
-            lines = forms.lines(i)
-            size = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i]))
-            size = size * np.maximum(chain.slopes[i], 1)
-            lost = lost + 4 * gamma * dot(np.abs(rows), size)
+        gamma, c = chain.gamma(len(rows)), chain.slopes[i][:, None]
+        if (values or i < len(chain.weights) - 1) and (c != 1).any():
+            lines = _lines(forms.lower[i], forms.upper[i], c)
+            far = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i])) * np.maximum(c, 1)
+            lost += 4 * gamma * _dot(np.abs(rows), far)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
-            shift = shift + dot(up, lines.high_shift) + dot(down, lines.low_shift)
-            rows = up * lines.high_slope[:, None] + down * lines.low_slope[:, None]
-        lost = lost + 2 * gamma * (dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
-        shift = shift + rows @ chain.biases[i]
-        lost = lost + gamma * np.abs(shift)
-        rows = rows @ weight
-    magnitude = dot(np.abs(rows), np.abs(forms.middle) + forms.radius) + np.abs(shift)
-    lost = 1.02 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude).astype(np.float64)
-    return Pulled(rows.astype(np.float64), shift + lost, lost)
+            shift += _dot(up, lines.high_shift) + _dot(down, lines.low_shift)
+            rows = up * lines.high_slope[:, :, None] + down * lines.low_slope[:, :, None]
+        lost += 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
+        shift += np.tensordot(chain.biases[i], rows, 1)
+        lost += gamma * np.abs(shift)
+        rows = chain.transposes[i] @ rows
+    slope = np.ascontiguousarray(rows.transpose(1, 2, 0))
+    magnitude = dot(np.abs(slope), np.abs(forms.middle) + forms.radius) + np.abs(shift)
+    lost = 1.02 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude)
+    return Pulled(slope, shift + lost, lost)
 
 
-def dot(rows: Floats, vector: Floats) -> Floats:
+def _dot(rows: Array, vector: Array) -> Array:
+    """(n, boxes, rows) times (n, boxes)."""
+    return np.einsum("nbr,nb->br", rows, vector)
+
+
+def dot(rows: Array, vector: Array) -> Array:
     """``rows @ vector`` of each box."""
     return np.matmul(rows, vector[:, :, None])[:, :, 0]
