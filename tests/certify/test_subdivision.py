@@ -12,6 +12,7 @@ import preimage
 from preimage.certify import boxes, checker
 from preimage.certify.prove import exact_layers
 from preimage.enclosure.contraction import Ball, Contractor, Interval
+from preimage.enclosure.grouped import GroupedMatrix
 from preimage.enclosure.linear_bounds import Chain, linear_bounds, pull_back
 from preimage.enclosure.network import as_network
 
@@ -25,22 +26,55 @@ def _deep(rng, sizes, activation="relu", head="identity"):
     return preimage.from_arrays(weights, biases, activation, head)
 
 
+def _convolution(rng, k=2, sides=(3, 6, 12), channels=(36, 20, 1)):
+    """Transposed convolutions of 4 x 4 with stride 2 as matrices: 15 of 16 entries are 0."""
+    weights = [rng.normal(size=(channels[0] * sides[0] ** 2, k))]
+    for side, size, old, new in zip(sides, sides[1:], channels, channels[1:], strict=False):
+        weight = np.zeros((new, size, size, old, side, side))
+        kernel = rng.normal(size=(old, new, 4, 4)) / (2 * old**0.5)
+        for y, x, dy, dx in itertools.product(range(side), range(side), range(4), range(4)):
+            if 0 < 2 * y + dy <= size and 0 < 2 * x + dx <= size:
+                weight[:, 2 * y + dy - 1, 2 * x + dx - 1, :, y, x] = kernel[:, :, dy, dx].T
+        weights.append(weight.reshape(new * size * size, -1))
+    assert GroupedMatrix.of(weights[1]).groups
+    return preimage.from_arrays(weights, [0.3 * rng.normal(size=len(w)) for w in weights])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), patterns=st.integers(1, 9))
+def test_a_grouped_matrix_is_the_matrix(seed, patterns):
+    """Claim: products by groups and dense ones agree, in the search and in the checker."""
+    rng = np.random.default_rng(seed)
+    kept = (rng.uniform(size=(patterns, 300)) < 0.1)[rng.integers(patterns, size=400)]
+    dense = np.where(kept, rng.normal(size=kept.shape), 0.0)
+    x = rng.normal(size=(300, 2, 3))
+    grouped, other = GroupedMatrix.of(dense), boxes._matrix(dense)
+    assert 0 < len(grouped.groups) == len(other.blocks) <= patterns
+    assert grouped.terms == other.terms == kept.sum(axis=1).max()
+    expected = np.tensordot(dense, x, 1)
+    for found in (grouped @ x, other.times(x), GroupedMatrix(dense, (), 0) @ x):
+        assert np.allclose(found, expected, rtol=0, atol=1e-12)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    activation=st.sampled_from(ACTIVATIONS),
+    activation=st.sampled_from((*ACTIVATIONS, "convolution")),
     radius=st.sampled_from([1e-7, 1e-3, 0.1, 1.0]),
     precision=st.sampled_from([np.float32, np.float64]),
 )
 def test_bounds_hold_at_sampled_codes(seed, activation, radius, precision):
     """Claim: intervals of all layers and rows pulled back hold at every code of a box."""
     rng = np.random.default_rng(seed)
-    generator = _deep(rng, (3, 24, 24, 8), activation, head="leaky_relu(0.5)")
+    if activation == "convolution":
+        generator = _convolution(rng, 3)
+    else:
+        generator = _deep(rng, (3, 24, 24, 8), activation, head="leaky_relu(0.5)")
     low = rng.normal(size=(2, 3))
     high = low + radius * rng.uniform(0.1, 1.0, size=(2, 3))
     chain = Chain.of(as_network(generator))
     forms = linear_bounds(Chain.of(as_network(generator), precision), low, high)
-    rows = rng.normal(size=(2, 4, 8))
+    rows = rng.normal(size=(2, 4, generator.layers[-1].output_size))
     pulled = [pull_back(chain, forms, rows, values) for values in (False, True)]
     for box in range(2):
         z = low[box] + (high[box] - low[box]) * rng.uniform(size=(200, 3))
@@ -98,16 +132,20 @@ def test_no_code_that_explains_is_cut_off(norm):
 
 def _certified(seed, noise=0.003, shift=0.0, **changes):
     rng = np.random.default_rng(seed)
-    generator = _deep(rng, (2, 90, 90, 20), head=changes.pop("head", "identity"))
+    head = changes.pop("head", "identity")
+    generator = (
+        _convolution(rng) if head == "convolution" else _deep(rng, (2, 90, 90, 20), head=head)
+    )
     z = rng.uniform(-0.9, 0.9, size=2)
-    x = generator(z) + noise * rng.uniform(-1, 1, size=20) + shift
+    x = generator(z)
+    x += noise * rng.uniform(-1, 1, size=x.shape) + shift
     return generator, x, z, preimage.certify(generator, x, noise=noise, box=1.0, **changes)
 
 
-@pytest.mark.parametrize("head", ["identity", "relu", "leaky_relu(0.1)", "tanh"])
+@pytest.mark.parametrize("head", ["identity", "relu", "leaky_relu(0.1)", "tanh", "convolution"])
 def test_verdicts_agree_with_a_grid(head):
     """Claim: unique codes are near the truth, infeasible ones are nowhere on a fine grid."""
-    axis = np.linspace(-1, 1, 301)
+    axis = np.linspace(-1, 1, 151)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     verdicts = set()
     for seed in range(2):
