@@ -18,8 +18,9 @@ LARGEST = 6
 _WORTH = 0.7
 # A part that was cut to this in some coordinate is cut again before it is split.
 _AGAIN = 0.5
-# A cut is made a little less deep than proven, so that another program can prove it, too.
-_MARGIN = 1e-3
+# A cut is made a little less deep than proven, by a part of itself and of the box, so that another
+# program can prove it, too.
+_MARGIN, _LEAST = 1e-3, 1e-5
 # Above these excesses a part is far from refuted, and is split in two and in three coordinates.
 _FAR, _FARTHER = 0.3, 0.45
 
@@ -48,7 +49,9 @@ class Part:
 
     def cut(self, low: Array, high: Array) -> Part:
         """Leave this of it."""
-        low, high = low - _MARGIN * (low - self.low), high + _MARGIN * (self.high - high)
+        least = _LEAST * (self.high - self.low)
+        low = np.maximum(low - _MARGIN * (low - self.low) - least, self.low)
+        high = np.minimum(high + _MARGIN * (self.high - high) + least, self.high)
         self.children = [Part(low, high, misfit=self.misfit)]
         return self.children[0]
 
