@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 import preimage
 from preimage.certify import boxes, checker
@@ -43,16 +44,16 @@ def _convolution(rng, k=2, sides=(3, 6, 12), channels=(36, 20, 1)):
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), patterns=st.integers(1, 9))
 def test_a_grouped_matrix_is_the_matrix(seed, patterns):
-    """Claim: products by groups and dense ones agree, in the search and in the checker."""
+    """Claim: products by groups and dense ones agree."""
     rng = np.random.default_rng(seed)
     kept = (rng.uniform(size=(patterns, 300)) < 0.1)[rng.integers(patterns, size=400)]
     dense = np.where(kept, rng.normal(size=kept.shape), 0.0)
     x = rng.normal(size=(300, 2, 3))
-    grouped, other = GroupedMatrix.of(dense), boxes._matrix(dense)
-    assert 0 < len(grouped.groups) == len(other.blocks) <= patterns
-    assert grouped.terms == other.terms == kept.sum(axis=1).max()
+    grouped = GroupedMatrix.of(dense)
+    assert 0 < len(grouped.groups) <= patterns
+    assert grouped.terms == kept.sum(axis=1).max()
     expected = np.tensordot(dense, x, 1)
-    for found in (grouped @ x, other.times(x), GroupedMatrix(dense, (), 0) @ x):
+    for found in (grouped @ x, GroupedMatrix(dense, (), 0) @ x):
         assert np.allclose(found, expected, rtol=0, atol=1e-12)
 
 
@@ -263,3 +264,44 @@ def test_the_band_of_a_subdivision_is_finite():
     low, high = preimage.reconstruction_band(generator, found)
     assert ((low <= generator(z)) & (generator(z) <= high)).all()
     assert (high - low).max() <= 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_verdict_changes_where_the_codes_reach_the_resolution(seed):
+    """Claim: S a little wider than the resolution is ambiguous, a little narrower unique.
+
+    How wide S is says SciPy, on the linear piece that holds S.
+    """
+    generator, x, _, found = _certified(seed)
+    witness = found.witness
+    jacobian, rest = generator.jacobian(witness), x - generator(witness)
+    ends = np.concatenate([0.003 + rest, 0.003 - rest])
+    rows, far = np.vstack([jacobian, -jacobian]), []
+    for direction in (*np.eye(2), *-np.eye(2)):
+        best = linprog(direction, rows, ends, bounds=(None, None))
+        assert np.abs(generator(witness + best.x) - x).max() <= 0.003 * (1 + 1e-9)  # on the piece
+        far.append(best.x)
+    width = np.ptp(far, axis=0).max()
+    for factor, verdict in ((0.99, "ambiguous"), (0.999, "ambiguous"), (1.001, "unique")):
+        again = preimage.certify(
+            generator, x, noise=0.003, box=1.0, resolution=factor * width, time_limit=10
+        )
+        assert again.verdict == verdict, (factor, again.reason)
+
+
+def test_what_exceeds_the_noise_in_few_places_is_refuted():
+    """Claim: where most errors are below the noise, the few above it refute a small box.
+
+    No linear program is needed.
+    """
+    rng = np.random.default_rng(0)
+    generator = _deep(rng, (2, 90, 90, 60))
+    z = rng.uniform(-0.5, 0.5, size=2)
+    x = generator(z) + 0.5 * rng.uniform(-1, 1, size=60)
+    x[7] = generator(z)[7] + 1.01
+    low, high = z[None] - 1e-12, z[None] + 1e-12
+    contractor = Contractor.of(as_network(generator))
+    found = contractor.contract(low, high, Interval(x - 1.0, x + 1.0))
+    assert found.empty.all()
+    assert not found.rows.any()
+    assert not contractor.contract(low, high, Interval(x - 1.02, x + 1.02)).empty.any()

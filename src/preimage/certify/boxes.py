@@ -2,7 +2,8 @@
 
 The standard-library checker proves everything else of a certificate in exact arithmetic. A
 subdivision of a large network has thousands of parts; this module bounds the layers over them in
-float32, and in float64 where that is too coarse. It shares no code with the search that found them.
+float32, and in float64 where that is too coarse. It shares no code with the search that found them
+but the product of matrices.
 
 A subdivision is a list in preorder: ``["split", i, value]`` is followed by the parts with
 ``z_i <= value`` and ``z_i >= value``, ``["cut", lower, upper, rows]`` by what the cut leaves,
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify import checker
+from preimage.enclosure.grouped import GroupedMatrix
 from preimage.threads import processors
 
 Array = NDArray[Any]
@@ -38,8 +40,6 @@ _NUMBERS = 16_000_000
 # The line on the other side of a band turns from slope c to 1 while the middle of the interval goes
 # through 0, over this share of its length.
 _SHIFT = 0.1
-# What a block of a matrix costs, in entries of a dense product.
-_BLOCK = 2000
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
 # which is far below gamma times the last.
@@ -158,50 +158,12 @@ def _in_range(values: Array, dtype: Any) -> bool:
     return bool(((sizes >= least) & (sizes <= most)).all())
 
 
-class _Matrix(NamedTuple):
-    """A matrix; rows with nonzeros in the same columns are multiplied together, as a block.
-
-    Attributes:
-        full: The matrix.
-        blocks: Rows, columns and what stands there; none where a dense product is quicker.
-        terms: Most nonzeros of a row.
-    """
-
-    full: Array
-    blocks: list[tuple[Array, Array, Array]]
-    terms: int
-
-    def times(self, x: Array) -> Array:
-        """The product with x, (columns, parts, ...)."""
-        flat = x.reshape(len(x), -1)
-        if not self.blocks:
-            return (self.full @ flat).reshape(-1, *x.shape[1:])
-        product = np.empty((len(self.full), flat.shape[1]), x.dtype)
-        for rows, columns, block in self.blocks:
-            product[rows] = block @ flat.take(columns, 0)
-        return product.reshape(-1, *x.shape[1:])
-
-
-def _matrix(full: Array) -> _Matrix:
-    full = np.ascontiguousarray(full)
-    places: dict[bytes, list[int]] = {}
-    for row, where in enumerate(np.packbits(full != 0, axis=1)):
-        places.setdefault(where.tobytes(), []).append(row)
-    used = np.count_nonzero(full, axis=1)
-    blocks = []
-    if 2 * (used.sum() + _BLOCK * len(places)) <= full.size:
-        for rows in map(np.array, places.values()):
-            columns = np.flatnonzero(full[rows[0]])
-            blocks.append((rows, columns, full[rows][:, columns]))
-    return _Matrix(full, blocks, int(used.max(initial=0)))
-
-
 class _Layer(NamedTuple):
     """Weight, its magnitudes and its transpose; bias and slopes as columns."""
 
-    weight: _Matrix
-    magnitude: _Matrix
-    turned: _Matrix
+    weight: GroupedMatrix
+    magnitude: GroupedMatrix
+    turned: GroupedMatrix
     bias: Array
     slopes: Array
 
@@ -209,7 +171,8 @@ class _Layer(NamedTuple):
 def _layer(weight: Array, bias: Array, slopes: Array, dtype: Any) -> _Layer:
     with np.errstate(over="ignore"):
         w, b, c = (part.astype(dtype) for part in (weight, bias, slopes))
-    return _Layer(_matrix(w), _matrix(np.abs(w)), _matrix(w.T), b[:, None], c[:, None])
+    grouped = [GroupedMatrix.of(part) for part in (w, np.abs(w), w.T)]
+    return _Layer(grouped[0], grouped[1], grouped[2], b[:, None], c[:, None])
 
 
 def _prove(
@@ -285,17 +248,17 @@ def _forward(network: list[_Layer], mid: Array, rad: Array) -> tuple[Any, ...]:
     layers = []
     for number, (weight, magnitude, _, bias, c) in enumerate(network):
         left = len(network) - number - affine  # layers whose ends are needed, this one included
-        scale = magnitude.times(bound) + np.abs(bias) + floor
+        scale = magnitude @ bound + np.abs(bias) + floor
         slip = floor * (1 + bound.sum(0) + scale.sum(0))
         squares = np.einsum("nps,nps->np", *2 * [every[:, :, k + 1 :]]) + half**2
-        every = weight.times(every if left else every[:, :, : k + 1])
+        every = weight @ (every if left else every[:, :, : k + 1])
         fresh = np.zeros_like(scale)
         if left > 1:
-            every = np.concatenate([every, _fresh(weight.full, half)], 2)
+            every = np.concatenate([every, _fresh(weight.dense, half)], 2)
         elif left:
-            fresh = magnitude.times(half)
+            fresh = magnitude @ half
         every[:, :, 0] += bias
-        error = dtype.type(1.02) * magnitude.times(error)
+        error = dtype.type(1.02) * (magnitude @ error)
         error = error + _gamma(weight.terms + 2, dtype) * scale
         width = np.abs(every[:, :, 1:]) @ np.ones(every.shape[2] - 1, dtype) + fresh + error
         width *= 1 + _gamma(every.shape[2], dtype)
@@ -315,7 +278,7 @@ def _forward(network: list[_Layer], mid: Array, rad: Array) -> tuple[Any, ...]:
         gain = np.where(plain, 0, _gamma(0, dtype) * np.maximum(c, 1) * far)
         error = ratio * error + gain
         bound = np.abs(every[:, :, 0]) + ratio * width + half + error
-    squares = _matrix(network[-1].weight.full ** 2).times(squares)
+    squares = GroupedMatrix.of(network[-1].weight.dense ** 2) @ squares
     return layers, center.T, every[:, :, 1 : k + 1].transpose(1, 2, 0), squares.T
 
 
@@ -343,7 +306,8 @@ def _candidates(state: Any, least: Array, most: Array) -> Array:
     middle, half = (least + most) / 2, np.maximum(most - least, 0) / 2
     seen = np.isfinite(middle)
     off = np.where(seen, middle, center) - center
-    variance = np.where(seen, half, np.abs(center) + 1) ** 2 + squares
+    half = np.where(seen, half, np.abs(center) + 1)
+    variance = half**2 + squares
     weight = seen / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
     scaled = a * weight[:, None]
     inner = scaled @ a.transpose(0, 2, 1)
@@ -353,8 +317,18 @@ def _candidates(state: Any, least: Array, most: Array) -> Array:
     each /= np.where(own > 0, own, 1)
     fit = np.linalg.solve(inner, (scaled @ off[:, :, None]))
     residual = weight * off - (scaled * fit).sum(1)
-    residual /= np.maximum(np.abs(residual).max(1, keepdims=True), 1e-300)
-    return np.concatenate([residual[:, None], each, -each], 1)
+    # The squares of what exceeds the interval, by three Newton steps from there.
+    for _ in range(3):
+        rest = off - (a * fit).sum(1)
+        beyond = a * (weight * (np.abs(rest) > half))[:, None]
+        inner = beyond @ a.transpose(0, 2, 1)
+        inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
+        fit = np.linalg.solve(inner, beyond @ (off - np.sign(rest) * half)[:, :, None])
+    rest = off - (a * fit).sum(1)
+    excess = weight * np.sign(rest) * np.maximum(np.abs(rest) - half, 0)
+    first = np.stack([residual, excess], 1)
+    first /= np.maximum(np.abs(first).max(2, keepdims=True), 1e-300)
+    return np.concatenate([first, each, -each], 1)
 
 
 def _carry(
@@ -382,7 +356,7 @@ def _carry(
         lost = lost + 2 * gamma * (_over(np.abs(rows), scale) + slip[:, None])
         total = total + np.tensordot(bias[:, 0], rows, 1)
         lost = lost + gamma * np.abs(total)
-        rows = turned.times(rows)
+        rows = turned @ rows
     slope = rows.transpose(1, 2, 0)
     size = _each(np.abs(slope), np.abs(mid) + rad) + np.abs(total)
     lost = lost + _gamma(4 * len(network), rows.dtype) * size

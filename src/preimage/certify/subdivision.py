@@ -16,6 +16,8 @@ from preimage.enclosure.splitting import LARGEST, Part, explore
 # A part is searched for codes where its middle explains the observation up to so many times the
 # noise, and at most so often.
 _NEAR, _LOOKS = 4.0, 60
+# A part of this size, in units of the resolution, is split no further: S touches it, or nearly so.
+_TINY = 1e-3
 
 
 class Subdivision:
@@ -25,6 +27,7 @@ class Subdivision:
         self.problem, self.contractor, self.deadline = problem, contractor, deadline
         self.root = Part(problem.low.copy(), problem.high.copy())
         self.looks = _LOOKS
+        self.tiny = False
 
     def run(self) -> str:
         """Split; what stopped it, empty if nothing did."""
@@ -36,6 +39,8 @@ class Subdivision:
         finished = explore(self.contractor, self.root, lambda: admitted, self._visit, self.deadline)
         if len(self.problem.witnesses) > 1:
             return ""
+        if finished and self.tiny:
+            return "codes just farther than the resolution are neither found nor excluded"
         return "" if finished else "the time limit was reached"
 
     def hull(self) -> tuple[Array, Array]:
@@ -64,7 +69,7 @@ class Subdivision:
         return {"subdivision": tokens}
 
     def _visit(self, parts: list[Part]) -> NDArray[np.bool_] | None:
-        """Look for codes where they may be; which parts are near the witness."""
+        """Look for codes where they may be; which parts are near the witness, or tiny."""
         problem = self.problem
         near = self._near(parts)
         middles = np.stack([(part.low + part.high) / 2 for part in parts])
@@ -78,7 +83,13 @@ class Subdivision:
             if problem.look(parts[row].low, parts[row].high, [middles[row]]):
                 return None
             near = self._near(parts)
-        return near
+        widths = np.stack([part.high - part.low for part in parts])
+        tiny = ~near & (widths <= _TINY * problem.resolution).all(axis=1)
+        for row in np.flatnonzero(tiny)[:1]:
+            if problem.look(problem.low, problem.high, problem.extremes(middles[row])):
+                return None
+        self.tiny |= bool(tiny.any())
+        return near | tiny
 
     def _near(self, parts: list[Part]) -> NDArray[np.bool_]:
         """Which parts are within the resolution of the witness."""

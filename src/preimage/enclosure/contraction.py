@@ -4,7 +4,8 @@ A row v of the output, pulled back through the network, gives ``v @ G(z) <= g @ 
 Codes that explain an observation have ``v @ G(z) >= need``, so that ``g @ z >= need - h``: a
 half-space, which cuts the box or misses it. Any v is valid; good ones are those of least squares,
 ``M^-1 A_j`` and ``M^-1 d`` with ``d = x - c`` and ``M = A A' + diag(variance)`` from the affine
-form of the output: the first estimate a coordinate, the second is the residual.
+form of the output: the first estimate a coordinate, the second is the residual. Where noise is all
+that is left, the least squares are those of the errors that exceed it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _TINY = 1e-10
 _LITTLE = 0.7
 # A part is noisy where its variance is below so many times the noise squared.
 _NOISY = 1.0
+# Newton steps towards the least excess.
+_STEPS = 3
 # Where rounding makes up more than this part of the intervals, float32 is not enough.
 _COARSE = 0.02
 # A box is refuted with so much to spare, in parts of the range of the row that refutes it: another
@@ -126,8 +129,8 @@ class Contraction(NamedTuple):
         empty: (boxes,) whether nothing is.
         low: (boxes, k) of what is left.
         high: (boxes, k).
-        excess: (boxes,) by how much the residual's row fails to refute the box, in units of what it
-            gains: 0 and below refutes.
+        excess: (boxes,) by how much the better of the first two rows fails to refute the box, in
+            units of what it gains: 0 and below refutes.
         influence: (boxes, k) how far each coordinate moves the outputs over what is left.
         misfit: (boxes,) for a ball, a lower bound on the misfit of all codes of the box.
         noisy: (boxes,) whether the noise outweighs what open units add.
@@ -252,7 +255,7 @@ def _contract(
         misfit = np.maximum(np.nan_to_num(bound, nan=0.0).max(axis=1) * (1 - 8 * UNIT), 0.0)
     left = np.where(empty[:, None], 0.0, (new_high - new_low) / 2)
     unit = np.sqrt((forms.linear**2).sum(axis=2)) / radius
-    excess = np.where(gain > 0, slack[:, 0] / np.where(gain > 0, gain, 1.0), np.inf)
+    excess = np.where(gain > 0, slack[:, :2] / np.where(gain > 0, gain, 1.0), np.inf).min(axis=1)
     return Contraction(empty, new_low, new_high, excess, unit * left, misfit, noisy, programs)
 
 
@@ -292,9 +295,9 @@ def _program_rows(forms: Forms, admitted: Interval) -> Array:
 
 
 def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """The residual's row, then two a coordinate, (boxes, 1 + 2 k, n).
+    """The rows of the residual and of the excess, then two a coordinate, (boxes, 2 + 2 k, n).
 
-    Also what the first gains, and where the noise outweighs what open units add.
+    Also what the first two gain, and where the noise outweighs what open units add.
     """
     center, linear = forms.center, forms.linear
     near, half = admitted.near(forms)
@@ -317,8 +320,26 @@ def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDA
     each = each / np.where(own > 0, own, 1.0)[:, :, None]
     shift = np.matmul(inner, dot(weighted, error)[:, :, None])[:, :, 0]
     residual = weight * error - np.matmul(shift[:, None], weighted)[:, 0]
-    length = np.abs(residual).max(axis=1, keepdims=True)
-    residual = residual / np.where(length > 0, length, 1.0)
-    gain = (residual * error - np.abs(residual) * half).sum(axis=1)
+    first = np.stack([residual, _excess(linear, error, half, weight, shift)], axis=1)
+    length = np.abs(first).max(axis=2, keepdims=True)
+    first /= np.where(length > 0, length, 1.0)
+    gain = dot(first, error) - dot(np.abs(first), half)
     noisy = (forms.variance * seen).mean(axis=1) < _NOISY * (half**2 * seen).mean(axis=1)
-    return np.concatenate([residual[:, None], each, -each], axis=1), gain, noisy
+    return np.concatenate([first, each, -each], axis=1), gain, noisy
+
+
+def _excess(linear: Array, error: Array, half: Array, weight: Array, t: Array) -> Array:
+    """The gradient of ``sum weight max(|error - A t| - half, 0)^2 / 2`` near its least value.
+
+    There A maps it to t, so that it gains about as much as the errors exceed the noise.
+    """
+    k = linear.shape[1]
+    for _ in range(_STEPS):
+        left = error - np.matmul(t[:, None], linear)[:, 0]
+        scaled = linear * (weight * (np.abs(left) > half))[:, None]
+        gram = np.matmul(scaled, linear.transpose(0, 2, 1))
+        ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
+        wanted = dot(scaled, error - np.sign(left) * half)
+        t = np.linalg.solve(gram + ridge[:, None, None] * np.eye(k), wanted[:, :, None])[:, :, 0]
+    left = error - np.matmul(t[:, None], linear)[:, 0]
+    return np.asarray(weight * np.sign(left) * np.maximum(np.abs(left) - half, 0.0))
