@@ -168,8 +168,8 @@ def _split(
         stopped = split.run()
         if stopped:
             budget.nodes = 0  # nor is there time for programs
-        if not stopped and len(problem.witnesses) < 2:
-            return split.record(), *split.hull(), ""
+        if split.finished and len(problem.witnesses) < 2:
+            return split.record(), *split.hull(), stopped
         return _WHOLE, problem.low, problem.high, stopped
     return _WHOLE, problem.low, problem.high, ""
 

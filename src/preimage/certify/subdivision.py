@@ -26,22 +26,23 @@ class Subdivision:
     def __init__(self, problem: Problem, contractor: Contractor, deadline: float) -> None:
         self.problem, self.contractor, self.deadline = problem, contractor, deadline
         self.root = Part(problem.low.copy(), problem.high.copy())
-        self.looks = _LOOKS
-        self.tiny = False
+        self.looks, self.tiny, self.finished = _LOOKS, 0, False
 
     def run(self) -> str:
         """Split; what stopped it, empty if nothing did."""
         bounds = self.problem.bounds(self.problem.enclosed_noise)
         admitted = Interval(bounds.lower[-1], bounds.upper[-1])
         if bounds.empty:
-            self.root.empty = True
+            self.root.empty = self.finished = True
             return ""
-        finished = explore(self.contractor, self.root, lambda: admitted, self._visit, self.deadline)
+        self.finished = explore(
+            self.contractor, self.root, lambda: admitted, self._visit, self.deadline
+        )
         if len(self.problem.witnesses) > 1:
             return ""
-        if finished and self.tiny:
-            return "codes just farther than the resolution are neither found nor excluded"
-        return "" if finished else "the time limit was reached"
+        if self.tiny:
+            return "a part is neither empty nor near, by less than can be told"
+        return "" if self.finished else "the time limit was reached"
 
     def hull(self) -> tuple[Array, Array]:
         """The smallest box around the parts that may hold codes; crossed where there are none."""
@@ -85,10 +86,11 @@ class Subdivision:
             near = self._near(parts)
         widths = np.stack([part.high - part.low for part in parts])
         tiny = ~near & (widths <= _TINY * problem.resolution).all(axis=1)
-        for row in np.flatnonzero(tiny)[:1]:
-            if problem.look(problem.low, problem.high, problem.extremes(middles[row])):
+        for row in np.flatnonzero(tiny)[: self.tiny < _LOOKS]:
+            points = [middles[row], *problem.extremes(middles[row])]
+            if problem.look(problem.low, problem.high, points):
                 return None
-        self.tiny |= bool(tiny.any())
+        self.tiny += int(tiny.sum())
         return near | tiny
 
     def _near(self, parts: list[Part]) -> NDArray[np.bool_]:
