@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from preimage.errors import MissingExtraError
 from preimage.network import Network
 
 Array = NDArray[np.float64]
@@ -71,6 +72,11 @@ _MESSAGES = {
         "a smaller `rate` for a gradient method, or rescale the generator."
     ),
 }
+
+
+def count_statuses(statuses: NDArray[np.object_]) -> dict[Status, int]:
+    """Number of samples of each status, in the order above; those that none has are left out."""
+    return {status: n for status in Status if (n := int((statuses == status).sum()))}
 
 
 class LayerReport(NamedTuple):
@@ -176,6 +182,18 @@ class Inversion:
     def __len__(self) -> int:
         return len(np.atleast_2d(self.latent))
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All entries but the reports, by name, with one row a sample, even where that is one."""
+        shapes = dict.fromkeys(("latent", "standard_error"), np.atleast_2d(self.latent).shape)
+        return {
+            field.name: np.broadcast_to(
+                np.asarray(getattr(self, field.name), object if field.name == "status" else None),
+                shapes.get(field.name, len(self)),
+            )
+            for field in fields(self)
+            if field.name not in ("layers", "stages")
+        }
+
     def reconstruct(self, generator: Network) -> Array:
         """``G(latent)``, (batch, n) or (n,); NaN where there is no latent."""
         return outputs_of(generator, self.latent)
@@ -190,8 +208,8 @@ class Inversion:
         return _combined([self], lambda arrays: np.array(arrays[0])[0])
 
     def __repr__(self) -> str:
-        names, counts = np.unique(np.atleast_1d(self.status).astype(str), return_counts=True)
-        summary = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
+        counts = count_statuses(self.columns()["status"])
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         return f"Inversion({len(self)} samples: {summary or 'none'})"
 
     def _repr_html_(self) -> str:
@@ -205,9 +223,17 @@ class Inversion:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from preimage.notebook import inversion_frame
-
-        return inversion_frame(self)
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtraError("pandas", "notebook") from error
+        columns = self.columns()
+        latent = {f"z{i}": column for i, column in enumerate(columns["latent"].T)}
+        names = ("status", "residual", "residual_max", "rank", "bound", "gap")
+        shown = {name: columns[name] for name in names} | latent
+        return pandas.DataFrame(shown | {"status": columns["status"].astype(str)}).rename_axis(
+            "sample"
+        )
 
     def plot(self, generator: Network, observation: ArrayLike | None = None) -> Any:
         """Reconstructions as images, under their observations if given (extra ``plot``).
@@ -242,24 +268,12 @@ def _combined(parts: Sequence[Inversion], join: Callable[[Sequence[Array]], Any]
     """One inversion of several: ``join`` makes one array of those that the parts have."""
     layers = zip(*(part.layers for part in parts), strict=True)
     stages = zip(*(part.stages for part in parts), strict=True)
-    arrays = {
-        field.name: join(
-            [
-                np.broadcast_to(
-                    getattr(part, field.name),
-                    part.latent.shape if field.name in ("latent", "standard_error") else len(part),
-                )
-                for part in parts
-            ]
-        )
-        for field in fields(Inversion)
-        if field.name not in ("layers", "stages")
-    }
+    columns = [part.columns() for part in parts]
     return Inversion(
         layers=tuple(LayerReport(*map(join, zip(*same, strict=True))) for same in layers),
         stages=tuple(
             Stage(same[0].name, join([s.residual for s in same]), join([s.answered for s in same]))
             for same in stages
         ),
-        **arrays,
+        **{name: join([each[name] for each in columns]) for name in columns[0]},
     )

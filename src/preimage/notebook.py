@@ -58,8 +58,8 @@ def generator_html(generator: Any) -> str:
 
 def inversion_html(inversion: Any) -> str:
     """A row a sample, the largest residuals first, each with its code as a strip of gray."""
-    latent, status = np.atleast_2d(inversion.latent), np.atleast_1d(inversion.status)
-    residual = np.atleast_1d(inversion.residual)
+    columns = inversion.columns()
+    latent, status, residual = (columns[name] for name in ("latent", "status", "residual"))
     worst = worst_first(residual)[:SHOWN]
     rows = [(i, status[i], number(residual[i])) for i in worst]
     caption = f"{inversion!r}" + (", worst first" if len(status) > SHOWN else "")
@@ -110,25 +110,6 @@ def _intervals(lower: Array, upper: Array, witness: Array, sample: int) -> str:
         return intervals_svg(lower, upper, codes, f"Intervals of sample {sample}")
     except MissingExtraError:
         return ""
-
-
-def inversion_frame(inversion: Any) -> Any:
-    """A ``pandas.DataFrame``: one row a sample.
-
-    Raises:
-        MissingExtraError: pandas is not installed.
-    """
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError("pandas", "notebook") from error
-    names = ("status", "residual", "residual_max", "rank", "bound", "gap")
-    count = len(inversion)
-    columns = {n: np.broadcast_to(np.atleast_1d(getattr(inversion, n)), count) for n in names}
-    columns["status"] = columns["status"].astype(str)
-    latent = np.atleast_2d(inversion.latent)
-    columns |= {f"z{i}": latent[:, i] for i in range(latent.shape[1])}
-    return pandas.DataFrame(columns).rename_axis("sample")
 
 
 def versions() -> dict[str, str]:

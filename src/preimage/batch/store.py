@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import PreimageError, StoreError
-from preimage.inversion import Inversion, Status
+from preimage.inversion import Inversion, Status, count_statuses
 from preimage.io.limits import LIMITS, parse_json
 from preimage.io.zarr_folder import open_array
 
@@ -103,14 +103,9 @@ class Job:
 
 def pack(inversion: Inversion) -> Arrays:
     """The arrays of a store, for some samples."""
-    codes = {status: code for code, status in enumerate(STATUSES)}
-    found = {name: getattr(inversion, name) for name in COLUMNS}
-    found["status"] = [codes[status] for status in inversion.status]
-    shapes = {name: np.shape(inversion.latent)[: 1 + c.is_code] for name, c in COLUMNS.items()}
-    return {
-        name: np.array(np.broadcast_to(found[name], shapes[name]), column.dtype)
-        for name, column in COLUMNS.items()
-    }
+    found = inversion.columns()
+    found["status"] = np.array([STATUSES.index(status) for status in found["status"]])
+    return {name: found[name].astype(column.dtype) for name, column in COLUMNS.items()}
 
 
 def blank(job: Job, count: int) -> Arrays:
@@ -276,8 +271,7 @@ class Store:
     def counts(self) -> dict[Status, int]:
         """Number of samples of each status, in the finished shards."""
         statuses = [self.read(shard, "status") for shard in self.finished]
-        every = np.concatenate(statuses) if statuses else np.empty(0, dtype=object)
-        return {status: n for status in STATUSES if (n := int((every == status).sum()))}
+        return count_statuses(np.concatenate([np.empty(0, dtype=object), *statuses]))
 
     def __repr__(self) -> str:
         done = f"{len(self.finished)} of {self.job.shards} shards"

@@ -9,9 +9,8 @@ from preimage.batch.store import METADATA, open_store
 from preimage.errors import FormatError, InputError
 from preimage.network import Network, known_chain
 from preimage.report.certificates import certificates_page, find_certificates
-from preimage.report.inversions import run_page
+from preimage.report.inversions import run_page, store_page
 from preimage.report.run import SUMMARY, write_run
-from preimage.report.stores import store_page
 
 __all__ = ["report_html", "write_run"]
 

@@ -164,8 +164,9 @@ def _figure(sample: _Sample, generator: Generator | None, seen: Array | None, se
             images[f"output of the {name} of sample {place}"] = generator(code)
         comparable = claim.question.sensing is None or sensing is not None
         if seen is not None and claim.witnesses and comparable:
-            _, _, measured = compare(generator, sensing, seen[place][None], claim.witnesses[0])
-            images[f"difference {place}"] = difference(seen[place], measured)
+            output, _, measured = compare(generator, sensing, None, claim.witnesses[0])
+            expected = output if measured is None else measured
+            images[f"difference {place}"] = difference(seen[place], expected)
     return drawn(images, caption, "" if sample.empty else _intervals(sample))
 
 

@@ -2,31 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.batch.store import Store
+from preimage.errors import InputError
+from preimage.io.observations import open_observations
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
-from preimage.report.page import SHOWN, page, spread, wide_table
-from preimage.report.run import read_run
+from preimage.report.page import SHOWN, note, page, spread, wide_table
+from preimage.report.run import described, read_run
+from preimage.report.samples import Samples, compare
 
 Array = NDArray[np.float64]
 
+_LISTED = 100  # samples left out that are named
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What the page of any result of inversions shows.
 
-    Attributes:
+def run_page(folder: Path, network: Network | None = None) -> str:
+    """The page of a folder that ``write_run`` wrote."""
+    summary, found = read_run(folder)
+    settings, generator, took = summary["settings"], summary["generator"], summary["ms_per_sample"]
+    noise = settings.get("noise")
+    inspection = inspection_of(network, generator["sha256"]) or summary.get("inspection")
+    more = {} if took is None else {"ms per sample": number(took)}
+    more |= {f"version of {name}": version for name, version in summary["versions"].items()}
+    return _page(
+        f"{settings.get('network', 'Network')}: {len(found.number)} inversions",
+        f"Method {settings.get('method', 'unknown')}, noise {noise}, preimage "
+        f"{summary['versions'].get('preimage', 'unknown')}.",
+        summary["status"],
+        found.residual,
+        np.max(np.abs(found.error), axis=1, initial=0.0),
+        float(noise) if isinstance(noise, (int, float)) else 0.0,
+        found.take(worst_first(found.residual)[:SHOWN]).html(len(found.number)),
+        network_card(inspection, generator["sizes"], generator["sha256"], summary["layers"]),
+        [*settings.items(), *more.items()],
+    )
+
+
+def store_page(
+    store: Store, network: Network | None = None, observations: Any = None, sensing: Any = None
+) -> str:
+    """The page of a store; codes are read for the samples that are shown."""
+    job = store.job
+    inspection = inspection_of(network, job.network)
+    finished = (
+        "all shards are finished." if store.complete
+        else f"{len(store.finished)} of {job.shards} shards finished."
+    )  # fmt: skip
+    sample, residual, largest = _finished(store)
+    statuses = described(store.counts())
+    if len(sample) < len(store):
+        text = "Not inverted yet: run the same command again to continue."
+        statuses["waiting"] = {"samples": len(store) - len(sample), "message": text}
+    worst = worst_first(residual)[:SHOWN]
+    return _page(
+        f"{store.path.name}: {len(store)} samples",
+        f"{job.method}, noise {job.noise:g}, preimage {job.version}; {finished}",
+        statuses,
+        residual,
+        largest,
+        job.noise,
+        _samples(store, sample[worst], residual[worst], network, observations, sensing),
+        network_card(inspection, (job.latent_size, job.observation_size), job.network),
+        asdict(job).items(),
+        _left_out(store),
+    )
+
+
+def _page(
+    title: str, lead: str, statuses: Mapping[str, Mapping[str, Any]], residual: Array,
+    residual_max: Array, noise: float, samples: str, network: str,
+    settings: Iterable[Sequence[Any]], left_out: str = "",
+) -> str:  # fmt: skip
+    """What both have in common.
+
+    Args:
         title: Of the page.
         lead: The line below it.
-        statuses: Name of a status, number of samples, meaning.
+        statuses: As ``described`` makes them.
         residual: (m,) of all samples; NaN where unknown.
         residual_max: (m,) largest error of each.
         noise: Drawn as a line among the largest errors; 0 for none.
@@ -35,56 +96,76 @@ class Result:
         settings: Names and values.
         left_out: Samples that were left out, as HTML.
     """
+    ended = [
+        (name, one["samples"], one["message"].replace("`", "")) for name, one in statuses.items()
+    ]
+    return page(
+        title,
+        lead,
+        {
+            "How they ended": wide_table(
+                "How the inversions ended", ("status", "samples", "meaning"), ended
+            ),
+            "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
+            "Largest errors max |x − G(z)|": spread(residual_max, "largest errors", noise, "noise"),
+            "Samples, worst first": samples,
+            "Left out": left_out,
+            "Network": network,
+            "Settings": wide_table("Settings", ("setting", "value"), settings),
+        },
+    )
 
-    title: str
-    lead: str
-    statuses: Iterable[tuple[str, int, str]]
-    residual: Array
-    residual_max: Array
-    noise: float
-    samples: str
-    network: str
-    settings: Iterable[Sequence[Any]]
-    left_out: str = ""
 
-    def html(self) -> str:
-        """The page."""
-        rows = [(name, count, meaning.replace("`", "")) for name, count, meaning in self.statuses]
-        errors = spread(self.residual_max, "largest errors", self.noise, "noise")
-        return page(
-            self.title,
-            self.lead,
-            {
-                "How they ended": wide_table(
-                    "How the inversions ended", ("status", "samples", "meaning"), rows
-                ),
-                "Residuals ‖x − G(z)‖₂": spread(self.residual, "residuals"),
-                "Largest errors max |x − G(z)|": errors,
-                "Samples, worst first": self.samples,
-                "Left out": self.left_out,
-                "Network": self.network,
-                "Settings": wide_table("Settings", ("setting", "value"), self.settings),
-            },
+def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
+    """Samples of finished shards, their residuals and largest errors: 24 bytes a sample."""
+    parts: list[tuple[Any, ...]] = [(np.empty(0, int), np.empty(0), np.empty(0))]
+    for shard in store.finished:
+        span = np.arange(*store.job.span(shard))
+        parts.append((span, store.read(shard, "residual"), store.read(shard, "residual_max")))
+    sample, residual, largest = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return sample, residual, largest
+
+
+def _samples(
+    store: Store, sample: NDArray[np.int64], residual: Array, network: Network | None,
+    observations: Any, sensing: Any,
+) -> str:  # fmt: skip
+    """The samples with pictures of their outputs and observations; in words without a network."""
+    status = store.status[sample]
+    if network is None:
+        rows = zip(sample, status, map(number, residual), strict=True)
+        hint = "Give the network (--network NET) and the source (--observations FILE) for pictures."
+        return wide_table("Worst samples", ("sample", "status", "residual"), rows) + note(hint)
+    values = None
+    if observations is not None:
+        if sensing is None and store.job.sensing != "everything":
+            raise InputError(
+                f"sensing: {store.path} is the result of observing {store.job.sensing}; give that, "
+                "too (--mask FILE or --sensing FILE)"
+            )
+        source = open_observations(observations, network, size=store.job.observation_size)
+        if source.count != len(store):
+            raise InputError(f"observations: expected {len(store)} samples, got {source.count}")
+        read = [source.read(i, i + 1) for i in map(int, sample)]
+        values = np.concatenate([np.empty((0, source.size)), *read])
+        if isinstance(sensing, np.ndarray) and sensing.dtype == bool and sensing.ndim == 2:
+            sensing = sensing[sample] if len(sensing) == len(store) else sensing
+    latent, error = store.latent[sample], store.standard_error[sample]
+    compared = compare(network, sensing, values, latent)
+    shown = Samples(sample, status, residual, latent, error, *compared)
+    recomputed = residual if values is None else np.linalg.norm(shown.error, axis=1)
+    if not np.allclose(recomputed, residual, rtol=1e-6, atol=1e-9, equal_nan=True):
+        raise InputError(
+            "observations: expected those that were inverted, observed in the same way; their "
+            "residuals differ from those of the store"
         )
+    return shown.html(len(store))
 
 
-def run_page(folder: Path, network: Network | None = None) -> str:
-    """The page of a folder that ``write_run`` wrote."""
-    summary, found = read_run(folder)
-    settings, described, took = summary["settings"], summary["generator"], summary["ms_per_sample"]
-    noise = settings.get("noise")
-    inspection = inspection_of(network, described["sha256"]) or summary.get("inspection")
-    more = {} if took is None else {"ms per sample": number(took)}
-    more |= {f"version of {name}": version for name, version in summary["versions"].items()}
-    return Result(
-        f"{settings.get('network', 'Network')}: {len(found.number)} inversions",
-        f"Method {settings.get('method', 'unknown')}, noise {noise}, preimage "
-        f"{summary['versions'].get('preimage', 'unknown')}.",
-        [(name, one["samples"], one["message"]) for name, one in summary["status"].items()],
-        found.residual,
-        np.max(np.abs(found.error), axis=1, initial=0.0),
-        float(noise) if isinstance(noise, (int, float)) else 0.0,
-        found.take(worst_first(found.residual)[:SHOWN]).html(len(found.number)),
-        network_card(inspection, described["sizes"], described["sha256"], summary["layers"]),
-        [*settings.items(), *more.items()],
-    ).html()
+def _left_out(store: Store) -> str:
+    left_out = list(store.quarantined.items())
+    if not left_out:
+        return ""
+    more = len(left_out) - _LISTED
+    text = note(f"{more} more are named in zarr.json.") if more > 0 else ""
+    return wide_table("Samples left out", ("sample", "why"), left_out[:_LISTED]) + text

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import FormatError
-from preimage.inversion import Inversion, Status
+from preimage.inversion import Inversion, Status, count_statuses
 from preimage.network import Network, chain_of
 from preimage.notebook import versions
 from preimage.observation import check_observation
 from preimage.report.network import inspection_of
-from preimage.report.samples import Samples, compare, errors_of
+from preimage.report.samples import Samples, compare
 
 Array = NDArray[np.float64]
 
@@ -67,18 +67,15 @@ def write_run(
         InputError: Observations or sensing that do not fit the network.
     """
     check_observation(generator, observation, 0.0, sensing)
-    latent = np.atleast_2d(inversion.latent)
-    given = np.atleast_2d(np.asarray(observation, dtype=np.float64))
-    seen, outputs, measured = compare(generator, sensing, given, latent)
-    arrays: dict[str, NDArray[Any]] = {
-        "observation": given,
-        "latent": latent,
-        "standard_error": np.broadcast_to(inversion.standard_error, latent.shape),
-        "reconstruction": outputs,
-    }
-    if seen is not given:
+    columns = inversion.columns()
+    arrays = {name: columns[name] for name in ("latent", "standard_error")}
+    arrays["observation"] = np.atleast_2d(np.asarray(observation, dtype=np.float64))
+    arrays["reconstruction"], seen, measured = compare(
+        generator, sensing, arrays["observation"], arrays["latent"]
+    )
+    if seen is not None and seen is not arrays["observation"]:
         arrays["mask"] = ~np.isnan(seen)
-    if measured is not outputs:
+    if measured is not None:
         arrays["measured"] = measured
     summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
     folder = Path(folder)
@@ -92,18 +89,14 @@ def write_run(
 def _summary(
     generator: Network, inversion: Inversion, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    found = [Status(status) for status in np.atleast_1d(inversion.status)]
+    statuses = inversion.columns()["status"]
     return {
         "settings": dict(settings),
         "versions": versions(),
         "generator": {"sizes": _sizes(generator), "sha256": generator.digest},
         "samples": len(inversion),
-        "status": {
-            str(status): {"samples": found.count(status), "message": status.message}
-            for status in Status
-            if status in found
-        },
-        "sample_status": [str(status) for status in found],
+        "status": described(count_statuses(statuses)),
+        "sample_status": [str(status) for status in statuses],
         "residual": _quantiles(inversion.residual),
         "residual_max": _quantiles(inversion.residual_max),
         "layers": [
@@ -113,6 +106,11 @@ def _summary(
         "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
         "inspection": inspection_of(generator),
     }
+
+
+def described(counts: Mapping[Status, int]) -> dict[str, dict[str, Any]]:
+    """Of every status how many samples have it, and what it means."""
+    return {str(s): {"samples": count, "message": s.message} for s, count in counts.items()}
 
 
 def _sizes(network: Network) -> tuple[int, ...]:
@@ -165,8 +163,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
     seen, found, latent, error_of = (
         arrays[name] for name in ("observation", "reconstruction", "latent", "standard_error")
     )
-    measured, mask = arrays.get("measured", found), arrays.get("mask", np.ones(seen.shape, bool))
-    fits = seen.ndim == 2 and seen.shape == measured.shape == mask.shape
+    measured, mask = arrays.get("measured"), arrays.get("mask", np.ones(seen.shape, bool))
+    expected = found if measured is None else measured
+    fits = seen.ndim == 2 and seen.shape == expected.shape == mask.shape
     fits &= latent.shape == error_of.shape and len(seen) == len(found) == len(latent) == count
     if not fits:
         shapes = {name: values.shape for name, values in arrays.items()}
@@ -175,9 +174,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
             f"measured.npy) of one shape, with a code and a status a sample, got {shapes} and "
             f"{count} statuses"
         )
-    seen = np.where(mask, seen, np.nan)
-    residual = np.linalg.norm(errors_of(seen, measured), axis=1)
     status = np.array(summary["sample_status"], dtype=object)
-    return summary, Samples(
-        np.arange(count), status, residual, latent, error_of, found, seen, measured
-    )
+    every = Samples(np.arange(count), status, np.empty(count), latent, error_of, found,
+                    np.where(mask, seen, np.nan), measured)  # fmt: skip
+    return summary, every._replace(residual=np.linalg.norm(every.error, axis=1))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +18,29 @@ Array = NDArray[np.float64]
 
 
 def compare(
-    network: Network, sensing: Any, observation: Array, latent: Array
-) -> tuple[Array, Array, Array]:
+    network: Network, sensing: Any, observation: Array | None, latent: Array
+) -> tuple[Array, Array | None, Array | None]:
     """What was observed, beside what codes make.
 
     Args:
         network: The network.
         sensing: As in ``preimage.invert``.
-        observation: (batch, m) as given there.
+        observation: (batch, m) as given there, or None.
         latent: (batch, k).
 
     Returns:
-        Observations, NaN where hidden; outputs of the codes, (batch, n); and what those would be
-        observed as, (batch, m): the same array without a linear map.
+        Outputs of the codes, (batch, n); observations, NaN where hidden; and what the outputs would
+        be measured as, (batch, m), None without a linear map.
     """
     mask, operator = as_sensing(network, sensing)
-    outputs = outputs_of(network, latent)
-    seen = observation if mask is None else np.where(mask, observation, np.nan)
-    return seen, outputs, (
-        outputs if operator is None else outputs_of(Measured(network, operator), latent)
-    )  # fmt: skip
+    seen = observation
+    if mask is not None and observation is not None:
+        seen = np.where(mask, observation, np.nan)
+    measured = None if operator is None else outputs_of(Measured(network, operator), latent)
+    return outputs_of(network, latent), seen, measured
 
 
-def errors_of(seen: Array, measured: Array) -> Array:
-    """``seen - measured``: 0 where nothing was observed, NaN where there is no code."""
-    return np.where(np.isnan(seen), 0.0, seen - measured)
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(NamedTuple):
     """Samples of an inversion, for their pictures.
 
     Attributes:
@@ -58,7 +51,7 @@ class Samples:
         standard_error: (m, k) of the codes; NaN where unknown.
         reconstruction: (m, n) outputs of the codes.
         observation: (m, n), or measurements (m, l), NaN where hidden; None if not given.
-        measured: Of the shape of ``observation``: what the codes would be observed as.
+        measured: (m, l) what the outputs would be measured as; None without a linear map.
     """
 
     number: NDArray[np.int64]
@@ -68,28 +61,27 @@ class Samples:
     standard_error: Array
     reconstruction: Array
     observation: Array | None
-    measured: Array
+    measured: Array | None
 
     def take(self, index: NDArray[np.intp]) -> Samples:
         """Some of them, in this order."""
-        shown = self.observation
-        outputs = self.reconstruction[index]
-        return Samples(
-            self.number[index], self.status[index], self.residual[index], self.latent[index],
-            self.standard_error[index], outputs, None if shown is None else shown[index],
-            outputs if self.measured is self.reconstruction else self.measured[index],
-        )  # fmt: skip
+        return Samples._make(None if part is None else part[index] for part in self)
+
+    @property
+    def expected(self) -> Array:
+        """What the codes would be observed as."""
+        return self.reconstruction if self.measured is None else self.measured
 
     @property
     def error(self) -> Array:
-        """What was observed minus what the codes make; see ``errors_of``."""
+        """``observation - expected``: 0 where nothing was observed, NaN where there is no code."""
         assert self.observation is not None
-        return errors_of(self.observation, self.measured)
+        return np.where(np.isnan(self.observation), 0.0, self.observation - self.expected)
 
     @property
     def _of(self) -> str:
         """What the observation is called."""
-        return "observation" if self.measured is self.reconstruction else "measurements"
+        return "observation" if self.measured is None else "measurements"
 
     def html(self, total: int) -> str:
         """What is shown of ``total`` samples, and a figure of each."""
@@ -115,7 +107,7 @@ class Samples:
         if self.observation is not None:
             seen = self.observation[i]
             images = {f"{self._of} {number_}": seen} | images
-            images[f"difference {number_}"] = difference(seen, self.measured[i])
+            images[f"difference {number_}"] = difference(seen, self.expected[i])
         caption = f"sample {number_}: {self.status[i]}, residual {number(self.residual[i])}"
         return drawn(images, caption, self._code(i))
 
