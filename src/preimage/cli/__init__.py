@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import preimage
-from preimage.cli import inverting, networks, origin, proving, showing
+from preimage.cli import inverting, proving, showing
 from preimage.cli.options import with_groups
 from preimage.errors import InputError, PreimageError
 
@@ -19,14 +19,14 @@ from preimage.errors import InputError, PreimageError
 _COMMANDS = (
     showing.app,
     showing.doctor,
-    networks.inspect,
+    showing.inspect,
     inverting.invert,
     inverting.report,
     inverting.batch,
     proving.certify,
     proving.check,
-    origin.provenance,
-    networks.zoo,
+    proving.provenance,
+    showing.zoo,
 )
 
 

@@ -12,7 +12,7 @@ import typer
 
 import preimage
 from preimage.cli.options import Json, Method, Network, Noise, Observations, Seen, StateDict
-from preimage.cli.terminal import print_json, print_table, write_picture
+from preimage.cli.terminal import print_json, print_statuses, print_table, write_figure
 from preimage.errors import InputError, StoppedError
 from preimage.notebook import number
 
@@ -36,6 +36,7 @@ def invert(
     import numpy as np
 
     from preimage.inversion import outputs_of
+    from preimage.plot import image_grid
     from preimage.report import write_run
 
     generator = weights.load(network)
@@ -51,7 +52,7 @@ def invert(
     rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
     if values.shape[1] == generator.observation_size:
         rows = {"observation": values[:SHOWN].astype(np.float64), **rows}
-    picture = write_picture(rows, out / "grid.png") if len(values) else None
+    picture = write_figure(out / "grid.png", lambda: image_grid(rows)) if len(values) else None
     summary = write_run(
         out, generator, values, inversion, settings=settings, sensing=sensing, seconds=seconds,
         picture=picture,
@@ -66,8 +67,7 @@ def invert(
 
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     typer.echo(f"{summary['samples']} samples, {number(summary['ms_per_sample'])} ms each")
-    for status, entry in summary["status"].items():
-        typer.echo(f"{entry['samples']:>6} {status}: {entry['message']}")
+    print_statuses(summary["status"])
     residuals = [
         (label, *(number(value) for value in summary[name].values()))
         for label, name in (("||x - G(z)||_2", "residual"), ("||x - G(z)||_inf", "residual_max"))
@@ -136,6 +136,8 @@ def batch(
     as_json: Json = False,
 ) -> None:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
+    from preimage.report.run import described
+
     generator = weights.load(network)
     rows, sensing = seen.open(observations, generator)
     try:
@@ -148,14 +150,13 @@ def batch(
         typer.echo(f"preimage: {error}", err=True)
         raise typer.Exit(128 + error.signal) from error
     counts, left_out = found.counts(), found.quarantined
+    statuses = described(counts)
     if as_json:
-        found_status = {str(s): {"samples": n, "message": s.message} for s, n in counts.items()}
-        print_json({"store": str(store), "samples": len(found), "status": found_status,
+        print_json({"store": str(store), "samples": len(found), "status": statuses,
                      "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
     else:
         typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
-        for status, count in counts.items():
-            typer.echo(f"{count:>8} {status}: {status.message}")
+        print_statuses(statuses)
         for sample, reason in list(left_out.items())[:SHOWN]:
             typer.echo(f"sample {sample} was left out: {reason}")
         if len(left_out) > SHOWN:

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
-Layers = Annotated[
-    str | None, typer.Option(help="For a bare state dict: layer names in forward order, fc3,fc4")
-]
-ActivationName = Annotated[
-    str | None, typer.Option("--activation", help="For a bare state dict: relu, leaky_relu(0.1) …")
-]
-Head = Annotated[str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")]
 Observations = Annotated[
     Path, typer.Argument(help="A file: npy, npz, safetensors, IDX, Zarr, PNG, JPEG; or a folder.")
 ]
@@ -41,32 +34,29 @@ Levels = Annotated[
 ]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")]
 Noise = Annotated[float, typer.Option(help="Bound on the largest noise entry.")]
-Mask = Annotated[
-    Path | None,
-    typer.Option(help="What was observed, 0 or 1: npy or a picture, for all samples or each."),
-]
-Sensing = Annotated[
-    Path | None, typer.Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n).")
-]
-
-
-Fix = Annotated[
-    str | None,
-    typer.Option(
-        metavar="INDEX=VALUE,…",
-        help="Latent coordinates with known values, such as a label: 20=0,21=1.",
-    ),
-]
 
 
 @dataclass(frozen=True)
 class StateDict:
     """Options that complete a file with weights only, and fix coordinates of the latent."""
 
-    layers: Layers = None
-    activation: ActivationName = None
-    head: Head = None
-    fix: Fix = None
+    layers: Annotated[
+        str | None,
+        typer.Option(help="For a bare state dict: layer names in forward order, fc3,fc4"),
+    ] = None
+    activation: Annotated[
+        str | None, typer.Option(help="For a bare state dict: relu, leaky_relu(0.1) …")
+    ] = None
+    head: Annotated[
+        str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")
+    ] = None
+    fix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX=VALUE,…",
+            help="Latent coordinates with known values, such as a label: 20=0,21=1.",
+        ),
+    ] = None
 
     def load(self, network: str) -> AnyNetwork:
         """The network of that name or file.
@@ -75,9 +65,9 @@ class StateDict:
             InputError: No such network, or options that it has no use for.
         """
         found = self._loaded(network)
-        if self.fix is None:
-            return found
-        return _known(found, network, "--fix").fix(_as_fixed(self.fix))
+        expected = "--fix: expected INDEX=VALUE,…, such as 20=0,21=1"
+        fixed = _parsed(_as_fixed, self.fix, expected)
+        return found if fixed is None else _known(found, network, "--fix").fix(fixed)
 
     def load_known(self, network: str, command: str) -> preimage.Generator:
         """As ``load``, for a command that needs the layers.
@@ -107,8 +97,14 @@ class StateDict:
 class Seen:
     """Options that say what was observed of each output, and in which units."""
 
-    mask: Mask = None
-    sensing: Sensing = None
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="What was observed, 0 or 1: npy or a picture, for all samples or each."),
+    ] = None
+    sensing: Annotated[
+        Path | None,
+        typer.Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n)."),
+    ] = None
     levels: Levels = None
 
     def read(
@@ -132,7 +128,7 @@ class Seen:
         sensing = self.map_of(network)
         measured = sensing is not None and sensing.dtype != bool
         size = len(sensing) if sensing is not None and measured else None
-        levels = None if self.levels is None else _as_levels(self.levels)
+        levels = _parsed(_as_levels, self.levels, "--levels: expected BLACK,WHITE")
         found = open_observations(observations, network, size=size, levels=levels)
         for note in found.notes:
             typer.echo(f"preimage: {observations}: {note}", err=True)
@@ -171,22 +167,21 @@ def _known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
 
 def _as_levels(text: str) -> tuple[float, float]:
     """Black and white, of ``0,255``."""
-    try:
-        black, white = map(float, text.split(","))
-    except ValueError as error:
-        raise InputError(f"--levels: expected BLACK,WHITE, got {text!r}") from error
+    black, white = map(float, text.split(","))
     return black, white
 
 
 def _as_fixed(text: str) -> dict[int, float]:
     """Values by index, of ``0=1.5,3=0``."""
+    pairs = (part.split("=") for part in text.split(","))
+    return {int(index): float(value) for index, value in pairs}
+
+
+def _parsed(read: Callable[[str], Any], text: str | None, expected: str) -> Any:
     try:
-        pairs = [part.split("=") for part in text.split(",")]
-        return {int(index): float(value) for index, value in pairs}
+        return None if text is None else read(text)
     except ValueError as error:
-        raise InputError(
-            f"--fix: expected INDEX=VALUE,…, such as 20=0,21=1, got {text!r}"
-        ) from error
+        raise InputError(f"{expected}, got {text!r}") from error
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Commands that prove: certify, and check, which proves it again."""
+"""Commands that prove: certify, check, which proves it again, and provenance."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 import preimage
 from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict
-from preimage.cli.terminal import print_json, print_table
-from preimage.errors import InputError, MissingExtraError
-from preimage.notebook import certificate_table
+from preimage.cli.terminal import print_json, print_table, write_figure
+from preimage.errors import InputError
+from preimage.notebook import certificate_table, number
 
 
 def certify(
@@ -35,7 +35,7 @@ def certify(
     out.parent.mkdir(parents=True, exist_ok=True)
     found.save(out)
     if picture is not None:
-        _picture_of(generator, found, values, picture)
+        _picture_of(generator, found, picture)
     if as_json:
         names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
         samples = [{n: getattr(found, n)[i] for n in names} for i in range(len(found))]
@@ -49,23 +49,16 @@ def certify(
         raise typer.Exit(1)
 
 
-def _picture_of(
-    generator: preimage.Generator, found: preimage.Certificate, values: Any, path: Path
-) -> None:
+def _picture_of(generator: preimage.Generator, found: preimage.Certificate, path: Path) -> None:
     from preimage.plot import certificate_figure
 
     if found.verdict[0] not in ("unique", "ambiguous"):
         typer.echo(f"No picture: the first sample is {found.verdict[0]}", err=True)
         return
     band = preimage.reconstruction_band(generator, found)
-    estimate = found.witness[0]
     title = f"{found.verdict[0]}, noise {found.claims[0].question.noise:g}"
-    try:
-        figure = certificate_figure(found.lower[0], found.upper[0], estimate, band, title=title)
-    except MissingExtraError:
-        typer.echo("No picture: it needs matplotlib, pip install 'preimage[plot]'", err=True)
-        return
-    figure.savefig(path, dpi=120)
+    ends, code = (found.lower[0], found.upper[0]), found.witness[0]
+    write_figure(path, lambda: certificate_figure(*ends, code, band, title=title))
 
 
 def check(
@@ -127,4 +120,45 @@ def check(
             reason = "the certificate itself says undecided"
         typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
     if not proven:
+        raise typer.Exit(1)
+
+
+def provenance(
+    file: Annotated[Path, typer.Argument(help="The picture: PNG, npy … of 8 bits.")],
+    networks: Annotated[list[str], typer.Argument(metavar="NET…", help="Names or files.")],
+    box: Annotated[float, typer.Option(help="Codes with |z_i| <= BOX.")] = 5.0,
+    levels: Annotated[float, typer.Option(help="Gray levels that rounding took.")] = 0.5,
+    time_limit: Annotated[float, typer.Option(help="Seconds for each network.")] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the certificates and reconstructions.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the code with which a network made a picture, or prove that it did not make it."""
+    from preimage.io.limits import write_bytes
+    from preimage.io.observations import load_observations
+    from preimage.pixels import png
+
+    values = load_observations(file)
+    if len(values) != 1:
+        raise InputError(f"FILE: expected one picture, got {len(values)}; pass one at a time")
+    image: Any = values[0] if values.max(initial=0.0) <= 1.0 else values[0].astype(int)
+    named = {name: StateDict().load_known(name, "provenance") for name in networks}
+    found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for index, one in enumerate(found):
+            one.certificate.save(out / f"{index}.json")
+            if one.error == one.error:  # there is a code
+                write_bytes(out / f"{index}.png", png(one.reconstruction))
+    if as_json:
+        names = ("name", "verdict", "error", "latent")
+        print_json({"networks": [{n: getattr(one, n) for n in names} for one in found]})
+    else:
+        rows = [
+            (one.name, one.verdict, number(one.error), str(one.certificate.reason)) for one in found
+        ]
+        columns = ("network", "verdict", "error, gray levels", "reason")
+        print_table("Provenance", columns, rows, words=True)
+    if any(one.verdict == "undecided" for one in found):
         raise typer.Exit(1)

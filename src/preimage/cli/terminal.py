@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from preimage.errors import MissingExtraError, StoreError
+from preimage.errors import MissingExtraError
 
 
-def write_picture(rows: Mapping[str, Any], path: Path, columns: Sequence[str] = ()) -> str | None:
-    """Draw the rows into a file; None, and a word on stderr, without matplotlib.
+def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
+    """Write the figure that ``draw`` makes; None, and a word on stderr, without matplotlib.
 
     Raises:
-        StoreError: The file cannot be written; nothing is left of it then.
+        OSError: The file cannot be written; nothing is left of it then.
     """
     import io
 
     from preimage.io.limits import write_bytes
-    from preimage.plot import image_grid
 
     drawn = io.BytesIO()
     try:
-        image_grid(rows, columns=columns).savefig(drawn, dpi=120, format=path.suffix[1:])
-        write_bytes(path, drawn.getvalue())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        draw().savefig(drawn, dpi=120, format=path.suffix[1:] or None)
     except MissingExtraError:
         typer.echo(f"No {path.name}: it needs matplotlib, pip install 'preimage[plot]'", err=True)
         return None
+    write_bytes(path, drawn.getvalue())
     return str(path)
+
+
+def print_statuses(statuses: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line a status, as ``report.run.described`` makes them."""
+    for status, entry in statuses.items():
+        typer.echo(f"{entry['samples']:>8} {status}: {entry['message']}")
 
 
 def print_table(
