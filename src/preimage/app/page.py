@@ -32,30 +32,15 @@ _HOSTS = ["127.0.0.1", "localhost"]
 _DIGITS = 20  # two of each
 _NOISE = 0.05
 
-_CANVAS = """
-<div class="tools" role="radiogroup" aria-label="Tool">
-<label><input type="radio" name="tool" value="draw" checked> Draw</label>
-<label><input type="radio" name="tool" value="erase"> Erase</label>
-<label><input type="radio" name="tool" value="hide"> Hide</label>
-<label><input type="radio" name="tool" value="show"> Show</label>
-</div>
-<canvas aria-label="The picture: draw on it, or hide pixels"></canvas>
-<div class="tools"><button type="button" data-clear="picture">Blank picture</button>
-<button type="button" data-clear="hidden">Show all</button></div>
-"""
-_SLIDERS = """
-<div class="panel" hidden><div class="head"><p class="place" role="status"></p>
-<button type="button" data-back>Back to the code found</button></div>
-<div class="split"><div class="moved"></div><div class="rows"></div></div></div>
-"""
 _NO_SLIDERS: dict[str, Any] = {"latent": [], "error": [], "lower": [], "upper": [], "reach": 1.0}
 
 
 def build(network: Network, name: str) -> Any:
     """The page for a network, as ``gradio.Blocks``; arguments as in ``served``."""
     gradio = import_gradio()
-    folder = files("preimage.app")
-    scripts = {n: (folder / f"{n}.js").read_text(encoding="utf-8") for n in ("canvas", "sliders")}
+    canvas_html, canvas_js, sliders_html, sliders_js = map(
+        _file, ("canvas.html", "canvas.js", "sliders.html", "sliders.js")
+    )
 
     def show(sent: Any) -> str:
         """The output of the sliders' code."""
@@ -76,7 +61,7 @@ def build(network: Network, name: str) -> Any:
                     sampled = gradio.Button("Random output", size="sm", min_width=120)
                     upload = gradio.UploadButton("Upload a picture", size="sm", min_width=120)
                 canvas = gradio.HTML(
-                    first, html_template=_digits(network) + _CANVAS, js_on_load=scripts["canvas"],
+                    first, html_template=_digits(network) + canvas_html, js_on_load=canvas_js,
                     elem_classes="canvas", elem_id="canvas",
                 )  # fmt: skip
                 notice = gradio.HTML("", elem_id="notice")
@@ -97,7 +82,7 @@ def build(network: Network, name: str) -> Any:
                 verdict = gradio.HTML("", elem_id="verdict")
                 gradio.HTML("<h2>Code</h2>")
                 sliders = gradio.HTML(
-                    _NO_SLIDERS, html_template=_SLIDERS, js_on_load=scripts["sliders"],
+                    _NO_SLIDERS, html_template=sliders_html, js_on_load=sliders_js,
                     server_functions=[show], elem_classes="sliders", elem_id="sliders",
                 )  # fmt: skip
 
@@ -171,7 +156,6 @@ def served(
 
     # System fonts: none is downloaded.
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    style = (files("preimage.app") / "style.css").read_text(encoding="utf-8")
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
     with TemporaryDirectory(prefix="preimage-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -179,9 +163,9 @@ def served(
         try:
             page.launch(
                 server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser,
-                quiet=True, prevent_thread_lock=True, ssr_mode=False, footer_links=[], css=style,
+                quiet=True, prevent_thread_lock=True, ssr_mode=False, footer_links=[],
                 max_file_size=question.UPLOAD.file_bytes, app_kwargs={"middleware": [trusted]},
-                theme=gradio.themes.Default(primary_hue="blue", **fonts),
+                theme=gradio.themes.Default(primary_hue="blue", **fonts), css=_file("style.css"),
             )  # fmt: skip
         except OSError as error:
             raise InputError(
@@ -205,6 +189,10 @@ def import_gradio() -> Any:
     except ImportError as error:
         raise MissingExtraError("gradio", "web") from error
     return gradio
+
+
+def _file(name: str) -> str:
+    return (files("preimage.app") / name).read_text(encoding="utf-8")
 
 
 def _header(network: Network, name: str) -> str:
