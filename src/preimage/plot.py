@@ -62,7 +62,28 @@ def image_grid(
         raise InputError(
             f"shape: expected (height, width) or (3, height, width) of {size} entries, got {shape}"
         )
-    return _draw(_figure(), arrays, count, shape, columns)
+    strip, gap = shape[-2] == 1, max(1, shape[-1] // 14)
+    width = 3.0 * count if strip else (_CELL + 0.05) * count
+    height = 0.28 if strip else _CELL * shape[-2] / shape[-1]
+    left = 0.2 + 0.075 * max(map(len, arrays))
+    top = 0.3 if any(columns) else 0.08
+    total = (width + left + 0.08, top + (height + 0.05) * len(arrays) + 0.08)
+    figure = _figure(figsize=total)
+    for row, (label, array) in enumerate(arrays.items()):
+        bottom = total[1] - top - (height + 0.05) * (row + 1)
+        box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
+        axes = figure.add_axes(box)
+        # The samples side by side, a blank gap between them.
+        tiles = np.pad(rgba(array, shape), ((0, 0), (0, 0), (0, gap), (0, 0)))
+        mosaic = np.concatenate(list(tiles), axis=1)[:, :-gap]
+        axes.imshow(mosaic, aspect="auto", interpolation="nearest")
+        axes.set_axis_off()
+        axes.text(-0.1 / width, 0.5, label, transform=axes.transAxes, ha="right", va="center",
+                  fontsize=_FONT)  # fmt: skip
+        for column, title in enumerate(columns if row == 0 else ()):
+            axes.text(column * (shape[-1] + gap) - 0.5, -0.5 - 0.08 * shape[-2], title, ha="left",
+                      va="bottom", fontsize=_FONT)  # fmt: skip
+    return figure
 
 
 def _figure(**given: Any) -> Figure:
@@ -71,45 +92,6 @@ def _figure(**given: Any) -> Figure:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
     return Figure(**given)
-
-
-def _mosaic(array: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Put the samples (m, n) side by side, a blank gap between them; (height, width, 4) RGBA."""
-    tiles = np.pad(rgba(array, shape), ((0, 0), (0, 0), (0, _gap(shape)), (0, 0)))
-    return np.concatenate(list(tiles), axis=1)[:, : -_gap(shape)]
-
-
-def _gap(shape: tuple[int, ...]) -> int:
-    return max(1, shape[-1] // 14)
-
-
-def _draw(
-    figure: Figure,
-    arrays: Mapping[str, NDArray[np.float64]],
-    count: int,
-    shape: tuple[int, ...],
-    columns: Sequence[str],
-) -> Figure:
-    strip = shape[-2] == 1
-    width = 3.0 * count if strip else (_CELL + 0.05) * count
-    height = 0.28 if strip else _CELL * shape[-2] / shape[-1]
-    left = 0.2 + 0.075 * max(map(len, arrays))
-    top = 0.3 if any(columns) else 0.08
-    total = (width + left + 0.08, top + (height + 0.05) * len(arrays) + 0.08)
-    figure.set_size_inches(*total)
-    pitch = shape[-1] + _gap(shape)
-    for row, (label, array) in enumerate(arrays.items()):
-        bottom = total[1] - top - (height + 0.05) * (row + 1)
-        box = (left / total[0], bottom / total[1], width / total[0], height / total[1])
-        axes = figure.add_axes(box)
-        axes.imshow(_mosaic(array, shape), aspect="auto", interpolation="nearest")
-        axes.set_axis_off()
-        axes.text(-0.1 / width, 0.5, label, transform=axes.transAxes, ha="right", va="center",
-                  fontsize=_FONT)  # fmt: skip
-        for column, title in enumerate(columns if row == 0 else ()):
-            axes.text(column * pitch - 0.5, -0.5 - 0.08 * shape[-2], title, ha="left",
-                      va="bottom", fontsize=_FONT)  # fmt: skip
-    return figure
 
 
 def draw_intervals(
