@@ -82,34 +82,29 @@ def certificate_table(certificate: Any) -> tuple[Sequence[str], list[Sequence[st
 
 def certificate_html(certificate: Any) -> str:
     """A row a sample, what is undecided first, each with the intervals that hold every code."""
-    verdict = np.atleast_1d(certificate.verdict)
-    lower, upper, witness = (
-        np.atleast_2d(part) for part in (certificate.lower, certificate.upper, certificate.witness)
-    )
+    claims = certificate.claims
     columns, rows = certificate_table(certificate)
-    shown = np.argsort(verdict != "undecided", kind="stable")[:SHOWN]
-    rows = [rows[i] for i in shown]
-    caption = f"{certificate!r}" + (", undecided first" if len(verdict) > SHOWN else "")
-    boxes = [
-        f'<figure style="display:inline-block;margin:0 1em 0 0">{intervals}'
-        f"<figcaption>sample {i}</figcaption></figure>"
-        for i in shown
-        if (intervals := _intervals(lower[i], upper[i], witness[i], i))
-    ]
-    return f"<div>{table(columns, rows, caption)}{''.join(boxes)}</div>"
+    shown = sorted(range(len(claims)), key=lambda i: claims[i].verdict != "undecided")[:SHOWN]
+    caption = f"{certificate!r}" + (", undecided first" if len(claims) > SHOWN else "")
+    found = table(columns, [rows[i] for i in shown], caption)
+    return f"<div>{found}{''.join(_intervals(claims[i], i) for i in shown)}</div>"
 
 
-def _intervals(lower: Array, upper: Array, witness: Array, sample: int) -> str:
+def _intervals(claim: Any, sample: int) -> str:
     """The drawing; nothing where no code exists, or without matplotlib."""
     from preimage.plot import intervals_svg
 
-    if np.isnan(lower).all():
+    if claim.verdict == "infeasible":
         return ""
-    codes = {"witness": witness} if np.isfinite(witness).all() else {}
+    codes = {"witness": claim.witnesses[0]} if claim.witnesses else {}
     try:
-        return intervals_svg(lower, upper, codes, f"Intervals of sample {sample}")
+        shown = intervals_svg(claim.lower, claim.upper, codes, f"Intervals of sample {sample}")
     except MissingExtraError:
         return ""
+    return (
+        f'<figure style="display:inline-block;margin:0 1em 0 0">{shown}'
+        f"<figcaption>sample {sample}</figcaption></figure>"
+    )
 
 
 def versions() -> dict[str, str]:

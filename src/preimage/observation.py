@@ -136,13 +136,8 @@ class Observation:
 
     def take(self, samples: NDArray[np.intp] | slice) -> Observation:
         """Only these samples."""
-        mask = None if self.mask is None else self.mask[samples]
-        weight = None if self.weight is None else self.weight[samples]
-        rounding = None if self.rounding is None else self.rounding[samples]
-        return Observation(
-            self.values[samples], self.noise[samples], mask, self.sensing, weight, self.unit,
-            rounding, self.clock,
-        )  # fmt: skip
+        arrays = {n: getattr(self, n) for n in ("values", "noise", "mask", "weight", "rounding")}
+        return replace(self, **{n: a[samples] for n, a in arrays.items() if a is not None})
 
     def __len__(self) -> int:
         return len(self.values)
@@ -190,7 +185,8 @@ def check_observation(
     x = np.atleast_2d(x)
     if mask is not None:
         mask = np.broadcast_to(mask, (batch, m))
-    level = _as_noise(noise, batch, m)
+    level = as_noise(noise, batch, m)
+    level = np.broadcast_to(level, (batch, level.shape[1]))
     if kind == "uint8":
         _check_levels(generator if operator is None else None, x)
         level = np.maximum(level, 0.5)
@@ -226,8 +222,8 @@ def _as_numpy(values: Any) -> tuple[Any, str]:
     return values, kind or str(as_array(values, "observation").dtype)
 
 
-def _as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
-    """(batch, m) or (batch, 1) levels."""
+def as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
+    """Levels as (batch or 1, m or 1); ``InputError`` for another shape, or below 0."""
     level = as_float64(noise, "noise")
     if level.shape == (batch,):
         level = level[:, None]
@@ -238,7 +234,7 @@ def _as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
         )
     if (level < 0).any():
         raise InputError(f"noise: expected a level of at least 0, got {level.min()}")
-    return np.broadcast_to(level, (batch, 1 if level.size == 1 else level.shape[-1]))
+    return np.atleast_2d(level)
 
 
 def _check_levels(generator: Network | None, x: Array) -> None:
@@ -298,13 +294,12 @@ def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -
     largest = np.where(largest > 0, largest, 1.0)
     # The median is at least the smallest entry, which needs no sorting.
     smallest = np.min(natural, axis=1, initial=np.inf, where=seen & (natural > 0))
+    scale = scale_of(x)[:, None]
     if (largest <= _ONE_SCALE * smallest).all():
-        return scale_of(x)[:, None]
-    median = _lower_quantile(natural, 0.5, seen & (natural > 0))
-    if (largest <= _ONE_SCALE * median).all():
-        return scale_of(x)[:, None]
-    alike = (largest <= _ONE_SCALE * median) | (median == 0)
-    return np.where(alike[:, None], scale_of(x)[:, None], np.maximum(natural, median[:, None]))
+        return scale
+    median = _lower_quantile(natural, 0.5, seen & (natural > 0))[:, None]
+    alike = (largest[:, None] <= _ONE_SCALE * median) | (median == 0)
+    return scale if alike.all() else np.where(alike, scale, np.maximum(natural, median))
 
 
 def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Array:

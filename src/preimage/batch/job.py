@@ -23,11 +23,11 @@ from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.io.observations import Observations, digest, open_observations
-from preimage.matrix import Weight, as_float64, weight_bytes
+from preimage.matrix import Weight, weight_bytes
 from preimage.methods import Method, as_method
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
-from preimage.observation import as_sensing, check_observation
+from preimage.observation import as_noise, as_sensing, check_observation
 
 Array = NDArray[np.float64]
 
@@ -143,14 +143,7 @@ def _prepare(
     count = opened.count
     if not count:
         raise InputError(f"source: expected one sample or more, got shape {opened.shape}")
-    level = as_float64(noise, "noise")
-    # As in invert: one number, one a sample, one an entry, or one for each entry of each sample.
-    level = level[:, None] if level.shape == (count,) else np.atleast_2d(level)
-    if len(level) not in (1, count) or (level < 0).any():
-        raise InputError(
-            f"noise: expected levels of at least 0, one, one a sample ({count}) or one an entry "
-            f"({opened.size}), got shape {level.shape}"
-        )
+    level = as_noise(noise, count, opened.size)
     if mask is not None and mask.ndim == 2 and len(mask) != count:
         raise InputError(f"sensing: expected {count} masks, got {len(mask)}")
     sums = opened.digests(shard_size)

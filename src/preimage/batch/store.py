@@ -135,11 +135,6 @@ class Column:
         """(samples,) or (samples, k)."""
         return self.store.job.shape(self.name)
 
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -167,9 +162,6 @@ class Column:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         whole: NDArray[Any] = self[:]
         return whole if dtype is None else whole.astype(dtype)
-
-    def __repr__(self) -> str:
-        return f"Column({self.name}, shape {self.shape})"
 
 
 @dataclass(frozen=True, eq=False)
