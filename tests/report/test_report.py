@@ -310,9 +310,9 @@ def test_certificates_worst_first(tmp_path):
     ]  # fmt: skip
     assert "−∞" in page
     assert "ambiguous, distance 1" in page
-    with pytest.raises(preimage.InputError, match="latent size 2"):
-        report_html(tmp_path, generator=preimage.from_arrays([np.eye(3)]))
     with pytest.raises(preimage.InputError, match="another network"):
+        report_html(tmp_path, generator=preimage.from_arrays([2 * np.eye(2)]))
+    with pytest.raises(preimage.InputError, match="another observation"):
         report_html(tmp_path, generator=one, observations=values + 0.01)
     with pytest.raises(preimage.InputError, match="with the network"):
         report_html(tmp_path, observations=values)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify.certificate import Certificate, Claim
+from preimage.certify.prove import network_digest
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.io.observations import open_observations
@@ -41,16 +42,12 @@ class _Sample(NamedTuple):
     place: int
     claim: Claim
 
-    @property
-    def empty(self) -> bool:
-        """Whether no code is left."""
-        return self.claim.verdict == "infeasible"
 
-    @property
-    def badness(self) -> tuple[int, float]:
-        """Sorts undecided samples first, and in a verdict the widest intervals."""
-        wide = 0.0 if self.empty else float(np.median(self.claim.half_width))
-        return list(_VERDICTS).index(self.claim.verdict), -wide
+def _badness(sample: _Sample) -> tuple[int, float]:
+    """Sorts undecided samples first, and in a verdict the widest intervals."""
+    claim = sample.claim
+    width = 0.0 if claim.verdict == "infeasible" else float(np.median(claim.half_width))
+    return list(_VERDICTS).index(claim.verdict), -width
 
 
 def find_certificates(path: Path) -> dict[str, Certificate]:
@@ -83,11 +80,12 @@ def certificates_page(
         for name, certificate in files.items()
         for index, claim in enumerate(certificate.claims)
     ]
-    found.sort(key=lambda sample: sample.badness)
-    for sample in found:
-        size = len(sample.claim.lower)
-        if generator is not None and size != generator.latent_size:
-            raise InputError(f"network: expected latent size {size}, got {generator.latent_size}")
+    found.sort(key=_badness)
+    digest = None if generator is None else network_digest(generator)
+    if digest is not None and any(sample.claim.question.network != digest for sample in found):
+        raise InputError(
+            "network: the certificate is about another network; pass the one that was certified"
+        )
     seen = None
     if observations is not None and generator is not None:
         if len(files) != 1:
@@ -119,25 +117,19 @@ def certificates_page(
 
 
 def _rows(observations: Any, generator: Generator, certificate: Certificate) -> Array:
-    """The observations, NaN where hidden, if the claims are about them and this network."""
-    from preimage.certify.prove import network_digest
-
-    claims = certificate.claims
-    size = len(claims[0].question.observation) if claims else None
-    source = open_observations(observations, generator, size=size)
-    if source.count != len(claims):
-        raise InputError(f"observations: expected {len(claims)} samples, got {source.count}")
-    given, digest = np.array(source.read(0, len(claims))), network_digest(generator)
-    for index, (x, claim) in enumerate(zip(given, claims, strict=True)):
-        asked = claim.question
-        hidden = np.isnan(asked.observation)
-        if asked.network != digest or not (hidden | (asked.observation == x)).all():
-            raise InputError(
-                f"observations: sample {index} of the certificate is about another network or "
-                "observation; pass those that were certified"
-            )
-        given[index] = asked.observation
-    return given
+    """The observations, NaN where hidden, if the claims are about them."""
+    asked = [claim.question.observation for claim in certificate.claims]
+    source = open_observations(observations, generator, size=len(asked[0]) if asked else None)
+    if source.count != len(asked):
+        raise InputError(f"observations: expected {len(asked)} samples, got {source.count}")
+    seen = np.reshape(asked, (source.count, source.size))
+    same = (np.isnan(seen) | (seen == source.read(0, source.count))).all(axis=1)
+    if not same.all():
+        raise InputError(
+            f"observations: sample {same.argmin()} of the certificate is about another "
+            "observation; pass those that were certified"
+        )
+    return seen
 
 
 def _table(found: Sequence[_Sample]) -> str:
@@ -167,12 +159,14 @@ def _figure(sample: _Sample, generator: Generator | None, seen: Array | None, se
             output, _, measured = compare(generator, sensing, None, claim.witnesses[0])
             expected = output if measured is None else measured
             images[f"difference {place}"] = difference(seen[place], expected)
-    return drawn(images, caption, "" if sample.empty else _intervals(sample))
+    return drawn(images, caption, _intervals(sample))
 
 
 def _intervals(sample: _Sample) -> str:
-    """The intervals as a drawing, relative to the witness if there is one, and as a table."""
+    """The intervals, if any, as a drawing, relative to a witness if there is one, and a table."""
     claim = sample.claim
+    if claim.verdict == "infeasible":
+        return ""
     half, known = claim.half_width, claim.witnesses[:1]
     text = (
         f"Intervals of {len(half)} coordinates"

@@ -89,11 +89,12 @@ def write_run(
 def _summary(
     generator: Network, inversion: Inversion, settings: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    statuses = inversion.columns()["status"]
+    statuses, chain = inversion.columns()["status"], chain_of(generator)
+    sizes = (generator.latent_size, generator.observation_size) if chain is None else chain.sizes
     return {
         "settings": dict(settings),
         "versions": versions(),
-        "generator": {"sizes": _sizes(generator), "sha256": generator.digest},
+        "generator": {"sizes": sizes, "sha256": generator.digest},
         "samples": len(inversion),
         "status": described(count_statuses(statuses)),
         "sample_status": [str(status) for status in statuses],
@@ -111,12 +112,6 @@ def _summary(
 def described(counts: Mapping[Status, int]) -> dict[str, dict[str, Any]]:
     """Of every status how many samples have it, and what it means."""
     return {str(s): {"samples": count, "message": s.message} for s, count in counts.items()}
-
-
-def _sizes(network: Network) -> tuple[int, ...]:
-    generator = chain_of(network)
-    ends = network.latent_size, network.observation_size
-    return ends if generator is None else tuple(generator.sizes)
 
 
 def _quantiles(values: Any) -> dict[str, float]:
