@@ -101,7 +101,7 @@ def test_intervals_in_a_page():
 
 
 def test_histograms():
-    shown = histogram_svg(np.array([0.0, 1e-3, 1.0]), "residuals", 0.1, "noise")
+    shown = histogram_svg(np.array([0.0, 1e-3, 1.0]), "residuals", 0.1)
     assert ">noise<" in shown
     assert histogram_svg(np.zeros(3), "residuals") == ""
     assert histogram_svg(np.ones(3), "residuals") == ""

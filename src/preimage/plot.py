@@ -148,17 +148,16 @@ def intervals_svg(
     return svg(figure, label)
 
 
-def histogram_svg(values: Array, label: str, mark: float = 0.0, mark_name: str = "") -> str:
+def histogram_svg(values: Array, label: str, noise: float = 0.0) -> str:
     """A histogram on a logarithmic axis as an inline SVG; nothing where all values are equal.
 
     Args:
         values: (m,) finite and at least 0.
         label: Description of the figure.
-        mark: A number that is drawn as a line; 0 for none.
-        mark_name: What it is.
+        noise: Drawn as a line; 0 for none.
     """
-    positive = np.append(values[values > 0], mark if mark > 0 else np.empty(0))
-    if not positive.size or positive.min() == max(values.max(), mark) == values.min():
+    positive = np.append(values[values > 0], noise if noise > 0 else np.empty(0))
+    if not positive.size or positive.min() == max(values.max(), noise) == values.min():
         return ""
     high = positive.max()
     low = max(positive.min(), _RANGE * high)
@@ -167,12 +166,12 @@ def histogram_svg(values: Array, label: str, mark: float = 0.0, mark_name: str =
     bins = np.geomspace(low, high * (1 + 1e-9), _BINS + 1).tolist()
     axes.hist(np.maximum(values, low), bins, color=BAR)
     axes.set_xscale("log")
-    if mark > 0:
-        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the words at the mark stand above the bars
-        axes.axvline(mark, color="black", linestyle="--")
-        side = "left" if mark < math.sqrt(low * high) else "right"
+    if noise > 0:
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the word at the line stands above the bars
+        axes.axvline(noise, color="black", linestyle="--")
+        side = "left" if noise < math.sqrt(low * high) else "right"
         axes.annotate(
-            mark_name, (mark, axes.get_ylim()[1]), xytext=(4 if side == "left" else -4, 0),
+            "noise", (noise, axes.get_ylim()[1]), xytext=(4 if side == "left" else -4, 0),
             textcoords="offset points", va="top", ha=side, fontsize=_FONT,
         )  # fmt: skip
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -64,17 +64,16 @@ def sliders(question: Question, answer: Answer, certificate: Certificate | None)
     finite = np.concatenate([code[None], ends])
     finite = np.abs(finite[np.isfinite(finite)])
     reach = np.ceil(1.15 * finite.max(initial=2.0))
-    known = {
-        "latent": code,
-        "error": answer.found.standard_error,
-        "lower": ends[0],
-        "upper": ends[1],
-        "reach": reach,
-        "observation": question.observation,
-        "seen": question.seen.astype(int),
+    return {
+        "latent": plain(code),
+        "error": plain(answer.found.standard_error),
+        "lower": plain(ends[0]),
+        "upper": plain(ends[1]),
+        "reach": float(reach),
+        "observation": question.observation.tolist(),
+        "seen": question.seen.astype(int).tolist(),
         "noise": question.noise,
     }
-    return {name: plain(value) for name, value in known.items()}
 
 
 def moved(network: Network, question: Question, output: Array, error: float) -> str:

@@ -64,7 +64,21 @@ class StateDict:
         Raises:
             InputError: No such network, or options that it has no use for.
         """
-        found = self._loaded(network)
+        names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
+        if network not in names and not Path(network).exists():
+            raise InputError(
+                f"NET: {network!r} is not a file, and the zoo has only {', '.join(names)}"
+            )
+        if network not in names:
+            found = preimage.load(
+                network, layers=listed, activation=self.activation, head=self.head
+            )
+        elif any(value is not None for value in (listed, self.activation, self.head)):
+            raise InputError(
+                f"--layers, --activation, --head: {network} of the zoo has its own; leave them out"
+            )
+        else:
+            found = preimage.zoo.load(network)
         expected = "--fix: expected INDEX=VALUE,…, such as 20=0,21=1"
         fixed = _parsed(_as_fixed, self.fix, expected)
         return found if fixed is None else _known(found, network, "--fix").fix(fixed)
@@ -76,21 +90,6 @@ class StateDict:
             InputError: As for ``load``, or the layers are not known.
         """
         return _known(self.load(network), network, command)
-
-    def _loaded(self, network: str) -> AnyNetwork:
-        names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
-        if network in names:
-            if any(value is not None for value in (listed, self.activation, self.head)):
-                raise InputError(
-                    f"--layers, --activation, --head: {network} of the zoo has its own; leave them "
-                    "out"
-                )
-            return preimage.zoo.load(network)
-        if not Path(network).exists():
-            raise InputError(
-                f"NET: {network!r} is not a file, and the zoo has only {', '.join(names)}"
-            )
-        return preimage.load(network, layers=listed, activation=self.activation, head=self.head)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -68,11 +67,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def inspect(
-    network: Network,
-    weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+def inspect(network: Network, weights: StateDict = StateDict(), as_json: Json = False) -> None:
     """Show a network's layers if they are known, and which methods can invert it."""
     from preimage.inspection import inspect_generator
     from preimage.report.network import layers_table, methods_table
@@ -96,13 +91,9 @@ def zoo(as_json: Json = False) -> None:
     if as_json:
         print_json([asdict(card) for card in cards])
         return
-    rows = [
-        (card.name, "-".join(map(str, card.sizes)), _quality(card.quality), card.license)
-        for card in cards
-    ]
+    rows = []
+    for card in cards:
+        numbers = ((n, v) for n, v in card.quality.items() if isinstance(v, (int, float)))
+        quality = ", ".join(f"{name} {value:.3g}" for name, value in numbers)
+        rows.append((card.name, "-".join(map(str, card.sizes)), quality, card.license))
     print_table("Networks", ("name", "sizes", "quality", "licence"), rows, words=True)
-
-
-def _quality(quality: Mapping[str, Any]) -> str:
-    numbers = {name: value for name, value in quality.items() if isinstance(value, (int, float))}
-    return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())

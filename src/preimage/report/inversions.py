@@ -107,7 +107,7 @@ def _page(
                 "How the inversions ended", ("status", "samples", "meaning"), ended
             ),
             "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
-            "Largest errors max |x − G(z)|": spread(residual_max, "largest errors", noise, "noise"),
+            "Largest errors max |x − G(z)|": spread(residual_max, "largest errors", noise),
             "Samples, worst first": samples,
             "Left out": left_out,
             "Network": network,

@@ -48,14 +48,13 @@ def note(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
 
-def spread(values: Array, of: str, mark: float = 0.0, mark_name: str = "") -> str:
+def spread(values: Array, of: str, noise: float = 0.0) -> str:
     """Quantiles of numbers in words, below their histogram.
 
     Args:
         values: (m,) at least 0; NaN or infinite where unknown.
         of: What they are, in plural.
-        mark: A number that is drawn as a line; 0 for none.
-        mark_name: What it is.
+        noise: Drawn as a line; 0 for none.
     """
     known = values[np.isfinite(values)]
     if not known.size:
@@ -66,8 +65,8 @@ def spread(values: Array, of: str, mark: float = 0.0, mark_name: str = "") -> st
         f"{known.size} {of}: smallest {least}, median {median}, 95 % at most {high}, largest {most}"
     )
     text += f"; {values.size - known.size} unknown" if known.size < values.size else ""
-    text += f"; the line is the {mark_name}, {number(mark)}" if mark > 0 else ""
-    shown = histogram_svg(known, f"Histogram of {text}", mark, mark_name)
+    text += f"; the line is the noise, {number(noise)}" if noise > 0 else ""
+    shown = histogram_svg(known, f"Histogram of {text}", noise)
     return f"<figure>{shown}<figcaption>{text}.</figcaption></figure>"
 
 
@@ -80,8 +79,3 @@ def drawn(images: Mapping[str, Array], caption: str, below: str = "") -> str:
     """Pictures side by side; each name is the picture's alternative text."""
     shown = "".join(picture(vector, escape(name)) for name, vector in images.items())
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption>{below}</figure>"
-
-
-def samples(figures: Iterable[str]) -> str:
-    """Figures in as many columns as fit."""
-    return f'<div class="samples">{"".join(figures)}</div>'

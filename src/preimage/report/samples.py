@@ -12,7 +12,7 @@ from preimage.network import Measured, Network
 from preimage.notebook import number
 from preimage.observation import as_sensing
 from preimage.plot import intervals_svg
-from preimage.report.page import difference, drawn, note, samples
+from preimage.report.page import difference, drawn, note
 
 Array = NDArray[np.float64]
 
@@ -99,7 +99,8 @@ class Samples(NamedTuple):
             text += (
                 " Standard errors take the noise as the standard deviation of independent errors."
             )
-        return note(text) + samples(map(self._figure, range(len(self.number))))
+        figures = "".join(map(self._figure, range(len(self.number))))
+        return f'{note(text)}<div class="samples">{figures}</div>'
 
     def _figure(self, i: int) -> str:
         number_ = self.number[i]
