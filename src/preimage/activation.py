@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,21 +181,17 @@ class Identity(_Kinked):
 _SATURATION = 2.0**-40
 
 
-class _Smooth:
+class _Smooth(Activation, Protocol):
     """A strictly increasing function with at least one horizontal asymptote."""
 
     _scale: ClassVar[float] = 1.0  # the unit of distances from an asymptote
 
-    if TYPE_CHECKING:
-
-        @property
-        def range(self) -> tuple[float, float]: ...
-        def __call__(self, a: Array) -> Array: ...
-        def derivative(self, a: Array) -> Array: ...
-        def _analytic_inverse(self, x: Array) -> Array: ...
+    def _analytic_inverse(self, x: Array) -> Array:
+        """A pre-activation of values inside the range."""
 
     def slopes(self, size: int) -> None:
         """None: there are no pieces."""
+        return None
 
     def _unsaturated(self) -> tuple[float, float]:
         """The interval of values that determine their pre-activation."""

@@ -249,8 +249,7 @@ class Inversion:
 
         rows = {"reconstruction": np.atleast_2d(self.reconstruct(generator))}
         if observation is not None:
-            seen = np.atleast_2d(np.asarray(observation, dtype=np.float64))
-            rows = {"observation": seen, **rows}
+            rows = {"observation": np.atleast_2d(observation), **rows}
         return image_grid(rows)
 
 

@@ -131,9 +131,8 @@ class DaskWorkers:
         """As ``OneProcess.solve``."""
         import distributed
 
-        # The result of a task without inputs: if the worker that holds it dies, Dask makes it
-        # again.
-        task = self._client.submit(_itself, self._task, pure=False)
+        # A copy as the result of a task: if the worker that holds it dies, Dask makes it again.
+        task = self._client.submit(bytes, self._task, pure=False)
         remaining = iter(pieces)
         running: dict[Any, tuple[range, float]] = {}
         ended = distributed.as_completed(loop=self._client.loop)
@@ -250,10 +249,6 @@ def _local_cluster(workers: int, retries: int) -> Any:
                         f"workers: {workers} processes do not start ({error}); a script needs "
                         "'if __name__ == \"__main__\":' around its job"
                     ) from error
-
-
-def _itself(payload: bytes) -> bytes:
-    return payload
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -185,18 +185,15 @@ def _parsed(read: Callable[[str], Any], text: str | None, expected: str) -> Any:
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters of a group's type are replaced by the group's options."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    options = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        kinds = {name: hints[name]}
-        if name in groups:
-            kinds = get_type_hints(groups[name], include_extras=True)
-        options += [
-            inspect.Parameter(one, parameter.KEYWORD_ONLY, annotation=kind,
-                              default=None if name in groups else parameter.default)
-            for one, kind in kinds.items()
-        ]  # fmt: skip
+    options: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            options += inspect.signature(groups[parameter.name], eval_str=True).parameters.values()
+        else:
+            options.append(parameter)
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
 
     @wraps(command)
     def run(**given: Any) -> None:

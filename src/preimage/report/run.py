@@ -33,6 +33,7 @@ from preimage.report.samples import Samples, compare
 Array = NDArray[np.float64]
 
 SUMMARY = "summary.json"
+_ALWAYS = ("observation", "reconstruction", "latent", "standard_error")
 _MARKS = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 
@@ -144,20 +145,15 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        given = [name for name in ("mask", "measured") if (folder / f"{name}.npy").exists()]
-        arrays = {
-            name: np.load(folder / f"{name}.npy", allow_pickle=False)
-            for name in ("observation", "reconstruction", "latent", "standard_error", *given)
-        }
+        files = {name: folder / f"{name}.npy" for name in (*_ALWAYS, "mask", "measured")}
+        arrays = {n: np.load(f, allow_pickle=False) for n, f in files.items() if f.exists()}
+        seen, found, latent, error_of = (arrays[name] for name in _ALWAYS)
         count = len(summary["sample_status"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{folder}: expected the output folder of `preimage invert` (summary.json, "
             f"observation.npy, reconstruction.npy), got {error!r}"
         ) from error
-    seen, found, latent, error_of = (
-        arrays[name] for name in ("observation", "reconstruction", "latent", "standard_error")
-    )
     measured, mask = arrays.get("measured"), arrays.get("mask", np.ones(seen.shape, bool))
     expected = found if measured is None else measured
     fits = seen.ndim == 2 and seen.shape == expected.shape == mask.shape
