@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import MissingExtraError
 from preimage.network import Network
+from preimage.notebook import inversion_html
+from preimage.plot import image_grid
 
 Array = NDArray[np.float64]
 
@@ -213,8 +215,6 @@ class Inversion:
         return f"Inversion({len(self)} samples: {summary or 'none'})"
 
     def _repr_html_(self) -> str:
-        from preimage.notebook import inversion_html
-
         return inversion_html(self)
 
     def to_pandas(self) -> Any:
@@ -245,8 +245,6 @@ class Inversion:
             InputError: Observations that do not fit.
             MissingExtraError: matplotlib is not installed.
         """
-        from preimage.plot import image_grid
-
         rows = {"reconstruction": np.atleast_2d(self.reconstruct(generator))}
         if observation is not None:
             rows = {"observation": np.atleast_2d(observation), **rows}

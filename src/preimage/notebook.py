@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from preimage import engine
 from preimage.errors import MissingExtraError
 from preimage.pixels import picture
+from preimage.plot import intervals_svg
 
 Array = NDArray[np.float64]
 
@@ -92,8 +93,6 @@ def certificate_html(certificate: Any) -> str:
 
 def _intervals(claim: Any, sample: int) -> str:
     """The drawing; nothing where no code exists, or without matplotlib."""
-    from preimage.plot import intervals_svg
-
     if claim.verdict == "infeasible":
         return ""
     codes = {"witness": claim.witnesses[0]} if claim.witnesses else {}

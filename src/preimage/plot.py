@@ -113,8 +113,7 @@ def draw_intervals(
     from matplotlib.ticker import MaxNLocator
 
     low, high = (np.asarray(end, dtype=np.float64) for end in (lower, upper))
-    points = [np.asarray(code, dtype=np.float64) for code in codes.values()]
-    index, ends = np.arange(len(low)), np.concatenate([low, high, *points])
+    index, ends = np.arange(len(low)), np.concatenate([low, high, *codes.values()])
     ends = ends[np.isfinite(ends)]
     least, most = (ends.min(), ends.max()) if ends.size else (-1.0, 1.0)
     span = (most - least) or 2.0
@@ -122,9 +121,7 @@ def draw_intervals(
     shown = np.clip([np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=0.0)], *edges)
     axes.vlines(index, *shown, color=BAR, linewidth=min(4.0, 120 / len(low)), label=name,
                 capstyle="round")  # fmt: skip
-    for (label, _), code, fill in zip(
-        codes.items(), points, ("black", "none", "none"), strict=False
-    ):
+    for (label, code), fill in zip(codes.items(), ("black", "none", "none"), strict=False):
         axes.plot(index, code, "o", color="black", markerfacecolor=fill, markersize=3, label=label)
     axes.set_ylim(*edges)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

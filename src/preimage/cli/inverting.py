@@ -8,13 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import preimage
 from preimage.cli.options import Json, Method, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_statuses, print_table, write_figure
 from preimage.errors import InputError, StoppedError
+from preimage.inversion import outputs_of
 from preimage.notebook import number
+from preimage.plot import image_grid
+from preimage.report import report_html, write_run
+from preimage.report.run import described
 
 SHOWN = 16  # samples in a picture
 
@@ -33,12 +38,6 @@ def invert(
     as_json: Json = False,
 ) -> None:
     """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
-    import numpy as np
-
-    from preimage.inversion import outputs_of
-    from preimage.plot import image_grid
-    from preimage.report import write_run
-
     generator = weights.load(network)
     values, sensing = seen.read(observations, generator)
     start = time.perf_counter()
@@ -93,8 +92,6 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML file that shows a result; it contains its pictures and loads nothing."""
-    from preimage.report import report_html
-
     generator = None if network is None else weights.load(network)
     rows, sensing = None, None
     if observations is not None:
@@ -136,8 +133,6 @@ def batch(
     as_json: Json = False,
 ) -> None:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
-    from preimage.report.run import described
-
     generator = weights.load(network)
     rows, sensing = seen.open(observations, generator)
     try:

@@ -7,18 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 import preimage
 from preimage.errors import InputError
+from preimage.io.observations import Observations as Opened
+from preimage.io.observations import load_observations, open_observations
 from preimage.network import Network as AnyNetwork
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from preimage.io.observations import Observations as OpenedObservations
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
@@ -118,12 +117,8 @@ class Seen:
         rows, sensing = self.open(observations, network)
         return rows.read(0, rows.count), sensing
 
-    def open(
-        self, observations: Path, network: AnyNetwork
-    ) -> tuple[OpenedObservations, NDArray[Any] | None]:
+    def open(self, observations: Path, network: AnyNetwork) -> tuple[Opened, NDArray[Any] | None]:
         """As ``read``, without reading the observations; conversions are told on stderr."""
-        from preimage.io.observations import open_observations
-
         sensing = self.map_of(network)
         measured = sensing is not None and sensing.dtype != bool
         size = len(sensing) if sensing is not None and measured else None
@@ -135,17 +130,13 @@ class Seen:
 
     def map_of(self, network: AnyNetwork) -> NDArray[Any] | None:
         """A boolean mask (n,) or (samples, n), a matrix (m, n), or None for everything."""
-        import numpy as np
-
-        from preimage.io.observations import load_observations
-
         if self.mask is None:
-            return None if self.sensing is None else np.asarray(load_observations(self.sensing))
+            return None if self.sensing is None else load_observations(self.sensing)
         if self.sensing is not None:
             raise InputError(
                 "--mask, --sensing: expected one of them, got both; leave out rows of the matrix"
             )
-        values, size = np.asarray(load_observations(self.mask)), network.observation_size
+        values, size = load_observations(self.mask), network.observation_size
         if values.size % size or not np.isin(values, (0, 1)).all():
             raise InputError(
                 f"--mask {self.mask}: expected 0 and 1 (or False and True), {size} entries a "

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import preimage
+from preimage.certify import boxes, checker
 from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_table, write_figure
 from preimage.errors import InputError
+from preimage.io.limits import check_file, write_bytes
+from preimage.io.observations import load_observations
 from preimage.notebook import certificate_table, number
+from preimage.pixels import png
+from preimage.plot import certificate_figure
 
 
 def certify(
@@ -50,8 +57,6 @@ def certify(
 
 
 def _picture_of(generator: preimage.Generator, found: preimage.Certificate, path: Path) -> None:
-    from preimage.plot import certificate_figure
-
     if found.verdict[0] not in ("unique", "ambiguous"):
         typer.echo(f"No picture: the first sample is {found.verdict[0]}", err=True)
         return
@@ -81,17 +86,10 @@ def check(
     The questions that it answers are printed. Compare them with yours, or pass --noise, --box and
     --resolution, which then have to match.
     """
-    import tempfile
-
-    import numpy as np
-
-    from preimage.certify import boxes, checker
-    from preimage.io.limits import check_file
-
     generator = weights.load_known(network, "check")
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
     values, sensing = seen.read(observations, generator)
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         plain = [str(Path(folder) / name) for name in ("net.safetensors", "x.npy", "sensing.npy")]
         preimage.save(preimage.Generator(tuple(dense)), plain[0])
         np.save(plain[1], values.astype(np.float64))
@@ -135,10 +133,6 @@ def provenance(
     as_json: Json = False,
 ) -> None:
     """Find the code with which a network made a picture, or prove that it did not make it."""
-    from preimage.io.limits import write_bytes
-    from preimage.io.observations import load_observations
-    from preimage.pixels import png
-
     values = load_observations(file)
     if len(values) != 1:
         raise InputError(f"FILE: expected one picture, got {len(values)}; pass one at a time")

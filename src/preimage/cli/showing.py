@@ -14,6 +14,9 @@ import preimage
 from preimage.cli.options import Json, Levels, Network, Noise, Seen, StateDict
 from preimage.cli.terminal import print_json, print_table
 from preimage.errors import FormatError
+from preimage.inspection import inspect_generator
+from preimage.io.observations import load_observations
+from preimage.report.network import layers_table, methods_table
 
 
 def app(
@@ -49,7 +52,6 @@ def doctor(
 ) -> None:
     """Look for common mistakes: scale, layout, head, wrong network; say which method to use."""
     from preimage.doctor import examine
-    from preimage.io.observations import load_observations
 
     generator, values = weights.load(network), None
     if observations is not None:
@@ -69,9 +71,6 @@ def doctor(
 
 def inspect(network: Network, weights: StateDict = StateDict(), as_json: Json = False) -> None:
     """Show a network's layers if they are known, and which methods can invert it."""
-    from preimage.inspection import inspect_generator
-    from preimage.report.network import layers_table, methods_table
-
     generator = weights.load(network)
     found = asdict(inspect_generator(generator))
     if as_json:

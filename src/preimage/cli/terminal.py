@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from preimage.errors import MissingExtraError
+from preimage.io.limits import write_bytes
+from preimage.report.run import to_json
 
 
 def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
@@ -17,11 +20,7 @@ def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
     Raises:
         OSError: The file cannot be written; nothing is left of it then.
     """
-    import io
-
-    from preimage.io.limits import write_bytes
-
-    drawn = io.BytesIO()
+    drawn = BytesIO()
     try:
         draw().savefig(drawn, dpi=120, format=path.suffix[1:] or None)
     except MissingExtraError:
@@ -58,6 +57,4 @@ def print_table(
 
 def print_json(value: Any) -> None:
     """The value as JSON on stdout."""
-    from preimage.report.run import to_json
-
     typer.echo(to_json(value))
