@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError
+from preimage.errors import FormatError, InputError
 from preimage.network import Network
 from preimage.torch_modules import import_torch
 
@@ -29,6 +29,26 @@ class ForwardError(InputError):
 
 class MixedError(ForwardError):
     """A forward mixes the samples of a batch."""
+
+
+def check_module(module: Any) -> None:
+    """Check that something is a torch module with weights.
+
+    Raises:
+        InputError: It is not.
+    """
+    torch = import_torch()
+    if not isinstance(module, torch.nn.Module):
+        remedy = {"ExportedProgram": "; pass its module()"}.get(type(module).__name__, "")
+        if isinstance(module, Mapping):
+            remedy = "; load the weights into the module first, by module.load_state_dict"
+        raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}{remedy}")
+    for name, part in module.named_modules():
+        if any(torch.nn.parameter.is_lazy(p) for p in part.parameters(recurse=False)):
+            kind = type(part).__name__
+            raise FormatError(f"{_path(name)}: {kind} has no weights yet; run it once")
+    if any(p.is_meta for p in (*module.parameters(), *module.buffers())):
+        raise FormatError("model: its weights are on the meta device; load them first")
 
 
 def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:

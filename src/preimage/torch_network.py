@@ -14,7 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import InputError
 from preimage.matrix import as_cotangent, as_rows
-from preimage.torch_checks import check_derivatives, check_mode, check_outputs, check_statistics
+from preimage.torch_checks import (
+    check_derivatives,
+    check_mode,
+    check_module,
+    check_outputs,
+    check_statistics,
+)
 from preimage.torch_modules import (
     arguments,
     differentiable,
@@ -69,10 +75,7 @@ class TorchNetwork:
 
     def __post_init__(self) -> None:
         torch = import_torch()
-        if not isinstance(self.module, torch.nn.Module):
-            raise InputError(
-                f"module: expected a torch.nn.Module, got {type(self.module).__name__}"
-            )
+        check_module(self.module)
         if self.precision not in ("float64", "float32"):
             raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
         shape = self.latent_shape

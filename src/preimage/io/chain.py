@@ -129,14 +129,7 @@ def _csr_bytes(nonzeros: int, rows: int) -> int:
     return 12 * nonzeros + 4 * (rows + 1)
 
 
-class Chain(NamedTuple):
-    """A generator, and the names of the values that each layer's pre-activations hold."""
-
-    generator: Generator
-    values: tuple[tuple[str, ...], ...]
-
-
-def as_chain(graph: TorchGraph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
+def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
     """Write a graph as a chain of layers.
 
     Args:
@@ -153,7 +146,6 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Cha
     state: list[str] = [graph.latent]
     maps: list[AffineMap] = []
     activations: list[Activation] = []
-    values: list[tuple[str, ...]] = []
     for current in range(1, level[graph.output] + 1):
         closing = [s for s in graph.steps if s.activation and level[s.name] == current]
         crossing = {
@@ -164,8 +156,7 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Cha
             if level[name] < current
         }
         activations.append(_activation(closing, [*crossing], graph.sizes))
-        values.append((*(step.inputs[0] for step in closing), *crossing))
-        maps.append(graph.affine(state, values[-1]))
+        maps.append(graph.affine(state, [*(step.inputs[0] for step in closing), *crossing]))
         state = [*(step.name for step in closing), *crossing]
     maps.append(graph.affine(state, [graph.output]))
     for each in maps:
@@ -176,14 +167,13 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Cha
         units = len(biases[-2])
         if not np.array_equal(taken, np.arange(units)):  # they are moved before the activation
             slopes = activations[-1].slopes(units)
-            weights[-2], biases[-2], values[-1] = weights[-2][taken], biases[-2][taken], ()
+            weights[-2], biases[-2] = weights[-2][taken], biases[-2][taken]
             if slopes is not None:
                 activations[-1] = slope_activation(slopes[0][taken])
     else:
         activations.append(Identity())
-        values.append((graph.output,))
     found = zip(weights, biases, activations, strict=False)  # the last may do nothing
-    return Chain(Generator(tuple(Layer(w, b, a) for w, b, a in found)), tuple(values))
+    return Generator(tuple(Layer(w, b, a) for w, b, a in found))
 
 
 def _entries(weight: Any) -> NDArray[np.intp] | None:
@@ -277,31 +267,6 @@ def differs(found: Array, expected: Array, size: Array, rounding: float) -> bool
         worst = np.abs(found - expected).max(axis=1, initial=0.0)
     finite = np.isfinite(expected).all(axis=1)
     return bool((finite & ~(worst <= rounding * np.maximum(size, 1e-30))).any())
-
-
-def first_different(
-    chain: Chain, z: Array, rounding: float, original: Callable[[str], Array | None]
-) -> str | None:
-    """The name of the first value of a chain that differs from the original's; None if none does.
-
-    Args:
-        chain: The layers, and what their pre-activations hold.
-        z: Latents, (batch, k).
-        rounding: As for ``differs``.
-        original: The values of a name, (batch, entries); None if the original has none.
-    """
-    size = largest_numbers(chain.generator, z)
-    for names, stage in zip(chain.values, chain.generator.preactivations(z), strict=True):
-        at = 0
-        for name in names:
-            expected = original(name)
-            if expected is None:
-                break
-            own = stage[:, at : at + expected.shape[1]]
-            at += expected.shape[1]
-            if differs(own, expected, size, rounding):
-                return name
-    return None
 
 
 def largest_numbers(generator: Generator, z: Array) -> Array:

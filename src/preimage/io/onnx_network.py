@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.io import onnx_file
-from preimage.io.chain import NotKnownError, differs, probes
+from preimage.io.chain import differs, probes
 from preimage.io.limits import Limits, unique
 from preimage.io.onnx_evaluation import open_session
-from preimage.io.torch_module import known_layers
+from preimage.io.torch_module import with_layers
 from preimage.network import Network
 from preimage.torch_modules import import_torch
 from preimage.torch_network import TorchNetwork
@@ -70,10 +70,7 @@ def _network(model: OnnxModel, samples: int, max_matrix_bytes: int) -> Network:
     except InputError as error:
         raise FormatError(str(error)) from error
     _compare(network, model, samples)
-    try:
-        return known_layers(network, max_matrix_bytes).generator
-    except NotKnownError:
-        return network
+    return with_layers(network, max_matrix_bytes)
 
 
 def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from preimage.errors import FormatError, InputError
 from preimage.io.onnx_evaluation import Shaped, allowed, attributes, check_sizes, evaluate
 from preimage.io.onnx_functions import FUNCTIONS, set_windows, window_sums
+from preimage.io.torch_samples import by_sample
 
 if TYPE_CHECKING:
     from preimage.io.onnx_network import OnnxModel
@@ -114,9 +115,7 @@ class OnnxModule(torch.nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """The outputs of latents, both with a leading batch dimension."""
-        if len(z) == 1:  # as torch is to trace it
-            return self._first(self._output(z[0]))[None]
-        return torch.func.vmap(lambda one: self._first(self._output(one)))(z)
+        return by_sample(lambda one: self._first(self._output(one)), z)
 
     def tensors(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Name and values, of one latent, of each tensor that depends on it, in their order.

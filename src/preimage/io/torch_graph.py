@@ -8,6 +8,7 @@ activations is the derivative that torch finds of the operations between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,6 @@ class TorchGraph:
         self.output = output.name
         self._nodes = nodes
         self.steps: list[Step] = []
-        self._dependent &= _needed(output)
         for node in self._graph.nodes:
             if node.name in self._dependent and node.op == "call_function":
                 self.steps.append(self._step(node))
@@ -87,40 +87,35 @@ class TorchGraph:
                 reason = "it branches on values that depend on the latent"
             raise NotKnownError(f"its forward cannot be traced: {reason}") from error
         self._graph = traced.graph
-        self._graph.eliminate_dead_code()
+        self._graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output") or _mutates(n))
         if len(self._graph.nodes) > _MOST_NODES:
             raise NotKnownError(f"it has {len(self._graph.nodes)} operations")
         self._values: dict[str, Any] = {}
         self._dependent: set[str] = set()
         with torch.no_grad():
-            for node in list(self._graph.nodes):
+            for node in self._graph.nodes:
                 if node.op == "get_attr":
-                    self._values[node.name] = as_double(_attribute(traced, node.target))
+                    self._values[node.name] = as_double(attrgetter(node.target)(traced))
                 elif node.op == "placeholder":
                     self._values[node.name] = latent.double()
                     self._dependent.add(node.name)
                 elif node.op == "call_function":
                     self._add(node)
-            self._graph.eliminate_dead_code()
 
     def _add(self, node: Any) -> None:
         """Evaluate a node once."""
         torch = import_torch()
-        inputs = node.all_input_nodes
-        depends = any(i.name in self._dependent for i in inputs)
-        depends = depends and name_of(node) not in CREATIONS
         if _mutates(node):
             raise NotKnownError(f"{name_of(node)} changes a value in place")
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         if random and not name_of(node).startswith("rrelu_with_noise"):
             raise NotKnownError(f"{name_of(node)} is random")
-        if not depends:
-            self._values[node.name] = self._call(node, self._values)
-            return
-        if "dtype" in node.kwargs and getattr(node.kwargs["dtype"], "is_floating_point", False):
-            node.update_kwarg("dtype", torch.float64)
+        depends = any(i.name in self._dependent for i in node.all_input_nodes)
+        if depends and name_of(node) not in CREATIONS:
+            self._dependent.add(node.name)
+            if getattr(node.kwargs.get("dtype"), "is_floating_point", False):
+                node.update_kwarg("dtype", torch.float64)
         self._values[node.name] = self._call(node, self._values)
-        self._dependent.add(node.name)
 
     def _call(self, node: Any, values: Mapping[str, Any]) -> Any:
         torch = import_torch()
@@ -151,15 +146,13 @@ class TorchGraph:
 
     def evaluate(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> list[Tensor]:
         """Values of nodes, where those of some nodes below them are given."""
-        order, known = [], set(given)
+        needed: set[str] = set()
         waiting = [self._nodes[name] for name in wanted]
-        needed = set()
         while waiting:
             node = waiting.pop()
-            if node.name in known or node.name in needed or node.name not in self._dependent:
-                continue
-            needed.add(node.name)
-            waiting.extend(node.all_input_nodes)
+            if node.name in self._dependent - needed - given.keys():
+                needed.add(node.name)
+                waiting.extend(node.all_input_nodes)
         order = [step.name for step in self.steps if step.name in needed]
         values = {**self._values, **given}
         last = {i.name: name for name in order for i in self._nodes[name].all_input_nodes}
@@ -186,11 +179,9 @@ class TorchGraph:
         with torch.no_grad():
             bias = run(zero).cpu().numpy()
         chunk = max(_ENTRIES // max(inputs, outputs, *self.sizes.values()), 1)
-        for make in (_pushed if inputs <= outputs else _pulled, _differences):
-            by_columns = make is not _pulled
-            count = inputs if by_columns else outputs
+        for by_columns in (inputs <= outputs, inputs > outputs):
             try:
-                images = _images(make(run, zero), count, zero)
+                images = _images(run, zero, outputs, by_columns)
                 images(np.arange(1))
             except (NotImplementedError, RuntimeError):  # an operation without such a derivative
                 continue
@@ -201,60 +192,32 @@ class TorchGraph:
 Linear = Callable[[Tensor], Tensor]
 
 
-def _pushed(run: Linear, zero: Tensor) -> Linear:
-    """Columns of the derivative: they have no rounding error of the bias, as differences have."""
-    return lambda unit: import_torch().func.jvp(run, (zero,), (unit,))[1]
+def _images(
+    run: Linear, zero: Tensor, outputs: int, by_columns: bool
+) -> Callable[[NDArray[np.intp]], Array]:
+    """A function that gives some columns or rows of the derivative, (some, entries of one).
 
-
-def _pulled(run: Linear, zero: Tensor) -> Linear:
-    """Rows of the derivative."""
-    pull = import_torch().func.vjp(run, zero)[1]
-    return lambda unit: pull(unit)[0]
-
-
-def _differences(run: Linear, zero: Tensor) -> Linear:
-    bias = run(zero)
-    return lambda unit: run(unit) - bias
-
-
-def _images(linear: Linear, count: int, zero: Tensor) -> Callable[[NDArray[np.intp]], Array]:
-    """A function that gives the images of some unit vectors, (some, size of an image)."""
+    They have no rounding error of the bias, as differences would have.
+    """
     torch = import_torch()
+    pull = None if by_columns else torch.func.vjp(run, zero)[1]
+
+    def linear(unit: Tensor) -> Tensor:
+        return torch.func.jvp(run, (zero,), (unit,))[1] if pull is None else pull(unit)[0]
 
     def images(indices: NDArray[np.intp]) -> Array:
-        units = torch.zeros((len(indices), count), dtype=zero.dtype, device=zero.device)
-        units[torch.arange(len(indices)), torch.as_tensor(indices)] = 1.0
+        places = torch.as_tensor(indices, device=zero.device)
+        count = len(zero) if by_columns else outputs
         with torch.no_grad(), differentiable():
-            try:
-                found = torch.func.vmap(linear)(units)
-            except (NotImplementedError, RuntimeError):  # an operation that takes no batches
-                found = torch.stack([linear(unit) for unit in units])
-        return found.detach().cpu().numpy()
+            units = torch.nn.functional.one_hot(places, count).to(zero.dtype)
+            return torch.func.vmap(linear)(units).cpu().numpy()
 
     return images
-
-
-def _needed(output: Any) -> set[str]:
-    """Names of the nodes that a node depends on, with its own."""
-    found: set[str] = set()
-    waiting = [output]
-    while waiting:
-        node = waiting.pop()
-        if node.name not in found:
-            found.add(node.name)
-            waiting.extend(node.all_input_nodes)
-    return found
 
 
 def _mutates(node: Any) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
-
-
-def _attribute(module: Any, target: str) -> Any:
-    for part in target.split("."):
-        module = getattr(module, part)
-    return module
 
 
 def _size(value: Any) -> int:

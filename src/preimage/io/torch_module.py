@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,15 @@ from preimage.errors import FormatError, InputError
 from preimage.generator import Generator
 from preimage.io.chain import (
     MAX_MATRIX_BYTES,
-    Chain,
     NotKnownError,
     as_chain,
     check_budget,
     differs,
-    first_different,
     largest_numbers,
     probes,
 )
 from preimage.network import Network
-from preimage.torch_checks import ForwardError, MixedError
+from preimage.torch_checks import ForwardError, MixedError, check_module
 from preimage.torch_modules import differentiable, frozen, import_torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
@@ -65,73 +64,51 @@ def from_torch(
         FormatError: The layers found and the module differ.
         MissingExtraError: torch is not installed.
     """
-    torch = import_torch()
-    if not isinstance(module, torch.nn.Module):
-        remedy = {"ExportedProgram": "; pass its module()"}.get(type(module).__name__, "")
-        if isinstance(module, Mapping):
-            remedy = "; load the weights into the module first, by module.load_state_dict"
-        raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}{remedy}")
+    check_module(module)
+    check_budget(max_matrix_bytes)
     if isinstance(input_shape, int):
         input_shape = (input_shape,)
-    check_budget(max_matrix_bytes)
-    _check_ready(module)
     try:
         network = _runnable(module, input_shape, fixed or {})
     except ForwardError as error:  # it may take one latent at a time
         if input_shape is None or fixed or isinstance(error, MixedError):
             raise
-        alone = _of_one_sample(module, tuple(input_shape), max_matrix_bytes)
-        if alone is None:
-            raise
-        return alone
+        module, network = _by_sample(module, tuple(input_shape), error)
     _compare_with_module(network, module)
+    return with_layers(network, max_matrix_bytes)
+
+
+def with_layers(network: TorchNetwork, max_matrix_bytes: int) -> Network:
+    """A network as its layers where they are known, else as it is.
+
+    Raises:
+        FormatError: The layers found and the network differ.
+    """
     try:
-        chain = known_layers(network, max_matrix_bytes)
+        return known_layers(network, max_matrix_bytes)
     except NotKnownError:
         return network
-    return chain.generator
 
 
-def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Chain:
+def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES) -> Generator:
     """The layers of a network that torch runs.
 
     Raises:
         NotKnownError: It has none that are known; the message says why.
-        FormatError: The layers found and the network differ, naming the first place.
+        FormatError: The layers found and the network differ.
     """
     from preimage.io.torch_graph import TorchGraph
 
     torch = import_torch()
     latent = torch.zeros((1, network.latent_size), dtype=getattr(torch, network.precision))
-    graph = TorchGraph(network.evaluate, latent.to(network.device))
-    chain = as_chain(graph, max_matrix_bytes)
+    generator = as_chain(TorchGraph(network.evaluate, latent.to(network.device)), max_matrix_bytes)
     z = probes(network.latent_size)
-    expected, found = network(z), chain.generator(z)
-    size = largest_numbers(chain.generator, z)
-    if not differs(found, expected, size, _ROUNDING[network.precision]):
-        return chain
-
-    def original(name: str) -> np.ndarray:
-        rows = [graph.evaluate({graph.latent: torch.as_tensor(row)[None]}, [name])[0] for row in z]
-        return np.stack([row.reshape(-1).cpu().numpy() for row in rows])
-
-    name = first_different(chain, z, _ROUNDING[network.precision], original)
-    if name is None:
-        raise FormatError("module: what torch traces of its forward differs from what it computes")
-    place = next(step.place for step in graph.steps if step.name == name)
-    raise FormatError(
-        f"module: the layers found differ from it, first at {place}; please report this"
-    )
-
-
-def _check_ready(module: Any) -> None:
-    parameter = import_torch().nn.parameter
-    for name, part in module.named_modules():
-        if any(parameter.is_lazy(p) for p in part.parameters(recurse=False)):
-            path = f"model.{name}" if name else "model"
-            raise FormatError(f"{path}: {type(part).__name__} has no weights yet; run it once")
-    if any(p.is_meta for p in (*module.parameters(), *module.buffers())):
-        raise FormatError("model: its weights are on the meta device; load them first")
+    size = largest_numbers(generator, z)
+    if differs(generator(z), network(z), size, _ROUNDING[network.precision]):
+        raise FormatError(
+            "module: the layers that torch traces differ from what it computes; please report this"
+        )
+    return generator
 
 
 # Running ----------------------------------------------------------------------------------------
@@ -167,36 +144,21 @@ def _network(module: Any, shape: tuple[int, ...], fixed: Mapping[str | int, Any]
             raise error from None
 
 
-def _of_one_sample(module: Any, shape: tuple[int, ...], max_matrix_bytes: int) -> Generator | None:
-    """The layers of a module whose forward takes one latent at a time, with or without a batch.
+def _by_sample(
+    module: Any, shape: tuple[int, ...], refused: ForwardError
+) -> tuple[Any, TorchNetwork]:
+    """A module whose forward takes one latent at a time, with or without a batch, for batches.
 
-    Such a module cannot be run in batches. None if its layers are not known either.
+    Raises:
+        ForwardError: That of the module itself, ``refused``, if this does not help.
     """
-    from preimage.io.torch_graph import TorchGraph
+    from preimage.io.torch_samples import BySample
 
-    torch = import_torch()
-    if any(part.training for part in module.modules()):
-        return None
-    copy = frozen(unwrapped(module), torch.float64)
-    z = probes(math.prod(shape))
-    for lead in ((1, *shape), shape):
-
-        def run(latent: Any, lead: tuple[int, ...] = lead) -> Any:
-            return copy(latent.reshape(lead)).reshape(1, -1)
-
-        try:
-            with torch.no_grad(), differentiable():
-                rows = [run(torch.as_tensor(row)[None]).numpy()[0] for row in (*z, *z)]
-            expected, again = np.array(rows[: len(z)]), np.array(rows[len(z) :])
-            graph = TorchGraph(run, torch.zeros((1, z.shape[1]), dtype=torch.float64))
-            generator = as_chain(graph, max_matrix_bytes).generator
-        except Exception:  # the code of a forward can raise anything; the first error is told
-            continue
-        size = largest_numbers(generator, z)
-        same = not differs(generator(z), expected, size, _ROUNDING["float64"])
-        if same and np.array_equal(expected, again):
-            return generator
-    return None
+    for one in ((1, *shape), shape):
+        with suppress(Exception):  # the code of a forward can raise anything
+            batched = BySample(unwrapped(module), one)
+            return batched, TorchNetwork(batched, shape)
+    raise refused
 
 
 def _candidates(module: Any) -> list[tuple[int, ...]]:
