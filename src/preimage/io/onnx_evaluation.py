@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,9 @@ _REFUSED_NAMES = frozenset(
         "RegexFullMatch", "SplitToSequence", "LabelEncoder",
     }
 )  # fmt: skip
-# Those that the reference evaluates slowly, entry by entry.
-_HEAVY = frozenset({"Conv", "ConvTranspose", "Resize", "Upsample", "AveragePool", "GridSample"})
-# Their sizes have to be constants for onnxruntime.
-_SIZED = frozenset({"Resize", "Upsample"})
+# Those that the reference evaluates slowly, entry by entry; it has no Pad of negative size.
+_HEAVY = frozenset({"Conv", "ConvTranspose", "Resize", "Upsample", "AveragePool", "GridSample",
+                    "Pad"})  # fmt: skip
 _SMALL = 1024  # entries of an input whose values matter for the shape of an output
 
 
@@ -59,18 +58,34 @@ def evaluate(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -
         FormatError: An output would have more entries than the limit.
         Exception: What onnx or onnxruntime raise where sizes do not fit.
     """
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
     check_sizes(operator, inputs, limits)
+    node, opset = operator.node, operator.opset
+    runtime = node.op_type in _HEAVY and _runtime() is not None
     wide = any(v is not None and v.dtype == np.float64 for v in inputs)
-    kind = operator.node.op_type
-    if kind == "Pad" and _runtime() is not None:  # the reference has no negative pads
-        return _run(operator, inputs, runtime=True)
-    if kind in _HEAVY and _runtime() is not None:
-        narrow = [
-            v.astype(np.float32) if v is not None and v.dtype == np.float64 else v for v in inputs
-        ]
-        found = _run(operator, narrow, runtime=True)
-    else:
-        found = _run(operator, inputs, runtime=False)
+    if runtime and node.op_type != "Pad":
+        inputs = [v if v is None or v.dtype != np.float64 else v.astype(np.float32) for v in inputs]
+    names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
+    outputs = [f"o{i}" for i, name in enumerate(node.output) if name]
+    single = helper.make_node(node.op_type, names, outputs, domain=node.domain)
+    single.attribute.extend(node.attribute)
+    if node.op_type == "BatchNormalization" and opset < 15:
+        # The reference takes an older one for training. What is left is the same function.
+        opset = 15
+        del single.attribute[:]
+        single.attribute.extend(a for a in node.attribute if a.name == "epsilon")
+    constants = [
+        numpy_helper.from_array(np.asarray(v), n)
+        for n, v in zip(names, inputs, strict=True) if v is not None
+    ]  # fmt: skip
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    graph = helper.make_graph([single], "node", [], results, constants)
+    imports = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    session = open_session(model.SerializeToString()) if runtime else ReferenceEvaluator(model)
+    found = [np.asarray(value) for value in session.run(None, {})]
     return [v.astype(np.float64) if wide and v.dtype == np.float32 else v for v in found]
 
 
@@ -82,63 +97,6 @@ def _runtime() -> Any:
         return None
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
-
-
-_sessions: dict[Any, Any] = {}
-_MOST_SESSIONS = 256
-
-
-def _run(operator: Shaped, inputs: Sequence[Array | None], runtime: bool) -> list[Array]:
-    names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
-    given = {n: np.asarray(v) for n, v in zip(names, inputs, strict=True) if v is not None}
-    fixed = {}
-    if operator.node.op_type in _SIZED:
-        fixed = {n: given.pop(n) for n in names[1:] if n}
-    types = tuple((n, v.dtype.name, v.ndim) for n, v in given.items())
-    sizes = tuple((n, v.tobytes()) for n, v in fixed.items())
-    key = (operator.node.SerializeToString(), operator.opset, types, sizes, runtime)
-    if key not in _sessions:
-        if len(_sessions) >= _MOST_SESSIONS:
-            _sessions.clear()
-        _sessions[key] = _session(operator, names, given, fixed, runtime)
-    return [np.asarray(v) for v in _sessions[key].run(None, given)]
-
-
-def _session(
-    operator: Shaped,
-    names: list[str],
-    given: Mapping[str, Array],
-    fixed: Mapping[str, Array],
-    runtime: bool,
-) -> Any:
-    """A model of one node, with some of its inputs as constants."""
-    from onnx import helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
-
-    node = operator.node
-    outputs = [f"o{i}" for i, name in enumerate(node.output) if name]
-    single = helper.make_node(node.op_type, names, outputs, domain=node.domain)
-    single.attribute.extend(node.attribute)
-    opset = operator.opset
-    if node.op_type == "BatchNormalization" and opset < 15:
-        # The reference takes an older one for training. What is left is the same function.
-        opset = 15
-        del single.attribute[:]
-        single.attribute.extend(a for a in node.attribute if a.name == "epsilon")
-    infos = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
-        )
-        for name, value in given.items()
-    ]
-    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
-    constants = [numpy_helper.from_array(value, name) for name, value in fixed.items()]
-    graph = helper.make_graph([single], "node", infos, results, constants)
-    imports = [helper.make_opsetid("", opset)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-    if not runtime:
-        return ReferenceEvaluator(model)
-    return open_session(model.SerializeToString())
 
 
 def open_session(data: bytes) -> Any:

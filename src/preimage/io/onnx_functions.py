@@ -142,17 +142,16 @@ def set_windows(a: dict[str, Any], kind: str, kernel: tuple[int, ...], x: tuple[
 
     Args:
         a: Attributes, with ``shape``. Gets ``kernel``, ``strides``, ``dilations``, ``group``, and
-            the padding of each axis, ``begin`` and ``end``; ``padding`` is that of both sides, or
-            None where they differ.
+            the padding of each axis, ``begin`` and ``end``.
         kind: The operator.
         kernel: The size of a window.
         x: The shape of the input.
     """
-    dims = len(kernel)
+    dims, transposed = len(kernel), kind == "ConvTranspose"
     ones, auto = (1,) * dims, _text(a, "auto_pad", "NOTSET")
     strides, dilations = (tuple(a.get(n) or ones) for n in ("strides", "dilations"))
-    begin, end = list((a.get("pads") or (0,) * dims)[:dims]), []
-    transposed, same = kind == "ConvTranspose", True
+    pads = list(a.get("pads") or (0,) * 2 * dims)
+    begin, end = pads[:dims], pads[dims:]
     for axis, (size, found) in enumerate(zip(x[2:], a["shape"][2:], strict=True)):
         reach, step = dilations[axis] * (kernel[axis] - 1) + 1, strides[axis]
         inner, outer = (size, found) if transposed else (found, size)
@@ -163,38 +162,30 @@ def set_windows(a: dict[str, Any], kind: str, kernel: tuple[int, ...], x: tuple[
             more = (a.get("output_padding") or (0,) * dims)[axis] if transposed else 0
             odd = max(total + more, 0)
             begin[axis] = odd // 2 if auto == "SAME_UPPER" else odd - odd // 2
-        end.append(total - begin[axis])
-        if transposed:
-            same &= 0 <= begin[axis] - end[axis] < max(step, dilations[axis])
-        else:
-            same &= (size + 2 * begin[axis] - reach) // step + 1 == found
+        rest = total - begin[axis]
+        end[axis] = rest if transposed else max(rest, end[axis])
     a.update(kernel=kernel, strides=strides, dilations=dilations, group=a.get("group", 1),
              begin=tuple(begin), end=tuple(end))  # fmt: skip
-    a["padding"] = tuple(begin) if same and min(begin) >= 0 else None
 
 
-def _padded(a: Given, x: Tensor, **how: Any) -> Tensor:
+def _pad(a: Given, x: Tensor, **how: Any) -> Tensor:
     pairs = list(zip(a["begin"], a["end"], strict=True))
     return functional.pad(x, [n for pair in pairs[::-1] for n in pair], **how)
 
 
 def _convolution(a: Given, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     run = (functional.conv1d, functional.conv2d, functional.conv3d)[weight.ndim - 3]
-    padding = a["padding"]
-    if padding is None:
-        x, padding = _padded(a, x), 0
+    x, padding = (x, a["begin"]) if a["begin"] == a["end"] else (_pad(a, x), 0)
     return run(x, weight, bias, a["strides"], padding, a["dilations"], a["group"])
 
 
 def _transposed_convolution(a: Given, x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     kinds = functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
-    run, padding = kinds[weight.ndim - 3], a["padding"]
-    if padding is not None:
-        more = tuple(b - e for b, e in zip(padding, a["end"], strict=True))
-        return run(x, weight, bias, a["strides"], padding, more, a["group"], a["dilations"])
-    whole = run(x, weight, None, a["strides"], 0, 0, a["group"], a["dilations"])
-    cut = {**a, "begin": [-n for n in a["begin"]], "end": [-n for n in a["end"]]}
-    found = _padded(cut, whole)
+    run, same = kinds[weight.ndim - 3], a["begin"] == a["end"]
+    padding = a["begin"] if same else 0
+    found = run(x, weight, None, a["strides"], padding, 0, a["group"], a["dilations"])
+    if not same:
+        found = _pad({name: [-n for n in a[name]] for name in ("begin", "end")}, found)
     return found if bias is None else found + bias.reshape(-1, *(1,) * (weight.ndim - 2))
 
 
@@ -212,11 +203,11 @@ def _lp_pool(a: Given, x: Tensor) -> Tensor:
 
 def _max_pool(a: Given, x: Tensor) -> Tensor:
     kinds = functional.max_pool1d, functional.max_pool2d, functional.max_pool3d
-    run, padding = kinds[len(a["kernel"]) - 1], a["padding"]
-    if padding is None or any(2 * p > k for p, k in zip(padding, a["kernel"], strict=True)):
+    run, padding = kinds[len(a["kernel"]) - 1], a["begin"]
+    if padding != a["end"] or any(2 * p > k for p, k in zip(padding, a["kernel"], strict=True)):
         # A window without gaps that reaches beyond an edge holds the entry at the edge.
         how = {"mode": "replicate"} if set(a["dilations"]) == {1} else {"value": -math.inf}
-        x, padding = _padded(a, x, **how), 0
+        x, padding = _pad(a, x, **how), 0
     return run(x, a["kernel"], a["strides"], padding, a["dilations"])
 
 

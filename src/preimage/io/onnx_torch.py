@@ -275,7 +275,7 @@ class _Builder:
         if kind in _RESHAPES:
             kind, names = "Expand" if kind == "Expand" else "Reshape", names[:1]
         elif kind in _SCALED:
-            given["axes"], maps = self._along_axes(operator, inputs, depends)
+            given["axes"], maps = self._along_axes(operator, inputs, depends, shapes[0])
             kind, names = "Resize", [names[0], *map(self._constant, maps)]
         elif kind in _WINDOWS:
             self._set_windows(given, kind, inputs)
@@ -318,44 +318,41 @@ class _Builder:
         return Step("Move", (self._constant(places), added, *names), output, given, place)
 
     def _along_axes(
-        self, operator: Shaped, inputs: list[Any], depends: Sequence[bool]
+        self, operator: Shaped, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
     ) -> tuple[tuple[int, ...], list[NDArray[Any]]]:
         """How values are resized along each axis: places (outputs,) or a matrix (inputs, outputs).
 
-        Operators that resize act on each axis alone, and leave what is constant along an axis so.
+        Operators that resize act on each axis alone, so that rows of one axis say all.
         """
-        given, x = attributes(operator.node), inputs[0]
-        if any(depends[1:]) or given.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        from onnx import helper
+
+        how, x, old = attributes(operator.node), inputs[0], self._opset < 11
+        if (
+            any(depends[1:])
+            or how.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+            or how.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+        ):
             raise _NoSuchOperatorError("not supported with these inputs or attributes")
-
-        def resized(value: Any) -> NDArray[Any]:
-            whole = np.ascontiguousarray(np.broadcast_to(value, x.shape), dtype=np.float32)
-            return evaluate(operator, [whole, *inputs[1:]], self._limits)[0]
-
-        shape = resized(0.0).shape
-        axes = tuple(axis for axis, size in enumerate(x.shape) if shape[axis] != size)
-        others = [axis for axis in range(x.ndim) if axis not in axes]
-        held = math.prod(x.shape[axis] for axis in others)
-        maps = []
-        for axis in axes:
-            size = x.shape[axis]
-            along = tuple(-1 if a == axis else 1 for a in range(x.ndim))
-            if given.get("mode", b"nearest") == b"nearest":
-                found = np.moveaxis(resized(np.arange(size).reshape(along)), axis, 0)
-                maps.append(found.reshape(len(found), -1)[:, 0].astype(np.int64))
+        scales = how.pop("scales") if len(inputs) == 1 else inputs[1 if old else 2]
+        by = "sizes" if scales is None or not len(scales) else "scales"
+        skipped = [""] * (0 if old else 1 if by == "scales" else 2)
+        axes = [axis % x.ndim for axis in how.pop("axes", range(x.ndim))]
+        single = helper.make_node(operator.node.op_type, ["x", *skipped, by], ["y"], **how)
+        nearest, maps = how.get("mode", b"nearest") == b"nearest", {}
+        for at, axis in enumerate(axes):
+            size, found = x.shape[axis], shape[axis]
+            if (found if by == "sizes" else size * scales[at]) == size:
                 continue
-            self._limits.check_shape((size, shape[axis]))
-            order = np.argsort([*others, axis])
-            alone = [n if a == axis or a in others else 1 for a, n in enumerate(x.shape)]
-            rows = []
-            for start in range(0, size, held):  # the other axes hold as many unit vectors
-                units = np.eye(held, size, start).reshape(*(x.shape[a] for a in others), size)
-                found = resized(units.transpose(order).reshape(alone))
-                first = tuple(0 if a in axes and a != axis else slice(None) for a in range(x.ndim))
-                found = found[first].transpose(np.argsort(order)).reshape(held, -1)
-                rows.append(found[: size - start])
-            maps.append(np.concatenate(rows))
-        return axes, maps
+            self._limits.check_shape((1 if nearest else size, max(size, found)))
+            rows = np.arange(size)[None] if nearest else np.eye(size)
+            given = [rows[None, None].astype(np.float32), *[None] * len(skipped)]
+            if by == "sizes":
+                given.append(np.array((1, 1, len(rows), found)))
+            else:
+                given.append(np.array((1, 1, 1, scales[at]), np.float32))
+            image = evaluate(Shaped(single, max(self._opset, 9)), given, self._limits)[0][0, 0]
+            maps[axis] = image[0].astype(np.int64) if nearest else image
+        return tuple(maps), list(maps.values())
 
     def _set_windows(self, given: dict[str, Any], kind: str, inputs: Sequence[Any]) -> None:
         size = inputs[0].shape

@@ -229,34 +229,24 @@ def _max_pool(
     x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0, 0),
     dilation: Any = (1, 1, 1), ceil_mode: bool = False,
 ) -> Any:  # fmt: skip
-    """A tournament of the entries of each window."""
-    torch, dims = import_torch(), len(kernel)
+    """The largest along each axis in turn, by a tournament of the entries of a window."""
     if math.prod(kernel) > _MOST_POOLED:
         return NotImplemented
-    tail = x.shape[-dims:]
-    places, shape = np.zeros((1,) * 2 * dims, dtype=np.int64), []
-    for axis, size in enumerate(tail):
-        k, pad, gap = kernel[axis], padding[axis], dilation[axis]
-        step = (stride or kernel)[axis]
+    for axis, k in enumerate(kernel):
+        at, pad, gap = axis - len(kernel), padding[axis], dilation[axis]
+        size, step = x.shape[at], (stride or kernel)[axis]
         outputs = (size + 2 * pad - gap * (k - 1) - 1 + ceil_mode * (step - 1)) // step + 1
         outputs -= bool(ceil_mode and (outputs - 1) * step >= size + pad)
         taps = (np.arange(outputs) * step - pad)[:, None] + np.arange(k) * gap
         # Outside of the picture, an entry of the window twice changes no maximum.
         inside = (taps >= 0) & (taps < size)
         taps = np.where(inside, taps, np.where(inside, taps, size).min(axis=1, keepdims=True))
-        spread = [1] * 2 * dims
-        spread[axis], spread[dims + axis] = taps.shape
-        places = places * size + taps.reshape(spread)
-        shape.append(outputs)
-    columns = torch.as_tensor(places.reshape(math.prod(shape), -1).T.copy(), device=x.device)
-    flat = x.flatten(-dims)
-    rows = entries = [flat[..., column] for column in columns]
-    while len(rows) > 1:
-        pairs = zip(rows[::2], rows[1::2], strict=False)
-        odd = rows[len(rows) // 2 * 2 :]
-        rows = [*(_largest(a, b) for a, b in pairs), *odd]
-    # The places of the largest, should they be used, are no affine function.
-    return rows[0].unflatten(-1, shape), torch.stack(entries).argmax(0).unflatten(-1, shape)
+        rows = [x.index_select(at, import_torch().as_tensor(t, device=x.device)) for t in taps.T]
+        while len(rows) > 1:
+            pairs = zip(rows[::2], rows[1::2], strict=False)
+            rows = [*(_largest(a, b) for a, b in pairs), *rows[len(rows) // 2 * 2 :]]
+        x = rows[0]
+    return x, x.long()  # the places of the largest, should they be used, are no affine function
 
 
 _MADE: dict[str, Callable[..., Any]] = {
