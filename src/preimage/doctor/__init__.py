@@ -27,8 +27,6 @@ __all__ = ["BOX", "Finding", "examine", "prove"]
 
 Array = NDArray[np.float64]
 
-# Modules that compute something else in training mode.
-_CHANGING = ("BatchNorm", "Dropout", "InstanceNorm")
 _DRAWS = 200  # random codes
 _CODES_TRIED = 20  # codes at which the influence of every coordinate is measured,
 _ENTRIES = 2**25  # fewer where their Jacobians have more entries than this
@@ -63,9 +61,7 @@ def examine(
     """
     found: list[Finding] = []
     if not isinstance(network, Network):
-        found += _of_module(network)
-        with warnings.catch_warnings(action="ignore"):  # it is found already
-            network = from_torch(copy.deepcopy(network).eval())
+        network, found = _imported(network)
     rng = np.random.default_rng(seed)
     codes = rng.standard_normal((_DRAWS, network.latent_size))
     outputs = network(codes)
@@ -88,33 +84,20 @@ def examine(
 # The network ------------------------------------------------------------------------------------
 
 
-def _of_module(module: Any) -> Iterator[Finding]:
-    """Modules in training mode, and batch norms that were never trained."""
-    import torch
-
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(
-            f"network: expected a preimage network or a torch.nn.Module, got {type(module)}"
-        )
-    changing = [
-        type(part).__name__ for part in module.modules()
-        if part.training and type(part).__name__.startswith(_CHANGING)
-    ]  # fmt: skip
-    if changing:
-        yield Finding("import", True, (
-            f"The module is in training mode, where {changing[0]} computes something else for each "
-            "batch: call module.eval() before the import."
-        ))  # fmt: skip
-    untrained = [
-        name for name, part in module.named_modules()
-        if getattr(part, "num_batches_tracked", None) is not None
-        and int(part.num_batches_tracked) == 0
-    ]  # fmt: skip
-    if untrained:
-        yield Finding("import", True, (
-            f"The running statistics of {untrained[0]} were never updated: load the trained "
-            "weights, buffers included."
-        ))  # fmt: skip
+def _imported(module: Any) -> tuple[Network, list[Finding]]:
+    """A module as a network, and what the import complains of."""
+    complaints = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            network = from_torch(module)
+        except InputError as error:
+            if not getattr(module, "training", False):
+                raise
+            complaints.append(str(error))
+            network = from_torch(copy.deepcopy(module).eval())
+    complaints += [str(one.message) for one in told if str(one.message).startswith("module: ")][:1]
+    return network, [Finding("import", True, complaint) for complaint in complaints]
 
 
 def _of_outputs(network: Network, outputs: Array) -> Iterator[Finding]:
