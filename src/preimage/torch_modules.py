@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any
@@ -74,28 +74,24 @@ def arguments(
     Raises:
         InputError: An argument is unknown or given twice, or more than one is left.
     """
-    named = _parameters(module)
     if not isinstance(fixed, Mapping):
         raise InputError(
             f"fixed: expected a dictionary such as {{'label': [3]}}, got {type(fixed).__name__}"
         )
-    if not named:  # forward(*args): there are only indices
-        if not all(isinstance(key, int) and key >= 0 for key in fixed):
-            raise InputError(f"fixed: expected indices of arguments, got {list(fixed)}")
-        latent = next(i for i in range(len(fixed) + 1) if i not in fixed)
-        return latent, dict(fixed)
-    names = [p.name for p in named]
+    named = _parameters(module)
+    # Those of forward(*args) have indices alone.
+    names: list[str | int] = [p.name for p in named] or list(range(len(fixed) + 1))
     given: dict[str | int, Any] = {}
     for key, value in fixed.items():
-        known = 0 <= key < len(names) if isinstance(key, int) else key in names
-        if not known:
+        if key not in (*names, *range(len(names))):
             raise InputError(f"fixed: the forward has no argument {key!r}; it has {_listed(names)}")
         name = names[key] if isinstance(key, int) else key
         if name in given:
             raise InputError(f"fixed: the argument {name!r} was given twice")
         given[name] = value
-    left = [p for p in named if p.name not in given]
-    needed = [p.name for p in left if p.default is inspect.Parameter.empty]
+    left = [name for name in names if name not in given]
+    optional = {p.name for p in named if p.default is not inspect.Parameter.empty}
+    needed = [name for name in left if name not in optional]
     if len(needed) > 1:
         raise InputError(
             f"fixed: the forward takes {_listed(needed)}; give all but the latent a value, "
@@ -103,7 +99,7 @@ def arguments(
         )
     if not left:
         raise InputError("fixed: every argument of the forward has a value; leave the latent out")
-    return (needed or [left[0].name])[0], given
+    return (needed or left)[0], given
 
 
 def _parameters(module: Any) -> list[inspect.Parameter]:
@@ -117,7 +113,7 @@ def _parameters(module: Any) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str | int]) -> str:
     return ", ".join(map(repr, names))
 
 
