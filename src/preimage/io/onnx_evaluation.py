@@ -41,11 +41,23 @@ def allowed(node: Any) -> bool:
     return own and kind not in _REFUSED_NAMES and not kind.startswith(_REFUSED)
 
 
-def attributes(node: Any) -> dict[str, Any]:
-    """The attributes of a node by name."""
+def defaults(node: Any, opset: int) -> list[Any]:
+    """Those attributes of a node that it leaves out and ONNX has a value for."""
+    from onnx import defs
+
+    given = {attribute.name for attribute in node.attribute}
+    known = defs.get_schema(node.op_type, opset, node.domain).attributes.values()
+    return [a.default_value for a in known if a.default_value.type and a.name not in given]
+
+
+def attributes(operator: Shaped) -> dict[str, Any]:
+    """The attributes of a node by name, with defaults; bytes are text."""
     from onnx import helper
 
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    node = operator.node
+    pairs = (*node.attribute, *defaults(node, operator.opset))
+    found = {a.name: helper.get_attribute_value(a) for a in pairs}
+    return {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
 
 
 # Evaluation -------------------------------------------------------------------------------------

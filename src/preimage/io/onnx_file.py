@@ -9,6 +9,7 @@ from typing import Any
 
 from preimage.errors import FormatError, MissingExtraError
 from preimage.io.limits import Limits
+from preimage.io.onnx_evaluation import defaults
 from preimage.io.tensors import reading
 
 _LOWEST_OPSET = 7
@@ -79,24 +80,13 @@ def written_out(original: Any, opset: int, limits: Limits) -> Any:
     model.CopyFrom(original)
     for node in model.graph.node:
         if node.op_type in _COMPOSED and defs.has(node.op_type, node.domain):
-            # The inliner leaves out what an attribute is by default.
-            schema = defs.get_schema(node.op_type, opset, node.domain)
-            given = {attribute.name for attribute in node.attribute}
-            node.attribute.extend(
-                a.default_value for a in schema.attributes.values()
-                if a.name not in given and a.default_value.type
-            )  # fmt: skip
+            node.attribute.extend(defaults(node, opset))  # which the inliner leaves out
     model.graph.value_info.extend(  # the inliner asks for their types
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )
     names = [("", name) for name in _COMPOSED]
     with reading("made of operators with a known type"):
-        try:
-            model = onnx.inliner.inline_selected_functions(
-                model, names, inline_schema_functions=True
-            )
-        except TypeError:  # an older onnx, which has only those of the file
-            return original
+        model = onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
     limits.check_count(len(model.graph.node), "nodes of the graph")
     return model
 

@@ -1,9 +1,9 @@
 """What ONNX operators are in torch.
 
-Each function takes the attributes of a node by name, and its inputs as tensors; an input that is
-left out is None. ``a["opset"]`` is the version of the operators, ``a["shape"]`` the shape of the
-first output, ``a["shapes"]`` those of all. Nothing is changed in place, so that torch can trace
-the functions and evaluate them for a batch.
+Each function takes the attributes of a node by name, with their defaults, and its inputs as
+tensors; an input that is left out is None. ``a["opset"]`` is the version of the operators,
+``a["shape"]`` the shape of the output. Nothing is changed in place, so that torch can trace the
+functions and evaluate them for a batch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ from torch.nn import functional
 Given = Mapping[str, Any]
 Function = Callable[..., Any]
 
-_SELU = 1.67326319217681884765625, 1.05070102214813232421875  # the defaults of alpha and gamma
 _NO_BOUND = 1e38  # older files write the largest float for no bound
-
-
-def _text(a: Given, name: str, default: str) -> str:
-    return bytes(a.get(name, default.encode())).decode()
 
 
 # Activations ------------------------------------------------------------------------------------
@@ -39,24 +34,16 @@ def _clip(a: Given, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     return x if bounds == [None, None] else torch.clamp(x, *bounds)
 
 
-def _hard_sigmoid(a: Given, x: Tensor) -> Tensor:
-    return torch.clamp(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0.0, 1.0)
-
-
-def _selu(a: Given, x: Tensor) -> Tensor:
-    return a.get("gamma", _SELU[1]) * functional.elu(x, a.get("alpha", _SELU[0]))
-
-
 def _shrink(a: Given, x: Tensor) -> Tensor:
-    bound, bias = a.get("lambd", 0.5), a.get("bias", 0.0)
+    bound, bias = a["lambd"], a["bias"]
     return torch.where(x < -bound, x + bias, torch.where(x > bound, x - bias, 0.0 * x))
 
 
 def _softmax(function: Function) -> Function:
     def run(a: Given, x: Tensor) -> Tensor:
         if a["opset"] >= 13:
-            return function(x, a.get("axis", -1))
-        rows = math.prod(x.shape[: a.get("axis", 1) % x.ndim])  # before, all behind is one axis
+            return function(x, a["axis"])
+        rows = math.prod(x.shape[: a["axis"] % x.ndim])  # before, all behind is one axis
         return function(x.reshape(rows, -1), 1).reshape(x.shape)
 
     return run
@@ -70,16 +57,16 @@ def _fold(function: Function) -> Function:
 
 
 def _gemm(a: Given, x: Tensor, y: Tensor, c: Any = None) -> Tensor:
-    x, y = (v.T if a.get(name, 0) else v for v, name in ((x, "transA"), (y, "transB")))
-    product = a.get("alpha", 1.0) * (x @ y)
-    return product if c is None else product + a.get("beta", 1.0) * c
+    x, y = (v.T if a[name] else v for v, name in ((x, "transA"), (y, "transB")))
+    product = a["alpha"] * (x @ y)
+    return product if c is None else product + a["beta"] * c
 
 
 def _cumulative(a: Given, x: Tensor) -> Tensor:
     (axis,) = a["axes"]
-    x = x.flip(axis) if a.get("reverse", 0) else x
-    total = x.cumsum(axis) - x if a.get("exclusive", 0) else x.cumsum(axis)
-    return total.flip(axis) if a.get("reverse", 0) else total
+    x = x.flip(axis) if a["reverse"] else x
+    total = x.cumsum(axis) - x if a["exclusive"] else x.cumsum(axis)
+    return total.flip(axis) if a["reverse"] else total
 
 
 def _cast(a: Given, x: Tensor, like: Any = None) -> Tensor:
@@ -97,7 +84,7 @@ def _reduced(function: Function) -> Function:
         axes = tuple(a.get("axes") or ())
         if not axes and a.get("noop_with_empty_axes", 0):
             return function(x[..., None], (-1,), False)
-        return function(x, axes or tuple(range(x.ndim)), bool(a.get("keepdims", 1)))
+        return function(x, axes or tuple(range(x.ndim)), bool(a["keepdims"]))
 
     return run
 
@@ -116,22 +103,22 @@ def _norm(order: int) -> Function:
 
 
 def _batch_norm(a: Given, x: Tensor, scale: Any, bias: Any, mean: Any, variance: Any) -> Tensor:
-    return functional.batch_norm(x, mean, variance, scale, bias, eps=a.get("epsilon", 1e-5))
+    return functional.batch_norm(x, mean, variance, scale, bias, eps=a["epsilon"])
 
 
 def _layer_norm(a: Given, x: Tensor, scale: Any = None, bias: Any = None) -> Tensor:
-    shape = x.shape[a.get("axis", -1) % x.ndim :]
-    x = functional.layer_norm(x, shape, eps=a.get("epsilon", 1e-5))
+    shape = x.shape[a["axis"] % x.ndim :]
+    x = functional.layer_norm(x, shape, eps=a["epsilon"])
     x = x if scale is None else x * scale
     return x if bias is None else x + bias
 
 
 def _instance_norm(a: Given, x: Tensor, scale: Any, bias: Any) -> Tensor:
-    return functional.group_norm(x, x.shape[1], scale, bias, a.get("epsilon", 1e-5))
+    return functional.group_norm(x, x.shape[1], scale, bias, a["epsilon"])
 
 
 def _group_norm(a: Given, x: Tensor, scale: Any, bias: Any) -> Tensor:
-    return functional.group_norm(x, a["num_groups"], scale, bias, a.get("epsilon", 1e-5))
+    return functional.group_norm(x, a["num_groups"], scale, bias, a["epsilon"])
 
 
 # Windows ----------------------------------------------------------------------------------------
@@ -148,7 +135,7 @@ def set_windows(a: dict[str, Any], kind: str, kernel: tuple[int, ...], x: tuple[
         x: The shape of the input.
     """
     dims, transposed = len(kernel), kind == "ConvTranspose"
-    ones, auto = (1,) * dims, _text(a, "auto_pad", "NOTSET")
+    ones, auto = (1,) * dims, a["auto_pad"]
     strides, dilations = (tuple(a.get(n) or ones) for n in ("strides", "dilations"))
     pads = list(a.get("pads") or (0,) * 2 * dims)
     begin, end = pads[:dims], pads[dims:]
@@ -197,7 +184,7 @@ def window_sums(a: Given, x: Tensor) -> Tensor:
 
 
 def _lp_pool(a: Given, x: Tensor) -> Tensor:
-    order = a.get("p", 2)
+    order = a["p"]
     return window_sums(a, x.abs() ** order) ** (1 / order)
 
 
@@ -209,16 +196,6 @@ def _max_pool(a: Given, x: Tensor) -> Tensor:
         how = {"mode": "replicate"} if set(a["dilations"]) == {1} else {"value": -math.inf}
         x, padding = _pad(a, x, **how), 0
     return run(x, a["kernel"], a["strides"], padding, a["dilations"])
-
-
-def _col2im(a: Given, x: Tensor) -> Tensor:
-    """The operator without padding, whose edges are cut off afterwards."""
-    pads, size, kernel = a.get("pads", (0,) * 4), a["size"], a["block"]
-    whole = tuple(n + b + e for n, b, e in zip(size, pads[:2], pads[2:], strict=True))
-    found = functional.fold(
-        x, whole, kernel, a.get("dilations", (1, 1)), 0, a.get("strides", (1, 1))
-    )
-    return functional.pad(found, (-pads[1], -pads[3], -pads[0], -pads[2]))
 
 
 # Moves and resizing -----------------------------------------------------------------------------
@@ -241,13 +218,6 @@ def _resize(a: Given, x: Tensor, *maps: Tensor) -> Tensor:
     return x
 
 
-def _grid_sample(a: Given, x: Tensor, grid: Tensor) -> Tensor:
-    mode = _text(a, "mode", "bilinear")
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    edge, corners = _text(a, "padding_mode", "zeros"), bool(a.get("align_corners", 0))
-    return functional.grid_sample(x, grid, mode, edge, corners)
-
-
 _PLAIN = """
     Sigmoid Tanh Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Asin Acos Atan
     Sinh Cosh Asinh Acosh Atanh Erf IsNaN IsInf
@@ -257,17 +227,17 @@ FUNCTIONS: dict[str, Function] = {
        for name in _PLAIN.split()},
     # Activations
     "Relu": lambda a, x: torch.relu(x),
-    "LeakyRelu": lambda a, x: functional.leaky_relu(x, a.get("alpha", 0.01)),
+    "LeakyRelu": lambda a, x: functional.leaky_relu(x, a["alpha"]),
     "PRelu": lambda a, x, slope: torch._prelu_kernel(x, slope),
-    "ThresholdedRelu": lambda a, x: torch.where(x > a.get("alpha", 1.0), x, 0.0 * x),
-    "Elu": lambda a, x: functional.elu(x, a.get("alpha", 1.0)),
-    "Selu": _selu,
-    "Celu": lambda a, x: functional.celu(x, a.get("alpha", 1.0)),
-    "Gelu": lambda a, x: functional.gelu(x, approximate=_text(a, "approximate", "none")),
+    "ThresholdedRelu": lambda a, x: torch.where(x > a["alpha"], x, 0.0 * x),
+    "Elu": lambda a, x: functional.elu(x, a["alpha"]),
+    "Selu": lambda a, x: a["gamma"] * functional.elu(x, a["alpha"]),
+    "Celu": lambda a, x: functional.celu(x, a["alpha"]),
+    "Gelu": lambda a, x: functional.gelu(x, approximate=a["approximate"]),
     "Mish": lambda a, x: functional.mish(x),
-    "Swish": lambda a, x: x * torch.sigmoid(a.get("alpha", 1.0) * x),
+    "Swish": lambda a, x: x * torch.sigmoid(a["alpha"] * x),
     "HardSwish": lambda a, x: functional.hardswish(x),
-    "HardSigmoid": _hard_sigmoid,
+    "HardSigmoid": lambda a, x: torch.clamp(a["alpha"] * x + a["beta"], 0.0, 1.0),
     "Softplus": lambda a, x: functional.softplus(x),
     "Softsign": lambda a, x: functional.softsign(x),
     "Shrink": _shrink,
@@ -280,14 +250,14 @@ FUNCTIONS: dict[str, Function] = {
     "Mul": lambda a, x, y: x * y,
     "Div": lambda a, x, y: x / y,
     "Pow": lambda a, x, y: torch.pow(x, y.to(x.dtype)),
-    "Mod": lambda a, x, y: torch.fmod(x, y) if a.get("fmod", 0) else torch.remainder(x, y),
+    "Mod": lambda a, x, y: torch.fmod(x, y) if a["fmod"] else torch.remainder(x, y),
     "Sum": _fold(torch.add),
     "Mean": lambda a, *values: functools.reduce(torch.add, values) / len(values),
     "Max": _fold(torch.maximum),
     "Min": _fold(torch.minimum),
     "MatMul": lambda a, x, y: x @ y,
     "Gemm": _gemm,
-    "Einsum": lambda a, *values: torch.einsum(_text(a, "equation", ""), *values),
+    "Einsum": lambda a, *values: torch.einsum(a["equation"], *values),
     "CumSum": _cumulative,
     "Greater": lambda a, x, y: x > y,
     "GreaterOrEqual": lambda a, x, y: x >= y,
@@ -320,10 +290,10 @@ FUNCTIONS: dict[str, Function] = {
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "LpNormalization": lambda a, x: functional.normalize(
-        x, a.get("p", 2), a.get("axis", -1), torch.finfo(x.dtype).tiny
+        x, a["p"], a["axis"], torch.finfo(x.dtype).tiny
     ),
     "LRN": lambda a, x: functional.local_response_norm(
-        x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)
+        x, a["size"], a["alpha"], a["beta"], a["bias"]
     ),
     # Windows
     "Conv": _convolution,
@@ -331,7 +301,6 @@ FUNCTIONS: dict[str, Function] = {
     "AveragePool": lambda a, x, share: window_sums(a, x) * share,
     "LpPool": _lp_pool,
     "MaxPool": _max_pool,
-    "Col2Im": _col2im,
     # Moves; Reshape stands for all that keep the order of the entries, Move for all others
     "Identity": lambda a, x: x,
     "Dropout": lambda a, x: x,
@@ -341,5 +310,4 @@ FUNCTIONS: dict[str, Function] = {
     "Concat": lambda a, *values: torch.cat(values, a["axis"]),
     "Move": _move,
     "Resize": _resize,
-    "GridSample": _grid_sample,
 }  # fmt: skip

@@ -45,7 +45,7 @@ _SCALED = frozenset({"Resize", "Upsample"})  # by scales that are float32 by def
 _WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
 # Inputs that are small and constant, and the names of the attributes that they become.
 _SETTINGS: dict[str, dict[int, str]] = {
-    "CumSum": {1: "axes"}, "Col2Im": {1: "size", 2: "block"}, "Dropout": {1: "", 2: "training"},
+    "CumSum": {1: "axes"}, "Dropout": {1: "", 2: "training"},
     **{f"Reduce{kind}": {1: "axes"} for kind in (
         "Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
 }  # fmt: skip
@@ -257,10 +257,10 @@ class _Builder:
         self, operator: Shaped, inputs: list[Any], shapes: list[Any], place: str
     ) -> Iterator[Step]:
         node, kind = operator.node, operator.node.op_type
-        given = {**attributes(node), "opset": self._opset, "shape": shapes[0]}
+        given = {**attributes(operator), "opset": self._opset, "shape": shapes[0]}
         names, outputs = list(node.input), [name for name in node.output if name]
         depends = [name in self.dependent for name in names]
-        if given.get("reduction", b"none") != b"none" or (kind == "Col2Im" and len(inputs[1]) != 2):
+        if given.get("reduction", "none") != "none":
             raise _NoSuchOperatorError("not supported with these inputs or attributes")
         if kind in _MOVES:
             for index, output in enumerate(outputs):
@@ -326,11 +326,11 @@ class _Builder:
         """
         from onnx import helper
 
-        how, x, old = attributes(operator.node), inputs[0], self._opset < 11
+        how, x, old = attributes(operator), inputs[0], self._opset < 11
         if (
             any(depends[1:])
-            or how.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-            or how.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+            or how.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+            or how.get("keep_aspect_ratio_policy", "stretch") != "stretch"
         ):
             raise _NoSuchOperatorError("not supported with these inputs or attributes")
         scales = how.pop("scales") if len(inputs) == 1 else inputs[1 if old else 2]
@@ -338,7 +338,7 @@ class _Builder:
         skipped = [""] * (0 if old else 1 if by == "scales" else 2)
         axes = [axis % x.ndim for axis in how.pop("axes", range(x.ndim))]
         single = helper.make_node(operator.node.op_type, ["x", *skipped, by], ["y"], **how)
-        nearest, maps = how.get("mode", b"nearest") == b"nearest", {}
+        nearest, maps = how["mode"] == "nearest", {}
         for at, axis in enumerate(axes):
             size, found = x.shape[axis], shape[axis]
             if (found if by == "sizes" else size * scales[at]) == size:
