@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator, Layer
-from preimage.io.torch_module import reason_not_known
+from preimage.io.chain import NotKnownError
+from preimage.io.torch_module import known_layers
 from preimage.network import Network, chain_of
 from preimage.observation import output_range
 from preimage.torch_network import TorchNetwork
@@ -110,8 +111,11 @@ def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
         latent = np.random.default_rng(seed).standard_normal((_RANK_DRAWS, generator.latent_size))
         note, full_rank = _jacobian_rank(generator, latent)
         known = "The layers are not known"
-        if isinstance(generator, TorchNetwork):
-            known += f": {reason_not_known(generator)}"
+        try:
+            if isinstance(generator, TorchNetwork):
+                known_layers(generator)
+        except NotKnownError as error:
+            known += f": {error}"
         return Inspection((), "", note, _judge_methods([], full_rank, known))
     return _inspect_chain(chain, seed)
 

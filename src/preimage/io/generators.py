@@ -44,7 +44,7 @@ def load(
     output: str | None = None,
     allow_external: bool = True,
     limits: Limits = LIMITS,
-    max_matrix_bytes: int | None = None,
+    max_matrix_bytes: int = MAX_MATRIX_BYTES,
 ) -> Network:
     """Read a network from a ``.safetensors``, ``.npz``, ``.onnx`` file, or one of ``torch.save``.
 
@@ -66,23 +66,21 @@ def load(
             folder, as torch writes them. A path that leaves the folder is refused.
         limits: What the file may ask for; an error says which one it goes beyond.
         max_matrix_bytes: For an ONNX file: one with a layer whose matrix, dense or CSR, would take
-            more is run. None is 32 MB.
+            more is run.
 
     Raises:
         FormatError: The file is missing, too large, of another format, or does not hold what was
             asked for; a tensor has NaN or infinity.
         MissingExtraError: ``.onnx`` needs onnx and torch, and a file of torch needs torch.
     """
-    if max_matrix_bytes is not None:
-        check_budget(max_matrix_bytes)
+    check_budget(max_matrix_bytes)
     path = check_file(path, limits)
     bare = {"layers": layers, "activation": activation, "head": head}
     reader = _READERS.get(path.suffix.lower())
     try:
         if path.suffix.lower() == ".onnx":
             _check_absent(bare, "an ONNX file says itself what its layers are")
-            budget = MAX_MATRIX_BYTES if max_matrix_bytes is None else max_matrix_bytes
-            return load_onnx(path, output, allow_external, limits, budget)
+            return load_onnx(path, output, allow_external, limits, max_matrix_bytes)
         if reader is None:
             raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
         if output is not None:

@@ -14,6 +14,7 @@ from preimage.io import onnx_file
 from preimage.io.chain import differs, probes
 from preimage.io.limits import Limits, unique
 from preimage.io.onnx_evaluation import open_session
+from preimage.io.tensors import reading
 from preimage.io.torch_module import with_layers
 from preimage.network import Network
 from preimage.torch_modules import import_torch
@@ -83,7 +84,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
     z = np.resize(z, (max(len(z) // samples, 1) * samples, network.latent_size))
     z = z.astype(model.dtype).astype(np.float64)
     rounding = _ROUNDING.get(model.dtype, _FLOAT32_ROUNDING)
-    expected, found = model.run(z, samples, [model.output])[0], network(z)
+    expected, found = model.run(z, samples, model.output), network(z)
     draft = network.draft or network
     with np.errstate(invalid="ignore"):
         size = np.abs(found).max(axis=1)
@@ -93,7 +94,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
     rows = [dict(network.module.tensors(row)) for row in import_torch().from_numpy(z)]
     for name in filter(model.names.__contains__, rows[0]):
         own = np.stack([row[name].reshape(-1).double().numpy() for row in rows])
-        if differs(own, model.run(z, samples, [name])[0], np.abs(own).max(axis=1), rounding):
+        if differs(own, model.run(z, samples, name), np.abs(own).max(axis=1), rounding):
             break
     raise FormatError(
         f"torch computes something else than the file, first at the tensor {name!r}; please "
@@ -117,12 +118,12 @@ class OnnxModel:
         reaching = [v for v in inputs if self._reaches_output(v.name)]
         if len(reaching) != 1:
             shown = ", ".join(v.name for v in reaching or graph.input) or "none"
-            raise FormatError(
-                f"expected a network of one input, got {shown}; fix the others before the export"
-                if len(reaching) > 1
-                else f"expected a network of one input, got {shown}, on which the output does not "
-                "depend"
+            what = (
+                "; fix the others before the export"
+                if reaching
+                else ", on which the output does not depend"
             )
+            raise FormatError(f"expected a network of one input, got {shown}{what}")
         latent = reaching[0]
         self.latent, self.shape = latent.name, _shape(latent, limits)
         self.dtype = _dtype(latent)
@@ -139,8 +140,8 @@ class OnnxModel:
                 reached.update(node.output)
         return self.output in reached
 
-    def run(self, z: Array, batch: int, names: Sequence[str]) -> list[Array]:
-        """Values of tensors for latents (count, k), each (count, entries), as the file gives them.
+    def run(self, z: Array, batch: int, name: str) -> Array:
+        """Values of a tensor for latents (count, k), (count, entries), as the file gives them.
 
         By onnxruntime if it is installed, else by onnx.reference.
         """
@@ -153,7 +154,7 @@ class OnnxModel:
         used = {name for node in nodes for name in node.input}
         graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in used)
         graph.input.extend(v for v in self.proto.graph.input if v.name in used)
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        graph.output.append(onnx.ValueInfoProto(name=name))
         proto = onnx.helper.make_model(
             graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version
         )
@@ -162,16 +163,13 @@ class OnnxModel:
         except Exception:  # operators and types that onnxruntime does not have
             session = None
         session = session or ReferenceEvaluator(proto)
-        found: list[list[Array]] = [[] for _ in names]
-        for start in range(0, len(z), batch):
-            latent = z[start : start + batch].reshape(self.shape).astype(self.dtype)
-            feed = {self.latent: latent, **self._others}
-            try:
-                for values, value in zip(found, session.run(list(names), feed), strict=True):
-                    values.append(np.asarray(value, dtype=np.float64).reshape(batch, -1))
-            except Exception as error:  # sizes that do not fit, say
-                raise FormatError(f"the file cannot be run: {error}") from error
-        return [np.concatenate(values) for values in found]
+        found = []
+        with reading("a network that can be run"):  # sizes may not fit
+            for start in range(0, len(z), batch):
+                latent = z[start : start + batch].reshape(self.shape).astype(self.dtype)
+                (value,) = session.run([name], {self.latent: latent, **self._others})
+                found.append(np.asarray(value, dtype=np.float64).reshape(batch, -1))
+        return np.concatenate(found)
 
 
 def _needed(nodes: Sequence[Any], output: str, opset: int) -> list[Any]:
@@ -223,20 +221,15 @@ def _shape(value: Any, limits: Limits) -> tuple[int, ...]:
 def _dtype(value: Any) -> str:
     from onnx import helper
 
-    try:
-        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"input {value.name!r}: its type of numbers is unknown") from error
-    return str(kind.name)
+    with reading(f"a known type of numbers of the input {value.name!r}"):
+        return str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name)
 
 
 def _constant(tensor: Any) -> Any:
     from onnx import numpy_helper
 
-    try:
+    with reading(f"the values of tensor {tensor.name!r}"):
         value = numpy_helper.to_array(tensor)
-    except Exception as error:  # as when it is parsed
-        raise FormatError(f"tensor {tensor.name!r}: {error}") from error
     if value.dtype.kind in "cOSU":
         raise FormatError(f"tensor {tensor.name!r}: expected real numbers, got {value.dtype}")
     # The types of ml_dtypes, which onnx uses for bfloat16, convert themselves.

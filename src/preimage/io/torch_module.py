@@ -201,12 +201,3 @@ def _compare_with_module(network: TorchNetwork, module: Any) -> None:
             "module: in float64 it computes something else than in its own precision, so that it "
             "depends on rounding, or on its type of numbers"
         )
-
-
-def reason_not_known(network: TorchNetwork) -> str | None:
-    """Why the layers of a network that torch runs are not known; None if they are."""
-    try:
-        known_layers(network)
-    except NotKnownError as error:
-        return str(error)
-    return None

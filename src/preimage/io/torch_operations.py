@@ -32,51 +32,42 @@ def as_double(value: Any) -> Any:
 
 # Affine operations ------------------------------------------------------------------------------
 
-# Affine in all tensors that they take.
+# Affine in all tensors that they take. Those that torch itself takes apart are never seen.
 _AFFINE_NAMES = """
-    add sub rsub neg negative positive sum mean cumsum trace view _unsafe_view reshape
-    _reshape_alias view_as permute transpose t numpy_T mT swapaxes expand expand_as repeat
-    repeat_interleave tile cat stack hstack vstack slice select narrow squeeze unsqueeze flatten
-    unflatten clone contiguous alias detach lift_fresh lift_fresh_copy _to_copy to movedim flip
-    roll rot90 split split_with_sizes chunk unbind unsafe_split unsafe_chunk getitem diagonal
-    diag_embed diag tril triu as_strided unfold im2col col2im constant_pad_nd pad reflection_pad1d
-    reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
-    avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d
-    adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d
-    upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
-    _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d
-    upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa pixel_shuffle
-    pixel_unshuffle channel_shuffle native_channel_shuffle slice_scatter select_scatter
-    diagonal_scatter as_strided_scatter fill zero
+    add sub rsub neg sum mean cumsum trace view _unsafe_view _reshape_alias permute transpose t
+    expand repeat repeat_interleave cat stack slice select squeeze unsqueeze clone alias detach
+    lift_fresh lift_fresh_copy _to_copy flip roll rot90 split split_with_sizes unbind
+    unsafe_split getitem diagonal diag_embed tril triu as_strided unfold im2col col2im
+    constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+    replication_pad2d replication_pad3d avg_pool2d avg_pool3d _adaptive_avg_pool2d
+    _adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+    upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+    _upsample_bilinear2d_aa _upsample_bicubic2d_aa pixel_shuffle pixel_unshuffle channel_shuffle
+    slice_scatter select_scatter diagonal_scatter as_strided_scatter fill zero
 """
 _AFFINE = frozenset(_AFFINE_NAMES.split())
 # What they give is constant: only the shape of the tensor that they take counts.
 CREATIONS = frozenset(
-    (
-        *[f"{kind}_like" for kind in ("zeros", "ones", "full", "empty")],
-        *[f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")],
-    )
+    name for kind in ("zeros", "ones", "full", "empty") for name in (f"{kind}_like", f"new_{kind}")
 )
 # Affine if the arguments at these places are constant.
 _CONSTANT: dict[str, tuple[int, ...]] = {
-    "div": (1,), "true_divide": (1,), "where": (0,), "masked_fill": (1,), "index": (1,),
-    "_unsafe_index": (1,), "index_select": (2,), "gather": (2,), "take": (1,), "embedding": (1,),
-    "scatter": (2,), "scatter_add": (2,), "index_put": (1,), "_unsafe_index_put": (1,),
-    "index_add": (2,), "index_copy": (2,), "masked_scatter": (1,), "grid_sampler_2d": (1,),
-    "grid_sampler_3d": (1,), "lerp": (2,), "max_unpool2d": (1,), "max_unpool3d": (1,),
-    "native_batch_norm": (1, 2, 3, 4), "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
-    "batch_norm": (1, 2, 3, 4), "cudnn_batch_norm": (1, 2, 3, 4),
+    "div": (1,), "where": (0,), "masked_fill": (1,), "index": (1,), "_unsafe_index": (1,),
+    "index_select": (2,), "gather": (2,), "take": (1,), "embedding": (1,), "scatter": (2,),
+    "scatter_add": (2,), "index_put": (1,), "_unsafe_index_put": (1,), "index_add": (2,),
+    "index_copy": (2,), "masked_scatter": (1,), "grid_sampler_2d": (1,), "grid_sampler_3d": (1,),
+    "lerp": (2,), "max_unpool2d": (1,), "max_unpool3d": (1,), "native_batch_norm": (1, 2, 3, 4),
+    "_native_batch_norm_legit_no_training": (1, 2, 3, 4), "cudnn_batch_norm": (1, 2, 3, 4),
 }  # fmt: skip
 # Affine if at most one of the arguments at these places depends on the latent.
 _PRODUCTS: dict[str, tuple[int, ...]] = {
-    "mul": (0, 1), "multiply": (0, 1), "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1),
-    "vdot": (0, 1), "matmul": (0, 1), "linear": (0, 1), "outer": (0, 1), "addmm": (1, 2),
-    "addbmm": (1, 2), "baddbmm": (1, 2), "addmv": (1, 2), "addr": (1, 2), "addcmul": (1, 2),
-    "kron": (0, 1), "convolution": (0, 1), "_convolution": (0, 1),
-    **{f"conv{n}d": (0, 1) for n in (1, 2, 3)}, "mkldnn_convolution": (0, 1),
-    "_trilinear": (0, 1, 2),
+    "mul": (0, 1), "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1), "vdot": (0, 1),
+    "addmm": (1, 2), "addbmm": (1, 2), "baddbmm": (1, 2), "addmv": (1, 2), "addr": (1, 2),
+    "addcmul": (1, 2), "convolution": (0, 1), "_convolution": (0, 1),
+    "mkldnn_convolution": (0, 1), "_trilinear": (0, 1, 2),
 }  # fmt: skip
-_TRAINING_AT = {"native_batch_norm": 5, "batch_norm": 5, "cudnn_batch_norm": 5}
+_TRAINING_AT = {"native_batch_norm": 5, "cudnn_batch_norm": 5}
 
 
 def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
@@ -251,7 +242,6 @@ def _max_pool(
 
 _MADE: dict[str, Callable[..., Any]] = {
     "clamp": _clamp,
-    "clip": _clamp,
     "clamp_min": _clamp,
     "clamp_max": lambda x, bound: _clamp(x, None, bound),
     "hardtanh": lambda x, low=-1.0, high=1.0: _clamp(x, low, high),
