@@ -101,21 +101,18 @@ class AffineMap(NamedTuple):
         outputs, inputs = len(self.bias), self.inputs
         count = inputs if self.by_columns else outputs
         dense = 8 * outputs * inputs <= limit
-        found, nonzeros = [], 0
+        parts, nonzeros = [], 0
         for start in range(0, count, self.chunk):
             part = self.images(np.arange(start, min(start + self.chunk, count)))
-            found.append(part if dense else scipy.sparse.csr_array(part))
+            parts.append(part if dense else scipy.sparse.csr_array(part))
             nonzeros += int(np.count_nonzero(part))
             if not dense and _csr_bytes(nonzeros, outputs) > limit:
                 raise self._too_large(limit)
-        if not dense:
-            matrix = scipy.sparse.vstack(found, format="csr")
-            return scipy.sparse.csr_array(matrix.T) if self.by_columns else matrix
-        whole = np.concatenate(found)
-        whole = np.ascontiguousarray(whole.T if self.by_columns else whole)
-        return (
-            scipy.sparse.csr_array(whole) if _csr_bytes(nonzeros, outputs) < whole.nbytes else whole
-        )
+        whole = np.concatenate(parts) if dense else scipy.sparse.vstack(parts, format="csr")
+        whole = whole.T if self.by_columns else whole
+        if dense and whole.nbytes <= _csr_bytes(nonzeros, outputs):
+            return np.ascontiguousarray(whole)
+        return scipy.sparse.csr_array(whole)
 
     def _too_large(self, limit: int) -> NotKnownError:
         return NotKnownError(

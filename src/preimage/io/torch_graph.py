@@ -53,87 +53,53 @@ class TorchGraph:
     """
 
     def __init__(self, run: Any, latent: Tensor) -> None:
-        self._trace(run, latent)
-        nodes = {node.name: node for node in self._graph.nodes}
-        self.latent = next(node.name for node in nodes.values() if node.op == "placeholder")
-        (output,) = next(node for node in nodes.values() if node.op == "output").args
-        if getattr(output, "name", None) not in self._dependent:
-            raise FormatError("module: its output does not depend on the latent")
-        self.output = output.name
-        self._nodes = nodes
-        self.steps: list[Step] = []
-        for node in self._graph.nodes:
-            if node.name in self._dependent and node.op == "call_function":
-                self.steps.append(self._step(node))
-        self.sizes = {name: _size(self._values[name]) for name in self._dependent}
-
-    # Tracing ------------------------------------------------------------------------------------
-
-    def _trace(self, run: Any, latent: Tensor) -> None:
-        torch = import_torch()
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        try:
-            with torch.no_grad(), differentiable():
-                traced = make_fx(lambda z: run(z))(latent)
-                for _ in range(_MOST_PASSES):  # some operations are taken apart after a pass
-                    functional = torch.func.functionalize(traced)
-                    traced = make_fx(functional, decomposition_table=decompositions())(latent)
-                    if not any(map(_mutates, traced.graph.nodes)):
-                        break
-        except Exception as error:  # the code of a forward can raise anything
-            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-            if "trying to get value out of a tracing tensor" in reason:
-                reason = "it branches on values that depend on the latent"
-            raise NotKnownError(f"its forward cannot be traced: {reason}") from error
-        self._graph = traced.graph
-        self._graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output") or _mutates(n))
-        if len(self._graph.nodes) > _MOST_NODES:
-            raise NotKnownError(f"it has {len(self._graph.nodes)} operations")
+        traced = _traced(run, latent)
+        self._nodes = {node.name: node for node in traced.graph.nodes}
         self._values: dict[str, Any] = {}
         self._dependent: set[str] = set()
-        with torch.no_grad():
-            for node in self._graph.nodes:
+        self.steps: list[Step] = []
+        output: Any = None
+        with import_torch().no_grad():
+            for node in traced.graph.nodes:
                 if node.op == "get_attr":
                     self._values[node.name] = as_double(attrgetter(node.target)(traced))
                 elif node.op == "placeholder":
-                    self._values[node.name] = latent.double()
+                    self.latent, self._values[node.name] = node.name, latent.double()
                     self._dependent.add(node.name)
                 elif node.op == "call_function":
                     self._add(node)
+                else:
+                    (output,) = node.args
+        if getattr(output, "name", None) not in self._dependent:
+            raise FormatError("module: its output does not depend on the latent")
+        self.output: str = output.name
+        self.sizes = {name: _size(self._values[name]) for name in self._dependent}
 
     def _add(self, node: Any) -> None:
-        """Evaluate a node once."""
-        torch = import_torch()
+        """Evaluate a node once; one that depends on the latent is a step."""
+        torch, name = import_torch(), name_of(node)
         if _mutates(node):
-            raise NotKnownError(f"{name_of(node)} changes a value in place")
+            raise NotKnownError(f"{name} changes a value in place")
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if random and not name_of(node).startswith("rrelu_with_noise"):
-            raise NotKnownError(f"{name_of(node)} is random")
-        depends = any(i.name in self._dependent for i in node.all_input_nodes)
-        if depends and name_of(node) not in CREATIONS:
-            self._dependent.add(node.name)
-            if getattr(node.kwargs.get("dtype"), "is_floating_point", False):
-                node.update_kwarg("dtype", torch.float64)
+        if random and not name.startswith("rrelu_with_noise"):
+            raise NotKnownError(f"{name} is random")
+        inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
+        depends = bool(inputs) and name not in CREATIONS
+        if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
+            node.update_kwarg("dtype", torch.float64)
         self._values[node.name] = self._call(node, self._values)
+        if depends:
+            self.steps.append(self._step(node, inputs, f"{name} ({node.name})"))
+            self._dependent.add(node.name)
 
     def _call(self, node: Any, values: Mapping[str, Any]) -> Any:
-        torch = import_torch()
-        given = node.args, node.kwargs
-        args, kwargs = torch.fx.node.map_arg(given, lambda other: values[other.name])
+        args, kwargs = _filled_in((node.args, node.kwargs), values)
         return node.target(*args, **kwargs)
 
-    def _step(self, node: Any) -> Step:
-        inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
-        place = f"{name_of(node)} ({node.name})"
-        value = self._values[node.name]
-        make = ACTIVATIONS.get(name_of(node))
+    def _step(self, node: Any, inputs: tuple[str, ...], place: str) -> Step:
+        value, make = self._values[node.name], ACTIVATIONS.get(name_of(node))
         if make is not None and inputs == (node.args[0].name,):
-            args = [
-                self._values[a.name] if hasattr(a, "name") and hasattr(a, "op") else a
-                for a in node.args[1:]
-            ]
-            activation = make(value, *args)
+            activation = make(value, *_filled_in(node.args[1:], self._values))
             if activation is None:
                 raise NotKnownError(f"{place} is not increasing, or not of a supported kind")
             return Step(node.name, inputs, activation, place)
@@ -146,20 +112,17 @@ class TorchGraph:
 
     def evaluate(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> list[Tensor]:
         """Values of nodes, where those of some nodes below them are given."""
-        needed: set[str] = set()
-        waiting = [self._nodes[name] for name in wanted]
-        while waiting:
-            node = waiting.pop()
-            if node.name in self._dependent - needed - given.keys():
-                needed.add(node.name)
-                waiting.extend(node.all_input_nodes)
-        order = [step.name for step in self.steps if step.name in needed]
+        needed, order = {*wanted}, []
+        for step in reversed(self.steps):
+            if step.name in needed and step.name not in given:
+                order.append(self._nodes[step.name])
+                needed.update(step.inputs)
         values = {**self._values, **given}
-        last = {i.name: name for name in order for i in self._nodes[name].all_input_nodes}
-        for name in order:
-            values[name] = self._call(self._nodes[name], values)
-            for other in self._nodes[name].all_input_nodes:
-                if last[other.name] == name and other.name not in wanted:
+        last = {other: node for node in order[::-1] for other in node.all_input_nodes}
+        for node in order[::-1]:
+            values[node.name] = self._call(node, values)
+            for other in node.all_input_nodes:
+                if last[other] is node and other.name not in wanted:
                     values.pop(other.name)  # tensors of a batch are large
         return [values[name] for name in wanted]
 
@@ -189,11 +152,37 @@ class TorchGraph:
         raise NotKnownError("torch cannot differentiate its affine operations")
 
 
-Linear = Callable[[Tensor], Tensor]
+def _traced(run: Any, latent: Tensor) -> Any:
+    """A function as a graph of operations that its output needs, without side effects."""
+    torch = import_torch()
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        with torch.no_grad(), differentiable():
+            traced = make_fx(lambda z: run(z))(latent)
+            for _ in range(_MOST_PASSES):  # some operations are taken apart after a pass
+                functional = torch.func.functionalize(traced)
+                traced = make_fx(functional, decomposition_table=decompositions())(latent)
+                if not any(map(_mutates, traced.graph.nodes)):
+                    break
+    except Exception as error:  # the code of a forward can raise anything
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        if "trying to get value out of a tracing tensor" in reason:
+            reason = "it branches on values that depend on the latent"
+        raise NotKnownError(f"its forward cannot be traced: {reason}") from error
+    traced.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output") or _mutates(n))
+    if len(traced.graph.nodes) > _MOST_NODES:
+        raise NotKnownError(f"it has {len(traced.graph.nodes)} operations")
+    return traced
+
+
+def _filled_in(given: Any, values: Mapping[str, Any]) -> Any:
+    """Arguments with the values of nodes in the place of these."""
+    return import_torch().fx.node.map_arg(given, lambda node: values[node.name])
 
 
 def _images(
-    run: Linear, zero: Tensor, outputs: int, by_columns: bool
+    run: Callable[[Tensor], Tensor], zero: Tensor, outputs: int, by_columns: bool
 ) -> Callable[[NDArray[np.intp]], Array]:
     """A function that gives some columns or rows of the derivative, (some, entries of one).
 
