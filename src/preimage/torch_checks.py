@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.network import Network
-from preimage.torch_modules import import_torch
+from preimage.torch_modules import torch
 
 Array = NDArray[np.float64]
 Tensor = Any
@@ -37,7 +37,6 @@ def check_module(module: Any) -> None:
     Raises:
         InputError: It is not.
     """
-    torch = import_torch()
     if not isinstance(module, torch.nn.Module):
         remedy = {"ExportedProgram": "; pass its module()"}.get(type(module).__name__, "")
         if isinstance(module, Mapping):
@@ -58,7 +57,6 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
         ForwardError: The forward fails, or mixes the samples of a batch.
         InputError: It is random, or does not give one tensor of finite real numbers.
     """
-    torch = import_torch()
 
     def run(z: Tensor) -> Any:
         try:
@@ -114,7 +112,6 @@ def check_mode(original: Any, training: Tensor, found: Tensor) -> None:
     """
     if _close(training, found):
         return
-    torch = import_torch()
     kinds = torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd
     parts = [(name, part) for name, part in original.named_modules() if part.training]
     name, part = next((pair for pair in parts if isinstance(pair[1], kinds)), parts[0])
@@ -187,7 +184,7 @@ def _is_derivative(network: Network, z: Array, t: Array, forward: Array, h: floa
 
 def _close(a: Tensor, b: Tensor) -> bool:
     """Equal but for the rounding of products of another size."""
-    rounding = _ROUNDING * import_torch().finfo(a.dtype).eps
+    rounding = _ROUNDING * torch.finfo(a.dtype).eps
     return a.shape == b.shape and bool(((a - b).abs() <= rounding * (1 + b.abs())).all())
 
 

@@ -29,9 +29,18 @@ def import_torch() -> Any:
     return torch
 
 
+class _Torch:
+    """torch, which is imported when something of it is needed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_torch(), name)
+
+
+torch: Any = _Torch()
+
+
 def unwrapped(module: Any) -> Any:
     """The module within ``DataParallel`` and ``torch.compile``."""
-    torch = import_torch()
     while True:
         if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             module = module.module
@@ -43,7 +52,6 @@ def unwrapped(module: Any) -> Any:
 
 def frozen(module: Any, dtype: Any, *, evaluating: bool = True) -> Any:
     """A copy in eval mode whose weights, promoted or rounded to ``dtype``, need no gradient."""
-    torch = import_torch()
     memo = {
         # The results of old-style weight norm are attributes that ``deepcopy`` refuses.
         id(value): value.detach().clone()
@@ -120,7 +128,6 @@ def _listed(names: Sequence[str | int]) -> str:
 @contextmanager
 def differentiable() -> Iterator[None]:
     """Within, attention consists of operations that torch differentiates in both modes."""
-    torch = import_torch()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -140,7 +147,6 @@ def largest_tensor(run: Callable[[], Any]) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    torch = import_torch()
     largest = 1
 
     class Watch(TorchDispatchMode):
@@ -167,7 +173,6 @@ def digest(module: Any, fixed: Mapping[str | int, Any], *about: Any) -> str:
         fixed: Arguments of its forward that are fixed.
         about: Anything else whose ``repr`` tells networks apart.
     """
-    torch = import_torch()
     sha = hashlib.sha256(repr(about).encode())
     for name, part in module.named_modules():
         plain = {key: value for key, value in vars(part).items() if isinstance(value, _PLAIN)}

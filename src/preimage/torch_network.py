@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -26,8 +26,8 @@ from preimage.torch_modules import (
     differentiable,
     digest,
     frozen,
-    import_torch,
     largest_tensor,
+    torch,
     unwrapped,
 )
 
@@ -74,7 +74,6 @@ class TorchNetwork:
     _latent: str | int = field(init=False)
 
     def __post_init__(self) -> None:
-        torch = import_torch()
         check_module(self.module)
         if self.precision not in ("float64", "float32"):
             raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
@@ -93,7 +92,6 @@ class TorchNetwork:
         self._check(original)
 
     def _as_fixed(self, key: str | int, value: Any, module: Any) -> Any:
-        torch = import_torch()
         if isinstance(value, (bool, int, float, str, type(None))):
             return value
         tensor = torch.as_tensor(value).detach().clone().to(_device(module))
@@ -122,7 +120,6 @@ class TorchNetwork:
     @cached_property
     def observation_shape(self) -> tuple[int, ...]:
         """The shape of one output, without the batch."""
-        torch = import_torch()
         with torch.no_grad(), differentiable():
             return tuple(self._call(self._tensor(np.zeros((1, self.latent_size)))).shape[1:])
 
@@ -150,11 +147,8 @@ class TorchNetwork:
             Shape (observation_size,) or (batch, observation_size), float64.
         """
         latent, single = as_rows(z, self.latent_size, "latent")
-        torch = import_torch()
-        outputs = np.empty((len(latent), self.observation_size))
         with torch.no_grad(), differentiable():
-            for part in _cuts(len(latent), self._rows):
-                outputs[part] = _as_numpy(self.evaluate(self._tensor(latent[part])))
+            outputs = self._in_parts(self.observation_size, self.evaluate, latent)
         return outputs[0] if single else outputs
 
     def evaluate(self, z: Tensor, module: Any = None) -> Tensor:
@@ -189,27 +183,33 @@ class TorchNetwork:
 
     def jvp(self, z: Array, tangent: Array) -> Array:
         """``J(z) t``, (batch, n), for one tangent a sample, (batch, k)."""
-        found = np.empty((len(z), self.observation_size))
-        for part in _cuts(len(z), self._rows):
-            pushed = self._push(self._tensor(z[part]), self._tensor(tangent[part])[None])[1]
-            found[part] = _as_numpy(pushed[0])
-        return found
+
+        def push(z: Tensor, t: Tensor) -> Tensor:
+            return self._push(z, t[None])[1][0]
+
+        return self._in_parts(self.observation_size, push, z, tangent)
 
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
         """``v^T J(z)``, the gradient of ``v . G`` at z; shapes as in ``Generator.vjp``."""
         latent, single = as_rows(z, self.latent_size, "latent")
         cotangent = as_cotangent(v, latent, self.observation_size)
-        torch = import_torch()
-        gradient = np.empty_like(latent)
+
+        def pull(z: Tensor, v: Tensor) -> Tensor:
+            start = z.requires_grad_()
+            return torch.autograd.grad(self.evaluate(start.clone()), start, v)[0]
+
         with torch.enable_grad(), differentiable():
-            for part in _cuts(len(latent), self._rows):
-                start = self._tensor(latent[part]).requires_grad_()
-                outputs, given = self.evaluate(start.clone()), self._tensor(cotangent[part])
-                gradient[part] = _as_numpy(torch.autograd.grad(outputs, start, given)[0])
+            gradient = self._in_parts(self.latent_size, pull, latent, cotangent)
         return gradient[0] if single else gradient
 
+    def _in_parts(self, width: int, run: Callable[..., Tensor], *rows: Array) -> Array:
+        """``run`` of rows of arrays, (batch, width), a few at a time."""
+        found = np.empty((len(rows[0]), width))
+        for part in _cuts(len(found), self._rows):
+            found[part] = _as_numpy(run(*(self._tensor(each[part]) for each in rows)))
+        return found
+
     def _tensor(self, values: Array) -> Tensor:
-        torch = import_torch()
         dtype = getattr(torch, self.precision)
         return torch.tensor(values, dtype=dtype, device=self.device)
 
@@ -233,7 +233,6 @@ class TorchNetwork:
 
     def _push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """Forward mode; the samples of all tangents are one batch."""
-        torch = import_torch()
 
         def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
             return torch.func.jvp(self.evaluate, (z.clone(),), (tangent.expand_as(z),))
@@ -246,7 +245,6 @@ class TorchNetwork:
 
         For modules with an operation whose derivative torch has in reverse mode only.
         """
-        torch = import_torch()
         with torch.enable_grad():
             start = z.clone().requires_grad_()
             outputs = self.evaluate(start.clone())
@@ -272,13 +270,11 @@ class TorchNetwork:
     @cached_property
     def _rows(self) -> int:
         """Samples, or tangents of samples, of one pass."""
-        torch = import_torch()
         with torch.no_grad(), differentiable():
             largest = largest_tensor(lambda: self.evaluate(self._tensor(_probe(self.latent_size))))
         return max(_PASS_BYTES * _PROBES // largest, 1)
 
     def _check(self, original: Any) -> None:
-        torch = import_torch()
         probes = _probe(self.latent_size)
         z = self._tensor(probes)
         with torch.no_grad(), differentiable():
@@ -326,7 +322,6 @@ def _device(module: Any) -> Any:
 
 def _repeated(value: Any, batch: int) -> Any:
     """A fixed argument for a batch."""
-    torch = import_torch()
     if not isinstance(value, torch.Tensor) or not value.ndim:
         return value
     # Tells a trace that it is constant, so that a forward may branch on it, as one_hot does.

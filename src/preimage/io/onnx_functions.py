@@ -218,15 +218,19 @@ def _resize(a: Given, x: Tensor, *maps: Tensor) -> Tensor:
     return x
 
 
+# Functions of torch of the same name, in small letters.
 _PLAIN = """
-    Sigmoid Tanh Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Asin Acos Atan
-    Sinh Cosh Asinh Acosh Atanh Erf IsNaN IsInf
+    Relu Sigmoid Tanh Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Asin Acos
+    Atan Sinh Cosh Asinh Acosh Atanh Erf IsNaN IsInf Add Sub Mul Div MatMul Greater Less Where
 """
+_PLAIN_OF_NETWORKS = "HardSwish Mish Softplus Softsign"
 FUNCTIONS: dict[str, Function] = {
-    **{name: functools.partial(lambda run, a, x: run(x), getattr(torch, name.lower()))
-       for name in _PLAIN.split()},
+    **{
+        name: functools.partial(lambda run, a, *values: run(*values), getattr(place, name.lower()))
+        for place, names in ((torch, _PLAIN), (functional, _PLAIN_OF_NETWORKS))
+        for name in names.split()
+    },
     # Activations
-    "Relu": lambda a, x: torch.relu(x),
     "LeakyRelu": lambda a, x: functional.leaky_relu(x, a["alpha"]),
     "PRelu": lambda a, x, slope: torch._prelu_kernel(x, slope),
     "ThresholdedRelu": lambda a, x: torch.where(x > a["alpha"], x, 0.0 * x),
@@ -234,41 +238,29 @@ FUNCTIONS: dict[str, Function] = {
     "Selu": lambda a, x: a["gamma"] * functional.elu(x, a["alpha"]),
     "Celu": lambda a, x: functional.celu(x, a["alpha"]),
     "Gelu": lambda a, x: functional.gelu(x, approximate=a["approximate"]),
-    "Mish": lambda a, x: functional.mish(x),
     "Swish": lambda a, x: x * torch.sigmoid(a["alpha"] * x),
-    "HardSwish": lambda a, x: functional.hardswish(x),
     "HardSigmoid": lambda a, x: torch.clamp(a["alpha"] * x + a["beta"], 0.0, 1.0),
-    "Softplus": lambda a, x: functional.softplus(x),
-    "Softsign": lambda a, x: functional.softsign(x),
     "Shrink": _shrink,
     "Clip": _clip,
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),
     # Arithmetic
-    "Add": lambda a, x, y: x + y,
-    "Sub": lambda a, x, y: x - y,
-    "Mul": lambda a, x, y: x * y,
-    "Div": lambda a, x, y: x / y,
     "Pow": lambda a, x, y: torch.pow(x, y.to(x.dtype)),
     "Mod": lambda a, x, y: torch.fmod(x, y) if a["fmod"] else torch.remainder(x, y),
     "Sum": _fold(torch.add),
     "Mean": lambda a, *values: functools.reduce(torch.add, values) / len(values),
     "Max": _fold(torch.maximum),
     "Min": _fold(torch.minimum),
-    "MatMul": lambda a, x, y: x @ y,
     "Gemm": _gemm,
     "Einsum": lambda a, *values: torch.einsum(a["equation"], *values),
     "CumSum": _cumulative,
-    "Greater": lambda a, x, y: x > y,
     "GreaterOrEqual": lambda a, x, y: x >= y,
-    "Less": lambda a, x, y: x < y,
     "LessOrEqual": lambda a, x, y: x <= y,
     "Equal": lambda a, x, y: x == y,
     "And": lambda a, x, y: x & y,
     "Or": lambda a, x, y: x | y,
     "Xor": lambda a, x, y: x ^ y,
     "Not": lambda a, x: ~x,
-    "Where": lambda a, condition, x, y: torch.where(condition, x, y),
     "Cast": _cast,
     "CastLike": _cast,
     # Reductions

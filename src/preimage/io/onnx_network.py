@@ -17,7 +17,7 @@ from preimage.io.onnx_evaluation import open_session
 from preimage.io.tensors import reading
 from preimage.io.torch_module import with_layers
 from preimage.network import Network
-from preimage.torch_modules import import_torch
+from preimage.torch_modules import import_torch, torch
 from preimage.torch_network import TorchNetwork
 
 Array = NDArray[np.float64]
@@ -91,7 +91,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
         size += _CONDITION / rounding * np.abs(draft(z) - found).max(axis=1)
     if not differs(found, expected, size, rounding):
         return
-    rows = [dict(network.module.tensors(row)) for row in import_torch().from_numpy(z)]
+    rows = [dict(network.module.tensors(row)) for row in torch.from_numpy(z)]
     for name in filter(model.names.__contains__, rows[0]):
         own = np.stack([row[name].reshape(-1).double().numpy() for row in rows])
         if differs(own, model.run(z, samples, name), np.abs(own).max(axis=1), rounding):

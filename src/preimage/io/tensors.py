@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from preimage.errors import FormatError, PreimageError
 from preimage.io.limits import LIMITS, Limits, parse_json, unique
 from preimage.matrix import as_float64
-from preimage.torch_modules import import_torch
+from preimage.torch_modules import import_torch, torch
 
 Tensors = dict[str, NDArray[Any]]
 Metadata = dict[str, str]
@@ -142,7 +142,7 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
     """
     if os.environ.get(_OVERRIDE, "").lower() in ("1", "y", "yes", "true"):
         raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")
-    torch = import_torch()
+    import_torch()
     kind = "a file of torch.save in its present form; read its weights with torch"
     with reading(kind):
         members = check_archive(path, limits)
@@ -191,7 +191,6 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
 
 def _named_tensors(content: Any, limits: Limits) -> Iterator[tuple[str, Any]]:
     """Every tensor with its name, in the order of the file."""
-    torch = import_torch()
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
     seen = 0
     while waiting:

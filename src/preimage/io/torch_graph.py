@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from preimage.errors import FormatError
@@ -24,7 +25,7 @@ from preimage.io.torch_operations import (
     decompositions,
     name_of,
 )
-from preimage.torch_modules import differentiable, import_torch
+from preimage.torch_modules import differentiable
 
 Array = NDArray[np.float64]
 Tensor = Any
@@ -59,7 +60,7 @@ class TorchGraph:
         self._dependent: set[str] = set()
         self.steps: list[Step] = []
         output: Any = None
-        with import_torch().no_grad():
+        with torch.no_grad():
             for node in traced.graph.nodes:
                 if node.op == "get_attr":
                     self._values[node.name] = as_double(attrgetter(node.target)(traced))
@@ -77,7 +78,7 @@ class TorchGraph:
 
     def _add(self, node: Any) -> None:
         """Evaluate a node once; one that depends on the latent is a step."""
-        torch, name = import_torch(), name_of(node)
+        name = name_of(node)
         if _mutates(node):
             raise NotKnownError(f"{name} changes a value in place")
         random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -128,7 +129,6 @@ class TorchGraph:
 
     def affine(self, given: Sequence[str], wanted: Sequence[str]) -> AffineMap:
         """The wanted values as a function of the given ones, each flattened."""
-        torch = import_torch()
         sizes = [self.sizes[name] for name in given]
         shapes = [self._values[name].shape for name in given]
 
@@ -154,7 +154,6 @@ class TorchGraph:
 
 def _traced(run: Any, latent: Tensor) -> Any:
     """A function as a graph of operations that its output needs, without side effects."""
-    torch = import_torch()
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
@@ -178,7 +177,7 @@ def _traced(run: Any, latent: Tensor) -> Any:
 
 def _filled_in(given: Any, values: Mapping[str, Any]) -> Any:
     """Arguments with the values of nodes in the place of these."""
-    return import_torch().fx.node.map_arg(given, lambda node: values[node.name])
+    return torch.fx.node.map_arg(given, lambda node: values[node.name])
 
 
 def _images(
@@ -188,7 +187,6 @@ def _images(
 
     They have no rounding error of the bias, as differences would have.
     """
-    torch = import_torch()
     pull = None if by_columns else torch.func.vjp(run, zero)[1]
 
     def linear(unit: Tensor) -> Tensor:

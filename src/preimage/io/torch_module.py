@@ -22,7 +22,7 @@ from preimage.io.chain import (
 )
 from preimage.network import Network
 from preimage.torch_checks import ForwardError, MixedError, check_module
-from preimage.torch_modules import differentiable, frozen, import_torch, unwrapped
+from preimage.torch_modules import differentiable, frozen, torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
 # Relative rounding errors of a whole network, by the precision in which torch evaluates it.
@@ -99,7 +99,6 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
     """
     from preimage.io.torch_graph import TorchGraph
 
-    torch = import_torch()
     latent = torch.zeros((1, network.latent_size), dtype=getattr(torch, network.precision))
     generator = as_chain(TorchGraph(network.evaluate, latent.to(network.device)), max_matrix_bytes)
     z = probes(network.latent_size)
@@ -163,7 +162,7 @@ def _by_sample(
 
 def _candidates(module: Any) -> list[tuple[int, ...]]:
     """Shapes that a latent may have, from the weights, in the order of the modules."""
-    nn = import_torch().nn
+    nn = torch.nn
     transposed = (1, nn.ConvTranspose1d), (2, nn.ConvTranspose2d), (3, nn.ConvTranspose3d)
     found: list[tuple[int, ...]] = []
     for part in module.modules():
@@ -182,7 +181,6 @@ def _candidates(module: Any) -> list[tuple[int, ...]]:
 
 def _compare_with_module(network: TorchNetwork, module: Any) -> None:
     """Compare a network with the module that it was made from, in the module's own precision."""
-    torch = import_torch()
     weights = [*module.parameters(), *module.buffers()]
     own = {w.dtype for w in weights if w.is_floating_point()} or {torch.float32}
     if any(part.training for part in module.modules()) or own - {torch.float32, torch.float64}:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
 from preimage.io.chain import increasing
-from preimage.torch_modules import import_torch
 
 Node = Any
 Tensor = Any
@@ -76,9 +76,7 @@ def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
 
     def depends(place: int) -> bool:
         found: list[Node] = []
-        import_torch().fx.node.map_arg(
-            node.args[place] if place < len(node.args) else None, found.append
-        )
+        torch.fx.node.map_arg(node.args[place] if place < len(node.args) else None, found.append)
         return any(other.name in dependent for other in found)
 
     if hasattr(value, "is_floating_point") and not value.is_floating_point():
@@ -106,7 +104,6 @@ def _leaky(value: Tensor, slope: float = 0.01) -> Activation | None:
 
 
 def _slopes(value: Tensor, slope: Any) -> Activation | None:
-    torch = import_torch()
     slope = torch.as_tensor(slope, dtype=torch.float64, device=value.device)
     below = slope.expand(value.shape).reshape(-1).cpu().numpy()
     return increasing(below)
@@ -142,7 +139,7 @@ _MOST_POOLED = 9  # entries of a window
 @functools.cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """What tracing puts in the place of an operation; see ``make_fx``."""
-    aten, table = import_torch().ops.aten, {}
+    aten, table = torch.ops.aten, {}
     for name, made in _MADE.items():
         packet = getattr(aten, name, None)
         for overload in packet.overloads() if packet is not None else ():
@@ -158,24 +155,20 @@ def _of_floats(made: Callable[..., Any]) -> Callable[..., Any]:
     return decomposed
 
 
-def _relu(x: Tensor) -> Tensor:
-    return import_torch().relu(x)
-
-
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is not None:
-        x = _relu(x - min) + min
+        x = torch.relu(x - min) + min
     return x if max is None else _smallest(x, max)
 
 
 def _largest(a: Tensor, b: Any) -> Tensor:
     """``max(a, b)``; b is carried past the ReLU, which costs nothing if it is constant."""
-    return _relu(a - b) + b
+    return torch.relu(a - b) + b
 
 
 def _smallest(a: Tensor, b: Any) -> Tensor:
     """``min(a, b)``, likewise."""
-    return -_relu(-a + b) + b
+    return -torch.relu(-a + b) + b
 
 
 def _threshold(x: Tensor, threshold: float, value: float) -> Any:
@@ -183,7 +176,7 @@ def _threshold(x: Tensor, threshold: float, value: float) -> Any:
 
 
 def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    return -import_torch().nn.functional.softplus(-x), x.new_zeros(0)
+    return -torch.nn.functional.softplus(-x), x.new_zeros(0)
 
 
 def _rrelu(
@@ -192,7 +185,7 @@ def _rrelu(
 ) -> Any:  # fmt: skip
     """In eval mode, the mean of the slopes."""
     mean = (lower + upper) / 2
-    return NotImplemented if training else import_torch().nn.functional.leaky_relu(x, mean)
+    return NotImplemented if training else torch.nn.functional.leaky_relu(x, mean)
 
 
 def _rrelu_functional(x: Tensor, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -204,8 +197,7 @@ def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: 
     """``scale x`` where ``x > 0``, else ``scale alpha (exp(input_scale x) - 1)``."""
     if scale == input_scale == 1 or min(alpha, input_scale) <= 0:
         return NotImplemented
-    elu = import_torch().nn.functional.elu
-    return elu(x * input_scale, alpha * input_scale) * (scale / input_scale)
+    return torch.nn.functional.elu(x * input_scale, alpha * input_scale) * (scale / input_scale)
 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Any:
@@ -232,7 +224,7 @@ def _max_pool(
         # Outside of the picture, an entry of the window twice changes no maximum.
         inside = (taps >= 0) & (taps < size)
         taps = np.where(inside, taps, np.where(inside, taps, size).min(axis=1, keepdims=True))
-        rows = [x.index_select(at, import_torch().as_tensor(t, device=x.device)) for t in taps.T]
+        rows = [x.index_select(at, torch.as_tensor(t, device=x.device)) for t in taps.T]
         while len(rows) > 1:
             pairs = zip(rows[::2], rows[1::2], strict=False)
             rows = [*(_largest(a, b) for a, b in pairs), *rows[len(rows) // 2 * 2 :]]
@@ -247,7 +239,7 @@ _MADE: dict[str, Callable[..., Any]] = {
     "hardtanh": lambda x, low=-1.0, high=1.0: _clamp(x, low, high),
     "hardsigmoid": lambda x: _clamp(x / 6 + 0.5, 0.0, 1.0),
     "threshold": _threshold,
-    "abs": lambda x: _relu(x) + _relu(-x),
+    "abs": lambda x: torch.relu(x) + torch.relu(-x),
     "maximum": _largest,
     "minimum": _smallest,
     "log_sigmoid_forward": _log_sigmoid,
