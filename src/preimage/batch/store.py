@@ -249,15 +249,11 @@ class Store:
             StoreError: A chunk is missing or damaged, or a shard is not finished.
         """
         faults = self.faults()
-        if faults:
+        if faults or not self.complete:
             raise StoreError(
-                f"{self.path}: {len(faults)} of {self.job.shards} shards are damaged; run the "
-                f"job again to redo them: {'; '.join(list(faults.values())[:10])}"
-            )
-        if not self.complete:
-            raise StoreError(
-                f"{self.path}: {len(self.finished)} of {self.job.shards} shards are finished; run "
-                "the job again to go on"
+                f"{self.path}: {len(self.finished)} of {self.job.shards} shards are finished, "
+                f"{len(faults)} of them damaged; run the job again to go on"
+                + "".join(f"; {fault}" for fault in list(faults.values())[:10])
             )
 
     def counts(self) -> dict[Status, int]:
@@ -305,11 +301,10 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 def _typed_job(values: dict[str, Any]) -> Job:
     """A job from JSON: numbers are numbers, counts positive, and nothing is missing."""
     job = Job(**values)
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    kinds = {"int": int, "float": int | float, "str": str}
     for part in fields(Job):
-        value = getattr(job, part.name)
-        if isinstance(value, bool) or not isinstance(value, kinds[str(part.type)]):
-            raise TypeError(f"{part.name}: expected {part.type}, got {value!r:.100}")
-        if isinstance(value, int) and part.type == "int" and value < 1:
-            raise ValueError(f"{part.name}: expected a positive number, got {value}")
+        value, kind = getattr(job, part.name), str(part.type)
+        right = isinstance(value, kinds[kind]) and not isinstance(value, bool)
+        if not right or (kind == "int" and value < 1):
+            raise ValueError(f"{part.name}: expected {kind}, counts above 0, got {value!r:.100}")
     return job

@@ -139,7 +139,6 @@ _WHAT = {
     "network": "another network",
     "source": "other observations",
     "method_sha256": "another method",
-    "noise": "another noise",
     "question_sha256": "another noise or sensing",
     "shard_size": "another shard size",
     "version": "another version of preimage",

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import preimage
@@ -50,7 +49,7 @@ def invert(
     out.mkdir(parents=True, exist_ok=True)
     rows = {method: outputs_of(generator, inversion.latent[:SHOWN])}
     if values.shape[1] == generator.observation_size:
-        rows = {"observation": values[:SHOWN].astype(np.float64), **rows}
+        rows = {"observation": values[:SHOWN], **rows}
     picture = write_figure(out / "grid.png", lambda: image_grid(rows)) if len(values) else None
     summary = write_run(
         out, generator, values, inversion, settings=settings, sensing=sensing, seconds=seconds,
