@@ -80,15 +80,7 @@ class StateDict:
             found = preimage.zoo.load(network)
         expected = "--fix: expected INDEX=VALUE,…, such as 20=0,21=1"
         fixed = _parsed(_as_fixed, self.fix, expected)
-        return found if fixed is None else _known(found, network, "--fix").fix(fixed)
-
-    def load_known(self, network: str, command: str) -> preimage.Generator:
-        """As ``load``, for a command that needs the layers.
-
-        Raises:
-            InputError: As for ``load``, or the layers are not known.
-        """
-        return _known(self.load(network), network, command)
+        return found if fixed is None else known(found, network, "--fix").fix(fixed)
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,8 @@ class Seen:
         return values[0] if len(values) == 1 else values
 
 
-def _known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
+def known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
+    """The network of that name, for what needs its layers; ``InputError`` if it is only run."""
     if isinstance(network, preimage.Generator):
         return network
     raise InputError(

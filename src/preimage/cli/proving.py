@@ -11,7 +11,7 @@ import typer
 
 import preimage
 from preimage.certify import boxes, checker
-from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict
+from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict, known
 from preimage.cli.terminal import print_json, print_table, write_figure
 from preimage.errors import InputError
 from preimage.io.limits import check_file, write_bytes
@@ -34,7 +34,7 @@ def certify(
     as_json: Json = False,
 ) -> None:
     """Prove for each observation that one code explains it, or several, or none, and where."""
-    generator = weights.load_known(network, "certify")
+    generator = known(weights.load(network), network, "certify")
     values, sensing = seen.read(observations, generator)
     found = preimage.certify(
         generator, values, noise=noise, sensing=sensing, box=box, time_limit=time_limit
@@ -86,7 +86,7 @@ def check(
     The questions that it answers are printed. Compare them with yours, or pass --noise, --box and
     --resolution, which then have to match.
     """
-    generator = weights.load_known(network, "check")
+    generator = known(weights.load(network), network, "check")
     dense = [preimage.Layer(a.dense_weight, a.bias, a.activation) for a in generator.layers]
     values, sensing = seen.read(observations, generator)
     with TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def provenance(
     if len(values) != 1:
         raise InputError(f"FILE: expected one picture, got {len(values)}; pass one at a time")
     image: Any = values[0] if values.max(initial=0.0) <= 1.0 else values[0].astype(int)
-    named = {name: StateDict().load_known(name, "provenance") for name in networks}
+    named = {name: known(StateDict().load(name), name, "provenance") for name in networks}
     found = preimage.provenance(image, named, box=box, levels=levels, time_limit=time_limit)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,6 @@ def certificates_page(
     counts = Counter(sample.claim.verdict for sample in found)
     verdicts = [(name, counts[name], text) for name, text in _VERDICTS.items() if counts[name]]
     worst = found[:SHOWN]
-    sizes = () if generator is None else generator.sizes
     return page(
         f"{', '.join(files)}: {len(found)} certified samples",
         "What the file says; preimage check CERTIFICATE NETWORK OBSERVATIONS proves it again.",
@@ -110,7 +109,7 @@ def certificates_page(
             + "".join(_figure(sample, generator, seen, sensing) for sample in worst),
             "All samples": _table(found),
             "Network": network_card(
-                inspection_of(generator), sizes, generator.digest if generator else ""
+                inspection_of(generator), (), generator.digest if generator else ""
             ),
         },
     )
