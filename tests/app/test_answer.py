@@ -5,6 +5,7 @@ import pytest
 
 import preimage
 from preimage.app import answer, drawing, question
+from preimage.doctor import prove
 from preimage.network import Network
 
 
@@ -25,6 +26,11 @@ def asked(network, code, noise, hidden=()):
     return question.ask(network, canvas, noise)
 
 
+def proof_of(network, posed):
+    """What the page shows as proven."""
+    return prove(network, posed.observation, posed.noise, posed.sensing)
+
+
 def test_a_hidden_half_is_filled_in(planted):
     """Claim: the code comes back from what is seen, and the box around it holds the true one."""
     network, code = planted
@@ -35,7 +41,7 @@ def test_a_hidden_half_is_filled_in(planted):
     assert found.found.residual_max <= 0.002
     assert (np.abs(found.found.latent - code) <= 5 * found.found.standard_error).all()
     np.testing.assert_allclose(found.found.reconstruct(network)[:32], network(code)[:32], atol=0.05)
-    proven, _ = answer.certify(network, posed)
+    proven, _ = proof_of(network, posed)
     assert proven.verdict in ("unique", "ambiguous")
     assert (proven.lower <= code).all()
     assert (code <= proven.upper).all()
@@ -45,7 +51,7 @@ def test_a_hidden_half_is_filled_in(planted):
 def test_a_picture_that_no_code_makes(planted):
     network, code = planted
     wrong = asked(network, code, 0.001)._replace(observation=np.full(64, -1.0))
-    proven, sentence = answer.certify(network, wrong)
+    proven, sentence = proof_of(network, wrong)
     assert proven.verdict == "infeasible"
     assert "proven that no code" in sentence
     sliders = drawing.sliders(wrong, answer.invert(network, wrong, "gauss_newton"), proven)
@@ -54,7 +60,7 @@ def test_a_picture_that_no_code_makes(planted):
 
 def test_where_nothing_can_be_proven_it_says_why():
     smooth = preimage.from_arrays([np.ones((9, 2)), np.ones((9, 9))], activation="tanh")
-    proven, sentence = answer.certify(smooth, asked(smooth, np.zeros(2), 0.1))
+    proven, sentence = proof_of(smooth, asked(smooth, np.zeros(2), 0.1))
     assert proven is None
     assert "tanh" in sentence.lower()
 
@@ -87,7 +93,7 @@ def test_results_as_html(planted):
     assert "&lt;script&gt;" in drawing.verdict(None, "<script>")
     assert drawing.notice("") == ""
     assert "&lt;b&gt;" in drawing.notice("<b>")
-    proven, sentence = answer.certify(network, posed)
+    proven, sentence = proof_of(network, posed)
     assert "chip" in drawing.verdict(proven, sentence)
     sliders = drawing.sliders(posed, answers[0], proven)
     assert sliders["error"] == answers[0].found.standard_error.tolist()
@@ -121,7 +127,7 @@ def test_a_network_that_is_only_run(planted):
     assert answer.methods_for(network) == ("auto", "gauss_newton", "gradient")
     found = answer.invert(network, posed, "auto")
     np.testing.assert_allclose(found.found.latent, code, atol=0.05)
-    proven, sentence = answer.certify(network, posed)
+    proven, sentence = proof_of(network, posed)
     assert proven is None
     assert "Nothing is proven" in sentence
     tanh = preimage.from_arrays([np.eye(9)[:, :4]], activation="tanh")

@@ -1,4 +1,4 @@
-"""From an observation to codes, a certificate, and how well a moved code explains it."""
+"""From an observation to codes, and how well a moved code explains it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 import preimage
 from preimage.app.question import Question, numbers
-from preimage.doctor import prove
 from preimage.errors import InputError
 from preimage.network import Network, chain_of
 
@@ -49,11 +48,6 @@ def invert(network: Network, question: Question, method: str) -> Answer:
         sensing=question.sensing,
     )  # fmt: skip
     return Answer(method, found, time.perf_counter() - start)
-
-
-def certify(network: Network, question: Question) -> tuple[preimage.Certificate | None, str]:
-    """Prove what can be proven of the codes that explain what is seen; see ``doctor.prove``."""
-    return prove(network, question.observation, question.noise, question.sensing)
 
 
 def move(network: Network, question: Question, parts: Any) -> tuple[Array, float]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import preimage
 from preimage.app import answer, drawing, question
+from preimage.doctor import prove
 from preimage.errors import InputError, MissingExtraError, PreimageError
 from preimage.network import Network
 from preimage.pixels import picture
@@ -124,7 +125,7 @@ def _inverted(
         shown = drawing.pictures(network, asked, answers)
         sliders = drawing.sliders(asked, answers[0], None)
         yield shown, drawing.verdict(None, "Proving what can be proven …"), sliders, ""
-    certificate, sentence = answer.certify(network, asked)
+    certificate, sentence = prove(network, asked.observation, asked.noise, asked.sensing)
     sliders = drawing.sliders(asked, answers[0], certificate)
     yield shown, drawing.verdict(certificate, sentence), sliders, ""
 
