@@ -20,7 +20,7 @@ import scipy
 from numpy.typing import NDArray
 
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
-from preimage.errors import FormatError, InputError
+from preimage.errors import FormatError
 from preimage.generator import Generator, Layer
 
 if TYPE_CHECKING:
@@ -225,18 +225,6 @@ def slope_activation(below: Array) -> Activation:
 def increasing(below: Array) -> Activation | None:
     """As ``slope_activation``; None for slopes that are negative or not finite."""
     return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
-
-
-def check_budget(max_matrix_bytes: int) -> None:
-    """Refuse a budget that is no whole number.
-
-    Raises:
-        InputError: As said.
-    """
-    if not isinstance(max_matrix_bytes, int) or isinstance(max_matrix_bytes, bool):
-        raise InputError(f"max_matrix_bytes: expected an integer, got {max_matrix_bytes!r}")
-    if max_matrix_bytes < 0:
-        raise InputError(f"max_matrix_bytes: expected 0 or more, got {max_matrix_bytes}")
 
 
 # Comparison with the original -------------------------------------------------------------------

@@ -10,8 +10,8 @@ from pathlib import Path
 from preimage.activation import Activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, from_arrays
-from preimage.io.chain import MAX_MATRIX_BYTES, check_budget
-from preimage.io.limits import LIMITS, Limits, check_file, write_bytes
+from preimage.io.chain import MAX_MATRIX_BYTES
+from preimage.io.limits import LIMITS, Limits, check_file, check_whole, write_bytes
 from preimage.io.onnx_network import load_onnx
 from preimage.io.own_form import decode, encode
 from preimage.io.tensors import (
@@ -73,7 +73,7 @@ def load(
             asked for; a tensor has NaN or infinity.
         MissingExtraError: ``.onnx`` needs onnx and torch, and a file of torch needs torch.
     """
-    check_budget(max_matrix_bytes)
+    check_whole("max_matrix_bytes", max_matrix_bytes, 0)
     path = check_file(path, limits)
     bare = {"layers": layers, "activation": activation, "head": head}
     reader = _READERS.get(path.suffix.lower())

@@ -42,9 +42,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise InputError(f"{field.name}: expected a positive integer, got {value!r}")
+            check_whole(field.name, getattr(self, field.name), 1)
 
     def check(self, name: str, found: int, what: str) -> None:
         """Compare a number that a file declares with a limit.
@@ -81,6 +79,13 @@ class Limits:
             self.check("file_bytes", total, "bytes that the file inflates to")
         if total > _INFLATION * size:
             self.check("entries", total // 4, "numbers that the file inflates to")
+
+
+def check_whole(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number, or less than ``least``, 0 or 1, by an ``InputError``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        kind = "a positive integer" if least else "an integer of 0 or more"
+        raise InputError(f"{name}: expected {kind}, got {value!r}")
 
 
 LIMITS = Limits()

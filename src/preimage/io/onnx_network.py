@@ -110,7 +110,7 @@ class OnnxModel:
         self.names = {name for node in proto.graph.node for name in node.output}
         self.output = _output(proto.graph, output)
         graph = onnx_file.written_out(proto, opset, limits).graph
-        self.nodes = _needed(graph.node, self.output, opset)
+        self.nodes = _needed(graph.node, self.output)
         initializers = unique((tensor.name, tensor) for tensor in graph.initializer)
         used = {name for node in self.nodes for name in node.input}
         self.constants = {n: _constant(t) for n, t in initializers.items() if n in used}
@@ -149,7 +149,7 @@ class OnnxModel:
         from onnx.reference import ReferenceEvaluator
 
         graph = onnx.GraphProto(name="part")
-        nodes = _needed(self.proto.graph.node, self.output, self.opset)
+        nodes = _needed(self.proto.graph.node, self.output)
         graph.node.extend(nodes)
         used = {name for node in nodes for name in node.input}
         graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in used)
@@ -172,7 +172,7 @@ class OnnxModel:
         return np.concatenate(found)
 
 
-def _needed(nodes: Sequence[Any], output: str, opset: int) -> list[Any]:
+def _needed(nodes: Sequence[Any], output: str) -> list[Any]:
     wanted, found = {output}, []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -180,12 +180,6 @@ def _needed(nodes: Sequence[Any], output: str, opset: int) -> list[Any]:
             wanted.update(node.input)
         if any(a.HasField("g") or a.graphs for a in node.attribute):
             raise FormatError(f"{node.name}: {node.op_type}: not supported, as all control flow")
-        training = node.op_type == "BatchNormalization" and opset < 14
-        if training and sum(map(bool, node.output)) > 1:
-            raise FormatError(
-                f"{node.name}: BatchNormalization: it is in training mode; export the network in "
-                "eval mode"
-            )
     return found[::-1]
 
 

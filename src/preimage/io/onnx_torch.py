@@ -43,12 +43,6 @@ _MOVES = frozenset(
 )  # fmt: skip
 _SCALED = frozenset({"Resize", "Upsample"})  # by scales that are float32 by definition
 _WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
-# Inputs that are small and constant, and the names of the attributes that they become.
-_SETTINGS: dict[str, dict[int, str]] = {
-    "CumSum": {1: "axes"}, "Dropout": {1: "", 2: "training"},
-    **{f"Reduce{kind}": {1: "axes"} for kind in (
-        "Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
-}  # fmt: skip
 
 
 class _NoSuchOperatorError(FormatError):
@@ -99,7 +93,7 @@ class OnnxModule(torch.nn.Module):
             raise FormatError(f"{place}: {entries} entries for {samples} samples")
         if not torch.isfinite(builder.values[output]).all():
             raise FormatError(f"{builder.not_finite}: its values are not finite")
-        self.steps = _needed(builder.steps, output)
+        self.steps, self.output = tuple(builder.steps), output
         used = {name for step in self.steps for name in step.inputs if name}
         self.names = tuple(sorted(used - builder.dependent))
         for index, name in enumerate(self.names):
@@ -127,9 +121,7 @@ class OnnxModule(torch.nn.Module):
                 yield name, self._first(value)
 
     def _output(self, z: Tensor) -> Tensor:
-        for _, last in self._evaluated(z):
-            value = last
-        return value
+        return next(value for name, value in self._evaluated(z) if name == self.output)
 
     def _evaluated(self, z: Tensor) -> Iterator[tuple[str, Tensor]]:
         values = {name: getattr(self, f"constant_{i}") for i, name in enumerate(self.names)}
@@ -156,15 +148,6 @@ def _applied(step: Step, values: Mapping[str, Tensor], dtype: torch.dtype) -> Te
     inputs = [values[name] if name else None for name in step.inputs]
     found: Tensor = FUNCTIONS[step.kind](step.given, *inputs)
     return found.to(dtype) if found.is_floating_point() else found
-
-
-def _needed(steps: Sequence[Step], output: str) -> tuple[Step, ...]:
-    wanted, found = {output}, []
-    for step in reversed(steps):
-        if step.output in wanted:
-            found.append(step)
-            wanted.update(step.inputs)
-    return tuple(found[::-1])
 
 
 class _Builder:
@@ -266,12 +249,12 @@ class _Builder:
             for index, output in enumerate(outputs):
                 yield self._move(operator, inputs, depends, index, output, place)
             return
-        for at, setting in _SETTINGS.get(kind, {}).items():
-            if at < len(names) and names[at]:
-                if depends[at]:
-                    raise _NoSuchOperatorError(f"its input {at} depends on the latent")
-                given[setting] = tuple(inputs[at].reshape(-1).tolist())
-        names = names[: min(_SETTINGS.get(kind, {len(names): ""}))]
+        if kind.startswith("Reduce") or kind in ("CumSum", "Dropout"):
+            if any(depends[1:]):
+                raise _NoSuchOperatorError("another input than its first depends on the latent")
+            settings = [() if v is None else tuple(v.reshape(-1).tolist()) for v in inputs[1:]]
+            given.update(zip(("axes", "training"), settings, strict=False))
+            names = names[:1]
         if kind in _RESHAPES:
             kind, names = "Expand" if kind == "Expand" else "Reshape", names[:1]
         elif kind in _SCALED:
@@ -285,7 +268,11 @@ class _Builder:
             given["to"] = _torch_type(given["to"])
             if not given["to"].is_floating_point and inputs[0].dtype.kind == "f":
                 self.rounded = self.rounded or place + _INTEGER
-        elif given.get("training_mode") or any(given.get("training", ())):
+        elif (
+            given.get("training_mode")
+            or any(given.get("training", ()))
+            or (kind == "BatchNormalization" and len(outputs) > 1)
+        ):
             raise _NoSuchOperatorError(_TRAINING)
         if kind not in FUNCTIONS:
             raise _NoSuchOperatorError("not supported")

@@ -15,11 +15,11 @@ from preimage.io.chain import (
     MAX_MATRIX_BYTES,
     NotKnownError,
     as_chain,
-    check_budget,
     differs,
     largest_numbers,
     probes,
 )
+from preimage.io.limits import check_whole
 from preimage.network import Network
 from preimage.torch_checks import ForwardError, MixedError, check_module
 from preimage.torch_modules import differentiable, frozen, torch, unwrapped
@@ -65,7 +65,7 @@ def from_torch(
         MissingExtraError: torch is not installed.
     """
     check_module(module)
-    check_budget(max_matrix_bytes)
+    check_whole("max_matrix_bytes", max_matrix_bytes, 0)
     if isinstance(input_shape, int):
         input_shape = (input_shape,)
     try:
