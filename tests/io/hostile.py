@@ -392,6 +392,9 @@ onnx_nodes("gather",
 onnx_nodes("kernel", ("Reshape", ["a", ints(1, 1, 2, 3)], "b", {}),
            ("ConvTranspose", ["b", np.ones((1, 1, 2, 2), np.float32)], "y",
             {"strides": [2**24, 2**24]}))  # fmt: skip
+onnx_nodes("kernel-cut-off", ("Reshape", ["a", ints(1, 1, 6)], "b", {}),
+           ("ConvTranspose", ["b", np.ones((1, 1, 1), np.float32)], "y",
+            {"strides": [2**25], "pads": [2**26, 2**26 + 2**25 - 5]}))  # fmt: skip
 onnx_nodes("nan", ("Add", ["a", np.full(6, np.nan, np.float32)], "y", {}))
 onnx_nodes("loop", ("Loop", ["a"], "y", {}))
 onnx_nodes("unknown-operator", ("Shell", ["a"], "y", {}))

@@ -173,10 +173,9 @@ class _Builder:
     def add(self, node: Any) -> None:
         """Evaluate one node."""
         place = f"{node.name or f'the node of {node.output[0]!r}'}: {node.op_type}"
-        known = {*self.arrays, *self.dependent, ""}
-        missing = [name for name in node.input if name not in known]
-        if missing:
-            raise FormatError(f"{place}: nothing gives its input {missing[0]!r}")
+        for name in node.input:
+            if name and name not in self.arrays and name not in self.dependent:
+                raise FormatError(f"{place}: nothing gives its input {name!r}")
         try:
             self._limits.check(
                 "entries", self._asked // 4, "a quarter of the entries of all arrays"
@@ -347,9 +346,10 @@ class _Builder:
         if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
             raise _NoSuchOperatorError(f"not supported for inputs of {len(size)} dimensions")
         set_windows(given, kind, tuple(kernel), size)
+        # What a transposed convolution makes before its edges are cut off, or others take in.
+        size = given["shape"] if kind == "ConvTranspose" else size
         pads = zip(size[2:], given["begin"], given["end"], strict=True)
-        grown = [n if kind == "ConvTranspose" else n + max(b, 0) + max(e, 0) for n, b, e in pads]
-        self._limits.check_shape((*size[:2], *grown))
+        self._limits.check_shape((*size[:2], *(n + max(b, 0) + max(e, 0) for n, b, e in pads)))
         self._limits.check_shape(kernel)
 
     def _shares(self, operator: Shaped, given: dict[str, Any], size: tuple[int, ...]) -> Any:

@@ -21,7 +21,6 @@ from preimage.io.torch_operations import (
     ACTIVATIONS,
     CREATIONS,
     affine_problem,
-    as_double,
     decompositions,
     name_of,
 )
@@ -47,7 +46,7 @@ class TorchGraph:
         latent: Name of the input.
         output: Name of the output.
         steps: In an order of evaluation, and only those that the output needs.
-        sizes: Entries of each value.
+        sizes: Entries of each tensor that depends on the latent.
 
     Raises:
         NotKnownError: It cannot be traced, or an operation is neither affine nor an activation.
@@ -63,7 +62,9 @@ class TorchGraph:
         with torch.no_grad():
             for node in traced.graph.nodes:
                 if node.op == "get_attr":
-                    self._values[node.name] = as_double(attrgetter(node.target)(traced))
+                    value = attrgetter(node.target)(traced)
+                    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+                    self._values[node.name] = value.double() if is_float else value
                 elif node.op == "placeholder":
                     self.latent, self._values[node.name] = node.name, latent.double()
                     self._dependent.add(node.name)
@@ -74,7 +75,8 @@ class TorchGraph:
         if getattr(output, "name", None) not in self._dependent:
             raise FormatError("module: its output does not depend on the latent")
         self.output: str = output.name
-        self.sizes = {name: _size(self._values[name]) for name in self._dependent}
+        tensors = (n for n in self._dependent if isinstance(self._values[n], torch.Tensor))
+        self.sizes = {name: self._values[name].numel() for name in tensors}
 
     def _add(self, node: Any) -> None:
         """Evaluate a node once; one that depends on the latent is a step."""
@@ -205,7 +207,3 @@ def _images(
 def _mutates(node: Any) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
-
-
-def _size(value: Any) -> int:
-    return int(value.numel()) if hasattr(value, "numel") else 0

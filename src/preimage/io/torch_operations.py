@@ -24,12 +24,6 @@ def name_of(node: Node) -> str:
     return packet.__name__ if packet is not None else str(getattr(node.target, "__name__", ""))
 
 
-def as_double(value: Any) -> Any:
-    """Tensors of floating point numbers in float64, others as they are."""
-    is_float = getattr(value, "is_floating_point", None)
-    return value.double() if is_float is not None and is_float() else value
-
-
 # Affine operations ------------------------------------------------------------------------------
 
 # Affine in all tensors that they take. Those that torch itself takes apart are never seen.
@@ -171,14 +165,6 @@ def _smallest(a: Tensor, b: Any) -> Tensor:
     return -torch.relu(-a + b) + b
 
 
-def _threshold(x: Tensor, threshold: float, value: float) -> Any:
-    return _clamp(x, threshold) if threshold == value else NotImplemented
-
-
-def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    return -torch.nn.functional.softplus(-x), x.new_zeros(0)
-
-
 def _rrelu(
     x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
     generator: Any = None,
@@ -202,10 +188,6 @@ def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Any:
     return _scaled_elu(x, alpha, 1.0, 1 / alpha) if alpha > 0 else NotImplemented
-
-
-def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    return source.expand(x.shape).clone()
 
 
 def _max_pool(
@@ -238,16 +220,16 @@ _MADE: dict[str, Callable[..., Any]] = {
     "clamp_max": lambda x, bound: _clamp(x, None, bound),
     "hardtanh": lambda x, low=-1.0, high=1.0: _clamp(x, low, high),
     "hardsigmoid": lambda x: _clamp(x / 6 + 0.5, 0.0, 1.0),
-    "threshold": _threshold,
+    "threshold": lambda x, low, value: _clamp(x, low) if low == value else NotImplemented,
     "abs": lambda x: torch.relu(x) + torch.relu(-x),
     "maximum": _largest,
     "minimum": _smallest,
-    "log_sigmoid_forward": _log_sigmoid,
+    "log_sigmoid_forward": lambda x: (-torch.nn.functional.softplus(-x), x.new_zeros(0)),
     "rrelu_with_noise": _rrelu,
     "rrelu_with_noise_functional": _rrelu_functional,
     "elu": _scaled_elu,
     "celu": _celu,
-    "copy": _copy,
+    "copy": lambda x, source, non_blocking=False: source.expand(x.shape).clone(),
     "max_pool2d_with_indices": _max_pool,
     "max_pool3d_with_indices": _max_pool,
 }
