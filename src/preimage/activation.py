@@ -152,6 +152,11 @@ class PReLU(_Kinked):
     def name(self) -> str:  # noqa: D102
         return f"prelu({','.join(map(repr, self.negative_slopes))};{self.repeat})"
 
+    @property
+    def range(self) -> tuple[float, float]:  # noqa: D102
+        # Not from the slope of each entry: a file may claim more entries than there is memory for.
+        return (-math.inf if any(self.negative_slopes) else 0.0), math.inf
+
     def slopes(self, size: int) -> tuple[Array, Array]:
         """Slopes of the units below and above 0; ``InputError`` for another number of units."""
         found = len(self.negative_slopes) * self.repeat
