@@ -143,8 +143,7 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
     if os.environ.get(_OVERRIDE, "").lower() in ("1", "y", "yes", "true"):
         raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")
     import_torch()
-    kind = "a file of torch.save in its present form; read its weights with torch"
-    with reading(kind):
+    with reading("a file of torch.save in its present form; read its weights with torch"):
         members = check_archive(path, limits)
         if any(member.filename.endswith("/constants.pkl") for member in members):
             raise FormatError(

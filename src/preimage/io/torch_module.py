@@ -116,31 +116,25 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
 def _runnable(
     module: Any, input_shape: Sequence[int] | None, fixed: Mapping[str | int, Any]
 ) -> TorchNetwork:
-    if input_shape is not None:
-        whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in input_shape)
-        if not whole or not len(input_shape):
-            raise InputError(f"input_shape: expected positive integers, got {input_shape!r}")
-        return _network(module, tuple(input_shape), fixed)
+    shapes = [tuple(input_shape)] if input_shape is not None else _candidates(unwrapped(module))
+    sizes = [n for shape in shapes for n in shape or (0,)]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise InputError(f"input_shape: expected positive integers, got {input_shape!r}")
     first: ForwardError | None = None
-    for shape in _candidates(unwrapped(module)):
-        try:
-            return _network(module, shape, fixed)
-        except ForwardError as error:
-            first = first or error
+    for shape in shapes:
+        for precision in ("float64", "float32"):  # to which a forward may convert by itself
+            try:
+                return TorchNetwork(module, shape, fixed, precision)
+            except InputError as error:
+                if not isinstance(error, ForwardError) and precision == "float64":
+                    raise
+                first = first or (error if isinstance(error, ForwardError) else None)
+    if input_shape is not None and first is not None:
+        raise first
     raise FormatError(
         "model: the shape of a latent cannot be inferred; pass input_shape, for example "
         "input_shape=(100,)" + (f" ({first})" if first else "")
     )
-
-
-def _network(module: Any, shape: tuple[int, ...], fixed: Mapping[str | int, Any]) -> TorchNetwork:
-    try:
-        return TorchNetwork(module, shape, fixed)
-    except ForwardError as error:
-        try:  # a forward that converts to float32 by itself
-            return TorchNetwork(module, shape, fixed, precision="float32")
-        except InputError:
-            raise error from None
 
 
 def _by_sample(
@@ -176,7 +170,7 @@ def _candidates(module: Any) -> list[tuple[int, ...]]:
     for parameter in [*module.parameters(), *module.buffers()]:
         if parameter.ndim == 2:
             found += [(parameter.shape[1],), (parameter.shape[0],)]
-    return list(dict.fromkeys(found))[:_MOST_CANDIDATES]
+    return [shape for shape in dict.fromkeys(found) if 0 not in shape][:_MOST_CANDIDATES]
 
 
 def _compare_with_module(network: TorchNetwork, module: Any) -> None:
