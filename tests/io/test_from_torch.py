@@ -777,6 +777,18 @@ def test_forwards_without_a_batch(form):
     assert network(z.numpy()) == pytest.approx(expected.detach().reshape(-1).numpy(), abs=1e-5)
 
 
+def test_a_smooth_forward_without_a_batch_is_run():
+    """Claim: what takes one latent at a time is run in batches, with its derivatives."""
+    module = OneSample(lambda w, z: torch.relu(w @ z) * torch.sin(w @ z)).eval()
+    network, z = from_torch(module, (6,)), torch.randn(5, 6)
+    assert isinstance(network, TorchNetwork)
+    expected = torch.stack([module(row) for row in z]).detach().numpy()
+    assert network(z.numpy()) == pytest.approx(expected, abs=1e-5)
+    values, jacobian = network.linearize(z.double().numpy())
+    step = network(z.double().numpy() + 1e-7 * np.eye(6)[0]) - values
+    assert jacobian[:, :, 0] == pytest.approx(step / 1e-7, abs=1e-4)
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()

@@ -191,6 +191,8 @@ MORE = [
          cubic_coeff_a=-0.75),
     case("Resize", (1, 100), "z", "", "", i(120), mode="nearest", axes=[2],
          coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+    case("Resize", (2, 4, 5), "z", "", np.float32([1, 1, 1.2, 1.1]), name="as large as before"),
+    case("Resize", (2, 4, 5), "z", "", np.float32([1, 1, 1.2, 1.1]), mode="linear"),
     case("Upsample", (3, 2, 3), np.float32([1, 1, 2, 2]), opset=9, mode="linear"),
     case("Upsample", (3, 2, 3), opset=7, scales=[1.0, 1.0, 2.0, 2.0]),
     case("ConvTranspose", (3, 4, 5), f(3, 2, 2, 2), strides=[3, 3], name="gaps"),
