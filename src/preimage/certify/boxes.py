@@ -77,7 +77,7 @@ def remaining(
     exact = [_layer(*layer, np.float64) for layer in network]
     for dtype in (np.float32, np.float64):
         if all(_in_range(part, dtype) for layer in network for part in layer):
-            chain = [_layer(*layer, dtype) for layer in network]
+            chain = [_layer(*layer, dtype) for layer in network] if dtype is np.float32 else exact
             order = _unproven(chain, exact, claims, order, ends, deadline)
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
     return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
@@ -159,11 +159,9 @@ def _in_range(values: Array, dtype: Any) -> bool:
 
 
 class _Layer(NamedTuple):
-    """Weight, its magnitudes and its transpose; bias and slopes as columns."""
+    """Weight; bias and slopes as columns."""
 
     weight: GroupedMatrix
-    magnitude: GroupedMatrix
-    turned: GroupedMatrix
     bias: Array
     slopes: Array
 
@@ -171,8 +169,7 @@ class _Layer(NamedTuple):
 def _layer(weight: Array, bias: Array, slopes: Array, dtype: Any) -> _Layer:
     with np.errstate(over="ignore"):
         w, b, c = (part.astype(dtype) for part in (weight, bias, slopes))
-    grouped = [GroupedMatrix.of(part) for part in (w, np.abs(w), w.T)]
-    return _Layer(grouped[0], grouped[1], grouped[2], b[:, None], c[:, None])
+    return _Layer(GroupedMatrix.of(w), b[:, None], c[:, None])
 
 
 def _prove(
@@ -246,8 +243,9 @@ def _forward(network: list[_Layer], mid: Array, rad: Array) -> tuple[Any, ...]:
     floor = dtype.type(_RANGE[dtype.name][2])
     affine = bool((network[-1].slopes == 1).all())
     layers = []
-    for number, (weight, magnitude, _, bias, c) in enumerate(network):
+    for number, (weight, bias, c) in enumerate(network):
         left = len(network) - number - affine  # layers whose ends are needed, this one included
+        magnitude = weight.magnitude
         scale = magnitude @ bound + np.abs(bias) + floor
         slip = floor * (1 + bound.sum(0) + scale.sum(0))
         squares = np.einsum("nps,nps->np", *2 * [every[:, :, k + 1 :]]) + half**2
@@ -278,7 +276,7 @@ def _forward(network: list[_Layer], mid: Array, rad: Array) -> tuple[Any, ...]:
         gain = np.where(plain, 0, _gamma(0, dtype) * np.maximum(c, 1) * far)
         error = ratio * error + gain
         bound = np.abs(every[:, :, 0]) + ratio * width + half + error
-    squares = GroupedMatrix.of(network[-1].weight.dense ** 2) @ squares
+    squares = network[-1].weight.squares @ squares
     return layers, center.T, every[:, :, 1 : k + 1].transpose(1, 2, 0), squares.T
 
 
@@ -310,8 +308,7 @@ def _candidates(state: Any, least: Array, most: Array) -> Array:
     variance = half**2 + squares
     weight = seen / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
     scaled = a * weight[:, None]
-    inner = scaled @ a.transpose(0, 2, 1)
-    inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
+    inner = _inner(scaled, a)
     each = np.linalg.solve(inner, scaled)
     own = (each * a).sum(2, keepdims=True)
     each /= np.where(own > 0, own, 1)
@@ -321,14 +318,19 @@ def _candidates(state: Any, least: Array, most: Array) -> Array:
     for _ in range(3):
         rest = off - (a * fit).sum(1)
         beyond = a * (weight * (np.abs(rest) > half))[:, None]
-        inner = beyond @ a.transpose(0, 2, 1)
-        inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
-        fit = np.linalg.solve(inner, beyond @ (off - np.sign(rest) * half)[:, :, None])
+        fit = np.linalg.solve(_inner(beyond, a), beyond @ (off - np.sign(rest) * half)[:, :, None])
     rest = off - (a * fit).sum(1)
     excess = weight * np.sign(rest) * np.maximum(np.abs(rest) - half, 0)
     first = np.stack([residual, excess], 1)
     first /= np.maximum(np.abs(first).max(2, keepdims=True), 1e-300)
     return np.concatenate([first, each, -each], 1)
+
+
+def _inner(scaled: Array, a: Array) -> Array:
+    """The matrix of the least squares for the latent, with the identity that its box adds."""
+    inner = scaled @ a.transpose(0, 2, 1)
+    inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
+    return inner
 
 
 def _carry(
@@ -338,7 +340,7 @@ def _carry(
     total, lost = np.zeros(rows.shape[:2]), np.zeros(rows.shape[:2])
     rows = np.ascontiguousarray(rows.transpose(2, 0, 1))
     for number in range(len(network) - 1, -1, -1):
-        _, _, turned, bias, c = network[number]
+        weight, bias, c = network[number]
         low, high, scale, slip = layers[number]
         gamma = _gamma(len(bias), rows.dtype)
         if number < len(network) - 1 and (c != 1).any():
@@ -356,7 +358,7 @@ def _carry(
         lost = lost + 2 * gamma * (_over(np.abs(rows), scale) + slip[:, None])
         total = total + np.tensordot(bias[:, 0], rows, 1)
         lost = lost + gamma * np.abs(total)
-        rows = turned @ rows
+        rows = weight.transpose @ rows
     slope = rows.transpose(1, 2, 0)
     size = _each(np.abs(slope), np.abs(mid) + rad) + np.abs(total)
     lost = lost + _gamma(4 * len(network), rows.dtype) * size

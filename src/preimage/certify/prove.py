@@ -167,7 +167,7 @@ def _split(
         split = Subdivision(problem, Contractor.of(problem.network), deadline)
         stopped = split.run()
         if stopped:
-            budget.nodes = 0  # nor is there time for programs
+            budget.nodes = 0  # nor is there time for programs, or anything that they could add
         if split.finished and len(problem.witnesses) < 2:
             return split.record(), *split.hull(), stopped
         return _WHOLE, problem.low, problem.high, stopped

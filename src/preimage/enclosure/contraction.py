@@ -190,9 +190,9 @@ class Contractor:
         left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
         some = np.flatnonzero(found.noisy & ~found.empty & left)
         if isinstance(admitted, Interval) and len(some):
-            low, high = low[some], high[some]
-            rows = _program_rows(linear_bounds(self.fine, low, high), admitted)
-            better = self._both(low, high, admitted, rows)
+            forms = linear_bounds(self.fine, low[some], high[some])
+            rows = _program_rows(forms, admitted)
+            better = _contract(self.fine, forms, low[some], high[some], admitted, rows)
             for part, other in zip(found, better, strict=True):
                 part[some] = other
         return found
@@ -208,27 +208,24 @@ class Contractor:
             parts = [one.result() for one in waiting]
         return Contraction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def _both(
-        self, low: Array, high: Array, admitted: Admitted, extra: Array | None = None
-    ) -> Contraction:
+    def _both(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
         """By forms in float32, and again in float64 where those were too coarse."""
         forms = linear_bounds(self.coarse, low, high)
-        found = _contract(self.fine, forms, low, high, admitted, extra)
+        found = _contract(self.fine, forms, low, high, admitted)
         again = ~found.empty & (forms.rounding > _COARSE)
         if again.any() and self.coarse is not self.fine:
             low, high = low[again], high[again]
-            some = None if extra is None else extra[again]
-            forms = linear_bounds(self.fine, low, high)
-            better = _contract(self.fine, forms, low, high, admitted, some)
+            better = _contract(self.fine, linear_bounds(self.fine, low, high), low, high, admitted)
             for part, other in zip(found, better, strict=True):
                 part[again] = other
         return found
 
 
 def _contract(
-    chain: Chain, forms: Forms, low: Array, high: Array, admitted: Admitted, extra: Array | None
-) -> Contraction:
-    """What is left of boxes; the chain is that of float64."""
+    chain: Chain, forms: Forms, low: Array, high: Array, admitted: Admitted,
+    extra: Array | None = None,
+) -> Contraction:  # fmt: skip
+    """What is left of boxes; the chain is that of float64, ``extra`` are more rows to use."""
     rows, gain, noisy = _rows(forms, admitted, chain.slopes[-1])
     programs = np.zeros((len(low), 2 * low.shape[1], rows.shape[2])) if extra is None else extra
     if extra is not None:
@@ -310,10 +307,7 @@ def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDA
     scale = half**2 + forms.variance
     weight = seen / np.maximum(scale, 1e-15 * scale.max(axis=1, keepdims=True) + 1e-300)
     weighted = linear * weight[:, None]
-    gram = np.matmul(weighted, linear.transpose(0, 2, 1))
-    k = linear.shape[1]
-    ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
-    inner = np.linalg.inv(gram + ridge[:, None, None] * np.eye(k))
+    inner = np.linalg.inv(_gram(weighted, linear))
     # (A A' + D)^-1 A = D^-1 A (I + A' D^-1 A)^-1, and likewise for the error (Woodbury).
     each = np.matmul(inner, weighted)
     own = np.einsum("bkn,bkn->bk", each, linear)
@@ -333,13 +327,17 @@ def _excess(linear: Array, error: Array, half: Array, weight: Array, t: Array) -
 
     There A maps it to t, so that it gains about as much as the errors exceed the noise.
     """
-    k = linear.shape[1]
     for _ in range(_STEPS):
         left = error - np.matmul(t[:, None], linear)[:, 0]
         scaled = linear * (weight * (np.abs(left) > half))[:, None]
-        gram = np.matmul(scaled, linear.transpose(0, 2, 1))
-        ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
         wanted = dot(scaled, error - np.sign(left) * half)
-        t = np.linalg.solve(gram + ridge[:, None, None] * np.eye(k), wanted[:, :, None])[:, :, 0]
+        t = np.asarray(np.linalg.solve(_gram(scaled, linear), wanted[:, :, None])[:, :, 0])
     left = error - np.matmul(t[:, None], linear)[:, 0]
     return np.asarray(weight * np.sign(left) * np.maximum(np.abs(left) - half, 0.0))
+
+
+def _gram(weighted: Array, linear: Array) -> Array:
+    """``A' D A`` with weights D, and the identity that the box adds, (boxes, k, k)."""
+    gram = np.matmul(weighted, linear.transpose(0, 2, 1))
+    ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
+    return np.asarray(gram + ridge[:, None, None] * np.eye(gram.shape[1]))

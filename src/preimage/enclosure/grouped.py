@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,21 @@ class GroupedMatrix:
                     columns = np.flatnonzero(nonzero[some[0]])
                     groups.append((some, columns, dense[np.ix_(some, columns)]))
         return GroupedMatrix(dense, tuple(groups), int(counts.max(initial=0)))
+
+    @cached_property
+    def magnitude(self) -> GroupedMatrix:
+        """The absolute values."""
+        return GroupedMatrix.of(np.abs(self.dense))
+
+    @cached_property
+    def squares(self) -> GroupedMatrix:
+        """The squares of the entries."""
+        return GroupedMatrix.of(self.dense**2)
+
+    @cached_property
+    def transpose(self) -> GroupedMatrix:
+        """(k, n)."""
+        return GroupedMatrix.of(self.dense.T)
 
     def __matmul__(self, x: Floats) -> Floats:
         """The product with x, (k, ...)."""

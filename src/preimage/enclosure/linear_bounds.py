@@ -24,7 +24,6 @@ Arrays within this module have the units first, (n_i, boxes, symbols): one produ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,21 +68,6 @@ class Chain:
             weights, biases, slopes = ([array.astype(dtype) for array in part] for part in parts)
         grouped = tuple(map(GroupedMatrix.of, weights))
         return Chain(grouped, tuple(biases), tuple(slopes), in_range)
-
-    @cached_property
-    def magnitudes(self) -> tuple[GroupedMatrix, ...]:
-        """Absolute values of the weights."""
-        return tuple(GroupedMatrix.of(np.abs(weight.dense)) for weight in self.weights)
-
-    @cached_property
-    def transposes(self) -> tuple[GroupedMatrix, ...]:
-        """Those of the weights."""
-        return tuple(GroupedMatrix.of(weight.dense.T) for weight in self.weights)
-
-    @cached_property
-    def squares(self) -> GroupedMatrix:
-        """Squares of the last weight's entries."""
-        return GroupedMatrix.of(self.weights[-1].dense ** 2)
 
     @property
     def bounded(self) -> int:
@@ -177,7 +161,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
     for i, weight in enumerate(chain.weights):
         symbols, bias = z.form[:, :, 1 + k :], chain.biases[i][:, None]
         squares = np.einsum("nbs,nbs->nb", symbols, symbols) + z.half**2
-        scale = chain.magnitudes[i] @ z.size + np.abs(bias) + chain.floor
+        scale = weight.magnitude @ z.size + np.abs(bias) + chain.floor
         if i > chain.bounded:
             form, error = weight @ z.form[:, :, : 1 + k], z.error
             spread = np.full_like(scale, np.inf)
@@ -192,7 +176,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         slip.append(_float64(chain.floor * (1 + z.size.sum(axis=0) + scale.sum(axis=0))))
         if i + 1 < len(chain.weights):
             z = _outputs(chain, i, form, ends, spread, error)
-    variance = _float64((chain.squares @ squares).T)
+    variance = _float64((chain.weights[-1].squares @ squares).T)
     center, linear = _float64(form[:, :, 0].T), _float64(form[:, :, 1 : 1 + k].transpose(1, 2, 0))
     return Forms(_float64(middle.T), _float64(radius.T), lower, upper, reach, slip,
                  center, linear, variance, share)  # fmt: skip
@@ -206,9 +190,9 @@ def _preactivations(
     chain: Chain, i: int, z: _Values, reach: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """The form of layer i without its bias, its half-width, and the error in it."""
-    weight, magnitude, gamma = chain.weights[i], chain.magnitudes[i], chain.gamma
+    weight, gamma = chain.weights[i], chain.gamma
     form = weight @ z.form
-    error = chain.dtype.type(1.02) * (magnitude @ z.error) + gamma(weight.terms + 2) * reach
+    error = chain.dtype.type(1.02) * (weight.magnitude @ z.error) + gamma(weight.terms + 2) * reach
     spread = np.zeros_like(error)
     if i < chain.bounded:
         open_ = z.half > 0
@@ -217,7 +201,7 @@ def _preactivations(
         own = np.take(weight.dense, units.T, axis=1) * np.take_along_axis(z.half, units, 0).T
         form = np.concatenate([form, own], axis=2)
     else:  # no layer asks for the symbols any more
-        spread += magnitude @ z.half
+        spread += weight.magnitude @ z.half
     spread += np.abs(form[:, :, 1:]) @ np.ones(form.shape[2] - 1, form.dtype)
     return form, (spread + error) * (1 + gamma(form.shape[2])), error
 
@@ -277,12 +261,10 @@ class Pulled(NamedTuple):
     Attributes:
         slope: (boxes, rows, k).
         shift: (boxes, rows), rounding included.
-        rounding: (boxes, rows) the part of it that is due to rounding.
     """
 
     slope: Array
     shift: Array
-    rounding: Array
 
 
 def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> Pulled:
@@ -308,11 +290,11 @@ def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> 
         lost += 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
         shift += np.tensordot(chain.biases[i], rows, 1)
         lost += gamma * np.abs(shift)
-        rows = chain.transposes[i] @ rows
+        rows = chain.weights[i].transpose @ rows
     slope = np.ascontiguousarray(rows.transpose(1, 2, 0))
     magnitude = dot(np.abs(slope), np.abs(forms.middle) + forms.radius) + np.abs(shift)
     lost = 1.05 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude)
-    return Pulled(slope, shift + lost, lost)
+    return Pulled(slope, shift + lost)
 
 
 def _dot(rows: Array, vector: Array) -> Array:
