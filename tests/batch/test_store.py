@@ -13,6 +13,7 @@ from jobs import content, problem
 from troublesome import QUICK
 
 import preimage
+from preimage.batch import writer
 from preimage.batch.store import COLUMNS, METADATA, chunk_path
 from preimage.errors import InputError, StoreError
 
@@ -257,3 +258,32 @@ def test_what_was_left_by_a_kill_is_removed(finished, copy):
     (copy / METADATA).unlink()
     again(copy).verify()
     assert content(copy) == content(finished[0])
+    (copy / METADATA).unlink()
+    again(copy, seed=1)  # another network, of which nothing is finished
+    again(copy.parent / "other", seed=1)
+    assert content(copy) == content(copy.parent / "other") != content(finished[0])
+
+
+def test_a_creation_that_is_cut_off_is_begun_again(finished, tmp_path, monkeypatch):
+    """Claim: wherever creation ends, no half of it is taken for a store, and the next job is whole.
+
+    What a kill leaves of the file that is being written lies beside it under another name.
+    """
+    whole = writer.write_bytes
+    for last in range(len(COLUMNS) + 1):
+        folder, written = tmp_path / str(last), []
+
+        def write(path, data, last=last, written=written):
+            if len(written) == last:
+                path.with_name(f".{path.name}.123.partial").write_bytes(data[:9])
+                raise KeyboardInterrupt
+            written.append(path)
+            whole(path, data)
+
+        monkeypatch.setattr(writer, "write_bytes", write)
+        with pytest.raises(KeyboardInterrupt):
+            again(folder)
+        monkeypatch.undo()
+        assert not (folder / METADATA).exists()
+        again(folder)
+        assert content(folder) == content(finished[0])

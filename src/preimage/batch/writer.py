@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from preimage.batch.store import (
     open_store,
 )
 from preimage.errors import InputError, MissingExtraError, StoreError
+from preimage.io.limits import write_bytes
 
 
 class Writer:
@@ -107,32 +109,43 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
 
 
 def _create(path: Path, job: Job) -> None:
-    """An empty store. Its group is written last, so that it is not taken for one before."""
+    """An empty store. Its group is written last and at once, and tells that all else is there."""
     import zarr
     from zarr.codecs import Crc32cCodec
 
-    others = [entry.name for entry in path.iterdir() if entry.name not in ("lock", *COLUMNS)]
+    others = [
+        entry.name for entry in path.iterdir()
+        if entry.name not in ("lock", *COLUMNS)
+        and not entry.match(f".{METADATA}.*.partial")  # of a creation that was cut off
+    ]  # fmt: skip
     if others:
         raise InputError(f"store: {path} is not empty and holds no store: {', '.join(others[:5])}")
+    for entry in [entry for entry in path.iterdir() if entry.name in COLUMNS]:
+        shutil.rmtree(entry)
+    files: dict[str, Any] = {}
+    described = {"form": FORM, "job": asdict(job)}
+    group = zarr.create_group(
+        zarr.storage.MemoryStore(files), zarr_format=3,
+        attributes={"preimage": described, "left_out": {}},
+    )  # fmt: skip
     for name, column in COLUMNS.items():
         chunks = (job.shard_size, *job.shape(name)[1:])
         attributes: dict[str, Any] = {}
         if name == "status":  # the convention of climate data (CF) for values with names
             meanings = " ".join(map(str, STATUSES))
             attributes = {"flag_values": list(range(len(STATUSES))), "flag_meanings": meanings}
-        zarr.create_array(
-            str(path / name), shape=job.shape(name), chunks=chunks, dtype=column.dtype,
-            compressors=[Crc32cCodec()], fill_value=column.blank, zarr_format=3, overwrite=True,
+        group.create_array(
+            name, shape=job.shape(name), chunks=chunks, dtype=column.dtype,
+            compressors=[Crc32cCodec()], fill_value=column.blank,
             dimension_names=("sample", "coordinate")[: len(chunks)], attributes=attributes,
         )  # fmt: skip
-    described = {"form": FORM, "job": asdict(job)}
     with warnings.catch_warnings():
         # Metadata of all arrays in one file are read at once; format 3 calls that an extension.
         warnings.simplefilter("ignore")
-        zarr.create_group(
-            str(path), zarr_format=3, attributes={"preimage": described, "left_out": {}}
-        )
-        zarr.consolidate_metadata(str(path))
+        zarr.consolidate_metadata(group.store)
+    for name in sorted(files, key=METADATA.__eq__):
+        (path / name).parent.mkdir(exist_ok=True)
+        write_bytes(path / name, files[name].to_bytes())
 
 
 _WHAT = {
