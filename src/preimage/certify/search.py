@@ -7,7 +7,6 @@ import numpy as np
 from preimage.certify.problem import Problem
 from preimage.certify.proof import Node
 from preimage.enclosure.descent import tighten
-from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction
 
 
@@ -36,7 +35,7 @@ def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tu
             return tree, ""
         if problem.is_near(low, high):
             continue
-        open_ = relax(network, deduction.bounds).undecided()
+        open_ = deduction.bounds.undecided(network)
         if not open_:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
             continue

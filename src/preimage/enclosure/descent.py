@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
+from numpy.typing import NDArray
 
 from preimage.enclosure.bound_proofs import proven_radius
 from preimage.enclosure.network import Bounds, Network, Targets
@@ -10,6 +14,7 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
     Budget,
     Deduction,
+    Programs,
     Radius,
     end_programs,
     output_programs,
@@ -51,14 +56,12 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
         if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
             if not add_radius(network, root, relaxation, budget):
                 continue
-            relaxation = relax(network, root.bounds, start)
-            tighten_bounds(network, root, relaxation, output_programs(relaxation), budget)
+            _tighten_by(output_programs, network, root, budget, start)
     if budget.spent or not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         return root
     if finite:
         # Ends of the latent cost least, and decide most of the signs.
-        relaxation = relax(network, root.bounds)
-        tighten_bounds(network, root, relaxation, output_programs(relaxation), budget)
+        _tighten_by(output_programs, network, root, budget)
     root.propagate(network)
     tighten(network, root, budget, rounds)
     return root
@@ -70,8 +73,31 @@ def _tighten_open_outputs(
     """Tighten the outputs of a layer whose sign is open, if that is cheap."""
     units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
     if 2 * len(units) * network.weights[start + 1].size <= _CHEAP:
-        relaxation = relax(network, deduction.bounds, start)
-        tighten_bounds(network, deduction, relaxation, output_programs(relaxation, units), budget)
+        _tighten_by(partial(output_programs, units=units), network, deduction, budget, start)
+
+
+def _tighten_by(
+    programs: Callable[[Relaxation], Programs],
+    network: Network,
+    deduction: Deduction,
+    budget: Budget,
+    start: int = 0,
+    outputs: NDArray[np.bool_] | None = None,
+) -> float:
+    """Relax, and tighten what the programs are about, if there is time for at least one of them.
+
+    Returns:
+        The largest part of an interval that was taken away, 0 to 1.
+    """
+    bounds = deduction.bounds
+    open_ = len(bounds.undecided(network, start))
+    columns = network.sizes[start] + open_
+    # One product with each layer, and a program with two rows for each open unit.
+    building = columns * sum(weight.size for weight in network.weights[start + 1 :])
+    if budget.times(building + 2 * open_ * columns**2) < 1:
+        return 0.0
+    relaxation = relax(network, bounds, start, outputs)
+    return tighten_bounds(network, deduction, relaxation, programs(relaxation), budget)
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:
@@ -143,14 +169,12 @@ def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int)
         if deduction.empty or budget.spent:
             return
         best = 0.0
-        for programs in (end_programs, sign_programs):
-            relaxation = relax(network, deduction.bounds, outputs=deduction.binding)
-            wanted = programs(network, relaxation)
-            best = max(best, tighten_bounds(network, deduction, relaxation, wanted, budget))
+        for programs in (end_programs, partial(sign_programs, network=network)):
+            by = _tighten_by(programs, network, deduction, budget, outputs=deduction.binding)
+            best = max(best, by)
             if deduction.empty:
                 return
-        relaxation = relax(network, deduction.bounds)
-        wanted = output_programs(relaxation)
-        best = max(best, tighten_bounds(network, deduction, relaxation, wanted, budget))
-        if best < _PAYS or not relaxation.undecided():
+        open_ = deduction.bounds.undecided(network)
+        best = max(best, _tighten_by(output_programs, network, deduction, budget))
+        if best < _PAYS or not open_:
             return

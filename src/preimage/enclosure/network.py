@@ -159,6 +159,14 @@ class Bounds:
         sign = np.where(self.lower[layer] >= 0, 1.0, np.where(self.upper[layer] <= 0, c, np.nan))
         return np.where(c == 1.0, 1.0, sign)
 
+    def undecided(self, network: Network, start: int = 0) -> list[tuple[int, int]]:
+        """Layer and number of the hidden units above `start` whose slope is not known."""
+        return [
+            (layer, unit)
+            for layer in range(start + 1, network.depth)
+            for unit in np.flatnonzero(np.isnan(self.decided(network, layer))).tolist()
+        ]
+
     def outputs(self, network: Network, layer: int) -> tuple[Array, Array]:
         """The interval of every entry of ``z_layer``."""
         c = network.slopes[layer]

@@ -84,17 +84,13 @@ class Relaxation:
             replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
         )
 
-    def undecided(self) -> list[tuple[int, int]]:
-        """Layer and number of the undecided units above `start`."""
-        return [
+    def undecided_units(self) -> tuple[Index, Index, Array, Array]:
+        """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
+        places = [
             (layer, unit)
             for layer, slopes in self.slopes.items()
             for unit in np.flatnonzero(np.isnan(slopes)).tolist()
         ]
-
-    def undecided_units(self) -> tuple[Index, Index, Array, Array]:
-        """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
-        places = self.undecided()
         size = self.weight.shape[1]
         image = np.array([self.image[i][j] for i, j in places]).reshape(len(places), size)
         output = np.zeros_like(image)

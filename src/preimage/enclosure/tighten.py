@@ -30,6 +30,8 @@ _CHUNK = 128
 # than there is time for, at so many products a second (two cores make 1.1e10 to 1.9e10).
 _FIRST_ENTRIES = 2_000_000
 _PRODUCTS = 1e10
+# Most units in one step of interval arithmetic.
+_UNITS = 256
 # Part of the remaining time that a call may take, as the last one predicts.
 _PART = 0.2
 
@@ -60,11 +62,14 @@ class Budget:
         """Whether to stop."""
         return self.nodes <= 0 or self.left <= 0
 
+    def times(self, products: int) -> float:
+        """How often there is time for so many products."""
+        return max(self.left, 0.0) * _PRODUCTS / max(products, 1)
+
     def chunks(self, count: int, rows: int, columns: int) -> Iterator[slice]:
         """Slices of ``count`` programs with a matrix of this shape, while there is time."""
         first, entries = 0, max(rows * columns, 1)
-        affordable = max(self.left, 0.0) * _PRODUCTS / (entries * max(columns, 1))
-        size = int(min(max(4, _FIRST_ENTRIES // entries), affordable))
+        size = int(min(max(4, _FIRST_ENTRIES // entries), self.times(entries * columns)))
         while first < count and size and not self.spent:
             size = min(size, _CHUNK)
             start = time.perf_counter()
@@ -127,8 +132,12 @@ class Deduction:
         """Interval arithmetic from the code through the hidden layers."""
         for layer in range(1, network.depth):
             count = network.sizes[layer]
-            mu = {layer: np.vstack([np.eye(count), -np.eye(count)])}
-            self.deduce(network, layer - 1, Targets.both(layer, np.arange(count)), mu)
+            # The cost is quadratic in the units of a step.
+            for first in range(0, count, _UNITS):
+                units = np.arange(first, min(first + _UNITS, count))
+                rows = np.eye(count)[units]
+                mu = {layer: np.vstack([rows, -rows])}
+                self.deduce(network, layer - 1, Targets.both(layer, units), mu)
 
     def deduce(
         self,
@@ -237,13 +246,13 @@ def layer_programs(relaxation: Relaxation, layer: int) -> Programs:
     return _both_ends(layer, np.arange(len(image)), image, 1.0)
 
 
-def end_programs(_network: Network, relaxation: Relaxation) -> Programs:
+def end_programs(relaxation: Relaxation) -> Programs:
     """Both ends of the pre-activation of every undecided unit."""
     layer, unit, image, _ = relaxation.undecided_units()
     return _both_ends(layer, unit, image, 1.0)
 
 
-def sign_programs(network: Network, relaxation: Relaxation) -> Programs:
+def sign_programs(relaxation: Relaxation, network: Network) -> Programs:
     """Whether either sign of an undecided unit is impossible.
 
     ``a <= 0`` means ``z = c a``, so that a positive least value of ``z - c a`` proves a > 0; on the
