@@ -10,6 +10,7 @@ from planted import gaussian_generator
 from scipy.optimize import linprog
 
 from preimage import InputError, from_arrays
+from preimage.enclosure import descent, tighten
 from preimage.enclosure.bound_proofs import proven_ends, proven_radius
 from preimage.enclosure.descent import add_radius, enclose
 from preimage.enclosure.network import Bounds, Targets, as_network
@@ -69,6 +70,17 @@ def test_three_layers_are_enclosed_tightly():
     found = enclose(network, bounds, _budget(), rounds=6)
     assert _holds(found.bounds, inside)
     assert (found.bounds.upper[0] - found.bounds.lower[0]).max() < 0.05
+
+
+def test_no_relaxation_is_built_without_time_for_a_program(monkeypatch):
+    """Claim: what a relaxation costs is known before it is built; interval arithmetic remains."""
+    network, bounds, inside = _planted((3, 300, 20), "relu", "relu", 1, 1e-2, 5.0)
+    monkeypatch.setattr(tighten, "_PRODUCTS", 1.0)
+    monkeypatch.setattr(descent, "relax", None)
+    found = enclose(network, bounds, _budget(), rounds=2)
+    assert _holds(found.bounds, inside)
+    assert all(np.isfinite(end).all() for end in (found.bounds.lower[1], found.bounds.upper[1]))
+    assert len(found.steps) == 2  # wide layers are propagated in parts
 
 
 @given(st.integers(0, 10_000), st.sampled_from(CASES))
