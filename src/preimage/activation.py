@@ -13,12 +13,10 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.slab import Slab, kinked_slab, relaxed_kinked_slab, smooth_slab
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array
+from preimage.slab import Slab
 
 
 @runtime_checkable
@@ -65,19 +63,15 @@ class _Kinked:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Infimum and supremum of the values."""
         return (-math.inf if np.any(np.greater(self.slope, 0)) else 0.0), math.inf
 
     def slopes(self, size: int) -> tuple[Array, Array]:
-        """Slopes of ``size`` units below and above 0, (size,) each."""
         return np.broadcast_to(np.asarray(self.slope, dtype=np.float64), size), np.ones(size)
 
     def __call__(self, a: Array) -> Array:
-        """Values at the pre-activations ``a``."""
         return np.maximum(a, 0.0) + self.slope * np.minimum(a, 0.0)
 
     def derivative(self, a: Array) -> Array:
-        """Derivative at ``a``; at the kink that from below."""
         return np.where(a > 0, 1.0, self.slope)
 
     def inverse(self, x: Array) -> Array:
@@ -85,10 +79,30 @@ class _Kinked:
         return np.where(x > 0, x, x / np.where(np.equal(self.slope, 0), np.nan, self.slope))
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return kinked_slab(self.slope, x, tolerance)
+        """Paper, Algorithm 1 and Remark 1: three cases, split at ``-tolerance`` and ``tolerance``.
+
+        Where the slope is 0 and ``x <= tolerance``, only ``a <= x + delta`` is left.
+        """
+        flat = np.equal(self.slope, 0)
+        rate = 1.0 / np.where(flat, 1.0, self.slope)
+        active = x > tolerance
+        lower_rate = np.where(active, 1.0, rate)
+        upper_rate = np.where(x < -np.asarray(tolerance), rate, 1.0)
+        free = flat & ~active
+        lower = np.where(free, -np.inf, x * lower_rate)
+        return Slab(lower, np.where(free, 0.0, lower_rate), x * upper_rate, upper_rate)
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return relaxed_kinked_slab(self.slope, x, tolerance)
+        """Paper, equation 8: ``min(0, x - tolerance) / slope <= a <= x + tolerance``.
+
+        A slope above 1 weakens the upper bound below zero; at a slope of 1 no sign is open.
+        """
+        flat, zero = np.equal(self.slope, 0), np.zeros_like(x)
+        rate = 1.0 / np.where(flat, 1.0, self.slope)
+        low, high = x - tolerance, x + tolerance
+        lower = np.where(np.equal(self.slope, 1), low, np.minimum(low, 0.0) * rate)
+        upper = np.maximum(high, np.minimum(high, 0.0) * rate)
+        return Slab(np.where(flat, -np.inf, lower), zero, np.where(flat, high, upper), zero)
 
 
 @dataclass(frozen=True)
@@ -191,12 +205,23 @@ class _Smooth(Activation, Protocol):
 
     _scale: ClassVar[float] = 1.0  # the unit of distances from an asymptote
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (isinstance(value, (int, float, np.floating)) and 0.0 < value < math.inf):
+                kind = type(self).__name__
+                raise InputError(f"{kind}: {name}: expected a positive number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def name(self) -> str:
+        numbers = ",".join(map(repr, vars(self).values()))
+        return type(self).__name__.lower() + (f"({numbers})" if numbers else "")
+
     def _analytic_inverse(self, x: Array) -> Array:
         """A pre-activation of values inside the range."""
 
     def slopes(self, size: int) -> None:
         """None: there are no pieces."""
-        return None
 
     def _unsaturated(self) -> tuple[float, float]:
         """The interval of values that determine their pre-activation."""
@@ -211,8 +236,26 @@ class _Smooth(Activation, Protocol):
         return np.where(inside, self._analytic_inverse(np.where(inside, x, middle)), np.nan)
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        inverse, inside = self._analytic_inverse, self._unsaturated()
-        return smooth_slab(inverse, self.derivative, inside, x, tolerance)
+        """Tangents at the ends of the interval; an end outside constrains nothing.
+
+        A value that lies outside the range by more than the tolerance is treated as the nearest
+        saturated one.
+        """
+        low, high = self._unsaturated()
+        tolerance = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), x.shape)
+
+        def end(value: Array) -> tuple[Array, Array]:
+            a = self._analytic_inverse(np.clip(value, low, high))
+            return a, 1.0 / self.derivative(a)
+
+        lower, lower_rate = end(x - tolerance)
+        upper, upper_rate = end(x + tolerance)
+        below, above = x - tolerance <= low, x + tolerance >= high
+        lower = np.where(below, -np.inf, lower + lower_rate * tolerance)
+        upper = np.where(above, np.inf, upper - upper_rate * tolerance)
+        return Slab(
+            lower, np.where(below, 0.0, lower_rate), upper, np.where(above, 0.0, upper_rate)
+        )
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
         """The slab at ``delta = tolerance``: no sign is open."""
@@ -223,7 +266,6 @@ class _Smooth(Activation, Protocol):
 class Tanh(_Smooth):
     """``tanh(a)``."""
 
-    name: ClassVar[str] = "tanh"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     _scale: ClassVar[float] = 2.0
 
@@ -243,7 +285,6 @@ class Tanh(_Smooth):
 class Sigmoid(_Smooth):
     """``1 / (1 + exp(-a))``."""
 
-    name: ClassVar[str] = "sigmoid"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
@@ -260,12 +301,6 @@ class Sigmoid(_Smooth):
         return np.log(x) - np.log1p(-x)
 
 
-def _check_positive(value: object, what: str) -> float:
-    if not (isinstance(value, (int, float, np.floating)) and 0.0 < value < math.inf):
-        raise InputError(f"{what}: expected a positive number, got {value!r}")
-    return float(value)
-
-
 @dataclass(frozen=True)
 class ELU(_Smooth):
     """``a`` where ``a > 0``, else ``alpha (exp(a) - 1)``.
@@ -275,13 +310,6 @@ class ELU(_Smooth):
     """
 
     alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", _check_positive(self.alpha, "ELU: alpha"))
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        return f"elu({self.alpha!r})"
 
     @property
     def _scale(self) -> float:  # type: ignore[override]
@@ -311,13 +339,6 @@ class Softplus(_Smooth):
     """
 
     beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", _check_positive(self.beta, "Softplus: beta"))
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        return f"softplus({self.beta!r})"
 
     @property
     def _scale(self) -> float:  # type: ignore[override]

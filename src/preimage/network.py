@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.activation import Identity
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.matrix import (
+    Array,
     Weight,
     is_matrix,
     multiply,
@@ -21,8 +22,6 @@ from preimage.matrix import (
     multiply_columns,
     weight_bytes,
 )
-
-Array = NDArray[np.float64]
 
 
 @runtime_checkable

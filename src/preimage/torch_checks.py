@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.torch_modules import torch
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Errors of rounding that are accepted, in units of the precision.

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
-from preimage.matrix import as_cotangent, as_rows
+from preimage.matrix import Array, as_cotangent, as_rows
 from preimage.torch_checks import (
     check_derivatives,
     check_mode,
@@ -31,7 +31,6 @@ from preimage.torch_modules import (
     unwrapped,
 )
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Bytes of the largest tensor of a pass: beyond this, memory grows and speed does not.

@@ -9,10 +9,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError, MissingExtraError
 from preimage.invert import invert
+from preimage.matrix import Array
 from preimage.methods import Method
 from preimage.network import Network
 
@@ -21,7 +21,6 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", "deepinv") from error
 
-Array = NDArray[np.float64]
 
 # Physics of up to this many entries become a matrix, which every method takes.
 _MATRIX_ENTRIES = 2**24

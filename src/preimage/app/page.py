@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import preimage
 from preimage.app import answer, drawing, question
@@ -20,8 +19,6 @@ from preimage.errors import InputError, MissingExtraError, PreimageError
 from preimage.network import Network
 from preimage.pixels import picture
 from preimage.report.network import standing
-
-Array = NDArray[np.float64]
 
 # Disables Gradio's analytics and downloads; it reads these when it is imported.
 _OFFLINE = {

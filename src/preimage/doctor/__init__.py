@@ -21,11 +21,11 @@ from preimage.generator import Generator
 from preimage.inspection import head_range, inspect_generator
 from preimage.invert import invert
 from preimage.io import from_torch
+from preimage.matrix import Array
 from preimage.network import Network, chain_of
 
 __all__ = ["BOX", "Finding", "examine", "prove"]
 
-Array = NDArray[np.float64]
 
 _DRAWS = 200  # random codes
 _CODES_TRIED = 20  # codes at which the influence of every coordinate is measured,

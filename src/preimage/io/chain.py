@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
 from preimage.errors import FormatError
 from preimage.generator import Generator, Layer
+from preimage.matrix import Array
 
 if TYPE_CHECKING:
     from preimage.io.torch_graph import TorchGraph
 
-Array = NDArray[np.float64]
 
 # A layer whose matrix, dense or CSR, would take more is not built. No program with millions of
 # entries ends in reasonable time, and torch evaluates such a layer faster than a matrix product.

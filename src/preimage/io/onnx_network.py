@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.io import onnx_file
@@ -16,11 +15,10 @@ from preimage.io.limits import Limits, unique
 from preimage.io.onnx_evaluation import open_session
 from preimage.io.tensors import reading
 from preimage.io.torch_module import with_layers
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.torch_modules import import_torch, torch
 from preimage.torch_network import TorchNetwork
-
-Array = NDArray[np.float64]
 
 _MOST_NAMES = 20  # of tensors that an error lists
 # Relative rounding errors of a whole network, in float16 and in wider types.

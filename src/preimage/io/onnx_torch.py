@@ -24,7 +24,6 @@ from preimage.io.torch_samples import by_sample
 if TYPE_CHECKING:
     from preimage.io.onnx_network import OnnxModel
 
-Array = NDArray[np.float64]
 
 _REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
 _INTEGER = (

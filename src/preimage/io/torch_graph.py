@@ -24,9 +24,9 @@ from preimage.io.torch_operations import (
     decompositions,
     name_of,
 )
+from preimage.matrix import Array
 from preimage.torch_modules import differentiable
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Entries of the tensors that one batch of tangents may make.

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.certify.certificate import Certificate, Claim
 from preimage.certify.prove import network_digest
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.io.observations import open_observations
+from preimage.matrix import Array
 from preimage.notebook import number
 from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
 from preimage.report.samples import compare
-
-Array = NDArray[np.float64]
 
 # Worst first.
 _VERDICTS = {

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from preimage.batch.store import Store
 from preimage.errors import InputError
 from preimage.io.observations import open_observations
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, note, page, spread, wide_table
 from preimage.report.run import described, read_run
 from preimage.report.samples import Samples, compare
-
-Array = NDArray[np.float64]
 
 _LISTED = 100  # samples left out that are named
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.errors import FormatError
 from preimage.inversion import Inversion, Status, count_statuses
@@ -29,8 +29,6 @@ from preimage.notebook import versions
 from preimage.observation import check_observation
 from preimage.report.network import inspection_of
 from preimage.report.samples import Samples, compare
-
-Array = NDArray[np.float64]
 
 SUMMARY = "summary.json"
 _ALWAYS = ("observation", "reconstruction", "latent", "standard_error")

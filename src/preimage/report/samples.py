@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.inversion import outputs_of
+from preimage.matrix import Array
 from preimage.network import Measured, Network
 from preimage.notebook import number
 from preimage.observation import as_sensing
 from preimage.plot import intervals_svg
 from preimage.report.page import difference, drawn, note
-
-Array = NDArray[np.float64]
 
 
 def compare(
