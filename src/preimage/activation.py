@@ -1,7 +1,7 @@
 """Activations: value, derivative, inverse, slopes of the pieces, slab and name of each.
 
 All that the package knows of an activation stands in its class. To add one, write its class here
-and add it to ``BY_NAME`` and to the tables of the two importers.
+and add it to ``BY_NAME`` and to ``io.torch_operations.ACTIVATIONS``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preimage.errors import InputError
 from preimage.matrix import Array
@@ -242,20 +243,15 @@ class _Smooth(Activation, Protocol):
         saturated one.
         """
         low, high = self._unsaturated()
-        tolerance = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), x.shape)
 
-        def end(value: Array) -> tuple[Array, Array]:
+        def end(value: Array, saturated: NDArray[np.bool_], side: float) -> tuple[Array, Array]:
             a = self._analytic_inverse(np.clip(value, low, high))
-            return a, 1.0 / self.derivative(a)
+            rate = 1.0 / self.derivative(a)
+            tangent = a - side * rate * tolerance
+            return np.where(saturated, side * np.inf, tangent), np.where(saturated, 0.0, rate)
 
-        lower, lower_rate = end(x - tolerance)
-        upper, upper_rate = end(x + tolerance)
-        below, above = x - tolerance <= low, x + tolerance >= high
-        lower = np.where(below, -np.inf, lower + lower_rate * tolerance)
-        upper = np.where(above, np.inf, upper - upper_rate * tolerance)
-        return Slab(
-            lower, np.where(below, 0.0, lower_rate), upper, np.where(above, 0.0, upper_rate)
-        )
+        below, above = x - tolerance, x + tolerance
+        return Slab(*end(below, below <= low, -1.0), *end(above, above >= high, 1.0))
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
         """The slab at ``delta = tolerance``: no sign is open."""
@@ -352,8 +348,7 @@ class Softplus(_Smooth):
         return np.maximum(a, 0.0) + np.log1p(np.exp(-self.beta * np.abs(a))) / self.beta
 
     def derivative(self, a: Array) -> Array:  # noqa: D102
-        t = np.exp(-self.beta * np.abs(a))
-        return np.where(a >= 0, 1.0, t) / (1.0 + t)
+        return Sigmoid()(self.beta * a)
 
     def _analytic_inverse(self, x: Array) -> Array:
         """``log(exp(beta x) - 1) / beta``."""
