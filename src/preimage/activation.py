@@ -223,6 +223,7 @@ class _Smooth(Activation, Protocol):
 
     def slopes(self, size: int) -> None:
         """None: there are no pieces."""
+        return None
 
     def _unsaturated(self) -> tuple[float, float]:
         """The interval of values that determine their pre-activation."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
 from preimage.matrix import Array
 from preimage.pixels import image_shape, rgba
 
@@ -87,10 +87,8 @@ def image_grid(
 
 
 def _figure(**given: Any) -> Figure:
-    try:
+    with extra("plot", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
     return Figure(**given)
 
 

@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
 from preimage.invert import invert
 from preimage.matrix import Array
 from preimage.methods import Method
 from preimage.network import Network
 
-try:
+with extra("deepinv", "torch"):
     import torch
-except ImportError as error:
-    raise MissingExtraError("torch", "deepinv") from error
 
 
 # Physics of up to this many entries become a matrix, which every method takes.

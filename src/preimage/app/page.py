@@ -15,7 +15,7 @@ import numpy as np
 import preimage
 from preimage.app import answer, drawing, question
 from preimage.doctor import prove
-from preimage.errors import InputError, MissingExtraError, PreimageError
+from preimage.errors import InputError, PreimageError, extra
 from preimage.network import Network
 from preimage.pixels import picture
 from preimage.report.network import standing
@@ -182,10 +182,8 @@ def import_gradio() -> Any:
         MissingExtraError: It is not installed.
     """
     os.environ.update(_OFFLINE)
-    try:
+    with extra("web", "gradio"):
         import gradio
-    except ImportError as error:
-        raise MissingExtraError("gradio", "web") from error
     return gradio
 
 

@@ -186,26 +186,21 @@ def _entries(weight: Any) -> NDArray[np.intp] | None:
 def _activation(
     closing: Sequence[Step], carried: Sequence[str], sizes: Mapping[str, int]
 ) -> Activation:
-    """The activations of a level as one."""
+    """The activations of a level as one; a smooth one has to stand alone."""
     kinds = [step.activation for step in closing if step.activation]
-    if not carried and all(kind == kinds[0] for kind in kinds) and not _is_prelu(kinds[0]):
-        return kinds[0]
-    below = []
+    below: list[Array] = []
     for step, kind in zip(closing, kinds, strict=True):
         slopes = kind.slopes(sizes[step.name])
         if slopes is None:
-            other = carried[0] if carried else next(k.name for k in kinds if k != kind)
+            others = [*carried, *(other.name for other in kinds if other != kind)]
+            if not others:
+                return kind
             raise NotKnownError(
-                f"{step.place}: {other} would have to pass beside the smooth {kind.name}, which "
-                "a chain of layers cannot express"
+                f"{step.place}: {others[0]} would have to pass beside the smooth {kind.name}, "
+                "which a chain of layers cannot express"
             )
         below.append(slopes[0])
     return slope_activation(np.concatenate([*below, *(np.ones(sizes[name]) for name in carried)]))
-
-
-def _is_prelu(activation: Activation) -> bool:
-    """Whether units differ, so that the slopes belong to one value."""
-    return activation.name.startswith("prelu")
 
 
 def slope_activation(below: Array) -> Activation:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from preimage.errors import FormatError, InputError
+from preimage.errors import FormatError, InputError, extra
 from preimage.io import onnx_file
 from preimage.io.chain import differs, probes
 from preimage.io.limits import Limits, unique
@@ -17,7 +17,7 @@ from preimage.io.tensors import reading
 from preimage.io.torch_module import with_layers
 from preimage.matrix import Array
 from preimage.network import Network
-from preimage.torch_modules import import_torch, torch
+from preimage.torch_modules import torch
 from preimage.torch_network import TorchNetwork
 
 _MOST_NAMES = 20  # of tensors that an error lists
@@ -46,7 +46,6 @@ def load_onnx(
         MissingExtraError: onnx or torch is not installed.
     """
     model, opset = onnx_file.read(path, allow_external, limits)
-    import_torch()
     network = OnnxModel(model, opset, output, limits)
     if network.shape[0] > 1 and len(network.shape) > 1:
         try:  # a file that was exported for several samples
@@ -61,8 +60,8 @@ def load_onnx(
 
 def _network(model: OnnxModel, samples: int, max_matrix_bytes: int) -> Network:
     """The layers of a model where they are known, else the model as torch runs it."""
-    from preimage.io.onnx_torch import OnnxModule
-
+    with extra("torch", "torch"):
+        from preimage.io.onnx_torch import OnnxModule
     module = OnnxModule(model, samples)
     try:
         network = TorchNetwork(module, (module.latent_size,))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError, MissingExtraError
+from preimage.errors import FormatError, extra
 from preimage.io.limits import LIMITS, Limits, check_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -41,10 +41,8 @@ def read_picture(
             path.
         MissingExtraError: pillow is not installed.
     """
-    try:
+    with extra("data", "pillow"):
         from PIL import Image, ImageOps
-    except ImportError as error:
-        raise MissingExtraError("pillow", "data") from error
     data, formats = check_file(path, limits).read_bytes(), _FORMATS if fit is None else _FITTED
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
