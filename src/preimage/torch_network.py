@@ -83,17 +83,16 @@ class TorchNetwork:
         original = unwrapped(self.module)
         latent, fixed = arguments(original, self.fixed)
         module = frozen(original, getattr(torch, self.precision))
-        for name, value in (
-            ("module", module), ("latent_shape", shape), ("_latent", latent),
-            ("fixed", {key: self._as_fixed(key, value, module) for key, value in fixed.items()}),
-        ):  # fmt: skip
+        fixed = {key: self._as_fixed(key, value) for key, value in fixed.items()}
+        kept = {"module": module, "latent_shape": shape, "fixed": fixed, "_latent": latent}
+        for name, value in kept.items():
             object.__setattr__(self, name, value)
         self._check(original)
 
-    def _as_fixed(self, key: str | int, value: Any, module: Any) -> Any:
+    def _as_fixed(self, key: str | int, value: Any) -> Any:
         if isinstance(value, (bool, int, float, str, type(None))):
             return value
-        tensor = torch.as_tensor(value).detach().clone().to(_device(module))
+        tensor = torch.as_tensor(value).detach().clone().to(self.device)
         if tensor.ndim and len(tensor) != 1:
             raise InputError(
                 f"fixed[{key!r}]: expected the value of one sample, with a leading dimension of 1, "
@@ -103,8 +102,9 @@ class TorchNetwork:
 
     @property
     def device(self) -> Any:
-        """Where the weights are."""
-        return _device(self.module)
+        """Where the first weight is."""
+        first = next(iter([*self.module.parameters(), *self.module.buffers()]), None)
+        return "cpu" if first is None else first.device
 
     @property
     def latent_size(self) -> int:
@@ -311,12 +311,6 @@ def _probe(k: int) -> Array:
 
 def _as_numpy(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy()
-
-
-def _device(module: Any) -> Any:
-    """Where the first weight is."""
-    first = next(iter([*module.parameters(), *module.buffers()]), None)
-    return "cpu" if first is None else first.device
 
 
 def _repeated(value: Any, batch: int) -> Any:

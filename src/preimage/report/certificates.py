@@ -21,7 +21,7 @@ from preimage.notebook import number
 from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
-from preimage.report.samples import compare
+from preimage.report.run import compare
 
 # Worst first.
 _VERDICTS = {

@@ -18,8 +18,7 @@ from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, note, page, spread, wide_table
-from preimage.report.run import described, read_run
-from preimage.report.samples import Samples, compare
+from preimage.report.run import Samples, compare, described, read_run
 
 _LISTED = 100  # samples left out that are named
 
