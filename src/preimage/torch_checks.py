@@ -30,6 +30,10 @@ class MixedError(ForwardError):
     """A forward mixes the samples of a batch."""
 
 
+class UntrainedWarning(UserWarning):
+    """A batch norm has the running statistics of a new module."""
+
+
 def check_module(module: Any) -> None:
     """Check that something is a torch module with weights.
 
@@ -129,6 +133,7 @@ def check_statistics(module: Any) -> None:
             warnings.warn(
                 f"module: the running statistics of {_path(name)} ({type(part).__name__}) were "
                 "never updated; was the module trained, and were its weights loaded?",
+                UntrainedWarning,
                 stacklevel=5,
             )
 

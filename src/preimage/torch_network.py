@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
-from preimage.matrix import Array, as_cotangent, as_rows
+from preimage.matrix import Array, as_cotangent, as_rows, slices
 from preimage.torch_checks import (
     check_derivatives,
     check_mode,
@@ -172,9 +172,9 @@ class TorchNetwork:
         outputs = np.empty((batch, self.observation_size))
         columns = np.empty((batch, k, self.observation_size))
         tangents = self._tensor(np.eye(k))
-        for samples in _cuts(batch, max(self._rows // k, 1)):
+        for samples in slices(batch, k, self._rows):
             latent = self._tensor(z[samples])
-            for part in _cuts(k, max(self._rows // len(latent), 1)):
+            for part in slices(k, len(latent), self._rows):
                 output, pushed = self._push(latent, tangents[part])
                 columns[samples, part] = _as_numpy(pushed.movedim(0, 1))
             outputs[samples] = _as_numpy(output)
@@ -204,7 +204,7 @@ class TorchNetwork:
     def _in_parts(self, width: int, run: Callable[..., Tensor], *rows: Array) -> Array:
         """``run`` of rows of arrays, (batch, width), a few at a time."""
         found = np.empty((len(rows[0]), width))
-        for part in _cuts(len(found), self._rows):
+        for part in slices(len(found), 1, self._rows):
             found[part] = _as_numpy(run(*(self._tensor(each[part]) for each in rows)))
         return found
 
@@ -296,12 +296,6 @@ class TorchNetwork:
             f"TorchNetwork({self.latent_size} -> {self.observation_size}, "
             f"{type(self.module).__name__}, {weights:,} weights)"
         )
-
-
-def _cuts(count: int, most: int) -> Iterator[slice]:
-    """Parts of nearly one size, of at most ``most``."""
-    size = -(-count // max(-(-count // most), 1))
-    return (slice(i, min(i + size, count)) for i in range(0, count, max(size, 1)))
 
 
 def _probe(k: int) -> Array:

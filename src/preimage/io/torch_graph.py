@@ -83,9 +83,6 @@ class TorchGraph:
         name = name_of(node)
         if _mutates(node):
             raise NotKnownError(f"{name} changes a value in place")
-        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if random and not name.startswith("rrelu_with_noise"):
-            raise NotKnownError(f"{name} is random")
         inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
         depends = bool(inputs) and name not in CREATIONS
         if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
