@@ -14,7 +14,7 @@ from preimage.errors import FormatError, InputError
 from preimage.inspection import head_range
 from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
-from preimage.io.pictures import read_picture
+from preimage.io.sources import read_picture
 from preimage.matrix import Array
 from preimage.network import Network
 from preimage.pixels import image_shape

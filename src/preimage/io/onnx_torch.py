@@ -19,7 +19,7 @@ from torch import Tensor
 from preimage.errors import FormatError, InputError
 from preimage.io.onnx_evaluation import Operator, allowed, attributes, check_sizes, evaluate
 from preimage.io.onnx_functions import FUNCTIONS, set_windows, window_sums
-from preimage.io.torch_samples import by_sample
+from preimage.io.torch_graph import by_sample
 
 if TYPE_CHECKING:
     from preimage.io.onnx_network import OnnxModel
