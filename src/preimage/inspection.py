@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Layer
 from preimage.io.chain import NotKnownError
 from preimage.io.torch_module import known_layers
 from preimage.matrix import Array
+from preimage.methods.equations import rank_of_rows
 from preimage.network import Network, chain_of
 from preimage.observation import output_range
 from preimage.torch_network import TorchNetwork
@@ -90,19 +90,6 @@ def _jacobian_rank(network: Network, latent: Array) -> tuple[str, bool | None]:
     return note, float(np.median(ranks)) >= k
 
 
-def _rank(layer: Layer, known: NDArray[np.bool_]) -> Array:
-    """Rank of the active rows for some draws, (draws,); NaN if the layer is too large."""
-    if math.prod(layer.weight.shape) > _LARGEST_RANKED:
-        return np.full(len(known), np.nan)
-    weight = layer.dense_weight
-    # Rows in one unit: a large row must not hide the others.
-    norms = np.linalg.norm(weight, axis=1, keepdims=True)
-    weight = weight / np.where(norms > 0, norms, 1.0)
-    different, index = np.unique(known, axis=0, return_inverse=True)  # of a sigmoid: one
-    ranks = [np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in different]
-    return np.array(ranks, dtype=np.float64)[index.ravel()]
-
-
 def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
     """Draw codes from N(0, I) and count, layer by layer, what an inversion would know.
 
@@ -136,13 +123,15 @@ def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
 def _layer_facts(index: int, layer: Layer, a: Array) -> LayerFacts:
     """What is known of a layer from its pre-activations, (draws, outputs)."""
     rows = np.isfinite(layer.activation.inverse(layer.activation(a)))
-    known, ranks = rows.sum(axis=1), _rank(layer, rows[:_RANK_DRAWS])
-    weights = layer.weight.nnz if layer.storage == "csr" else math.prod(layer.weight.shape)
+    known, size = rows.sum(axis=1), math.prod(layer.weight.shape)
+    few = rows[: _RANK_DRAWS if size <= _LARGEST_RANKED else 0]
+    ranks = rank_of_rows(layer.scaled, few) if len(few) else np.array([-1])
+    weights = layer.weight.nnz if layer.storage == "csr" else size
     return LayerFacts(
         index, layer.input_size, layer.output_size, layer.output_size / max(layer.input_size, 1),
         int(weights) + int(np.count_nonzero(layer.bias)), layer.activation.name,
         float(np.median(known)), int(known.min()),
-        float(np.median(ranks)), -1 if np.isnan(ranks).any() else int(ranks.min()),
+        float(np.median(ranks)) if ranks.min() >= 0 else math.nan, int(ranks.min()),
     )  # fmt: skip
 
 
