@@ -77,20 +77,10 @@ class AffineMap(NamedTuple):
     images: Callable[[NDArray[np.intp]], Array]
     chunk: int
 
-    def check(self, limit: int) -> None:
-        """Estimate the size of W from some of its columns or rows.
-
-        Raises:
-            NotKnownError: It would take more than ``limit`` bytes.
-        """
-        outputs, inputs = len(self.bias), self.inputs
-        if 8 * outputs * inputs <= limit:
-            return
-        count = inputs if self.by_columns else outputs
-        sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
-        nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
-        if outputs * inputs > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
-            raise self._too_large(limit)
+    @property
+    def size(self) -> int:
+        """Entries of W, zeros included."""
+        return len(self.bias) * self.inputs
 
     def matrix(self, limit: int) -> Any:
         """W, dense or CSR, whichever is smaller.
@@ -98,9 +88,13 @@ class AffineMap(NamedTuple):
         Raises:
             NotKnownError: It would take more than ``limit`` bytes.
         """
-        outputs, inputs = len(self.bias), self.inputs
-        count = inputs if self.by_columns else outputs
-        dense = 8 * outputs * inputs <= limit
+        outputs, dense = len(self.bias), 8 * self.size <= limit
+        count = self.inputs if self.by_columns else outputs
+        if not dense:  # some columns or rows tell, before all are computed
+            sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
+            nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
+            if self.size > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
+                raise self._too_large(limit)
         parts, nonzeros = [], 0
         for start in range(0, count, self.chunk):
             part = self.images(np.arange(start, min(start + self.chunk, count)))
@@ -156,9 +150,10 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
         maps.append(graph.affine(state, [*(step.inputs[0] for step in closing), *crossing]))
         state = [*(step.name for step in closing), *crossing]
     maps.append(graph.affine(state, [graph.output]))
-    for each in maps:
-        each.check(max_matrix_bytes)
-    weights, biases = [each.matrix(max_matrix_bytes) for each in maps], [m.bias for m in maps]
+    # The largest first: if one is too large, it is that one.
+    by_size = sorted(maps, key=lambda each: each.size, reverse=True)
+    built = {id(each): each.matrix(max_matrix_bytes) for each in by_size}
+    weights, biases = [built[id(each)] for each in maps], [each.bias for each in maps]
     taken = _entries(weights[-1])
     if activations and taken is not None and not biases[-1].any():
         units = len(biases[-2])

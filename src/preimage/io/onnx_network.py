@@ -31,14 +31,7 @@ _CONDITION = 20.0
 def load_onnx(
     path: Path, output: str | None, allow_external: bool, limits: Limits, max_matrix_bytes: int
 ) -> Network:
-    """The network of an ONNX file that ``check_file`` has passed.
-
-    Args:
-        path: The file.
-        output: Name of the tensor that is the observation; None is the graph's only output.
-        allow_external: Whether weights may stand in other files of the same folder.
-        limits: What the file may ask for.
-        max_matrix_bytes: The largest matrix of a layer; beyond it the network is run.
+    """The network of an ONNX file that ``check_file`` has passed; arguments as of ``load``.
 
     Raises:
         FormatError: Not a valid file, not of one latent and one output, one with an operator that
