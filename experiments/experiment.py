@@ -6,7 +6,6 @@ import ast
 import hashlib
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 import preimage
+from benchmarks.rows import commit
 from experiments.table import Row, Table
 from preimage import InputError, MissingExtraError, __version__
 
@@ -184,19 +184,12 @@ def _facts(name: str, config: Any, seconds: float, workers: int) -> dict[str, st
         "config": repr(config),
         "seed": str(config.seed),
         "versions": ", ".join(versions),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, "
         + (f"{workers} processes of one thread" if workers > 1 else "one process"),
         "seconds": f"{seconds:.1f}",
         "fingerprint": fingerprint(name, config),
     }
-
-
-def _commit() -> str:
-    """The commit that is checked out, with a plus sign if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty=+"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=_HERE)
-    return found.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

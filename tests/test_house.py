@@ -17,6 +17,7 @@ MOST_LINES = 20_600
 # Each module or package may import those before it.
 FLOORS = [
     "errors",
+    "matrix",
     "threads",
     "clock",
     "engine",
@@ -26,7 +27,6 @@ FLOORS = [
     "notebook",
     "slab",
     "activation",
-    "matrix",
     "generator",
     "measurements",
     "network",

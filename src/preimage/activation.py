@@ -1,7 +1,7 @@
 """Activations: value, derivative, inverse, slopes of the pieces, slab and name of each.
 
 All that the package knows of an activation stands in its class. To add one, write its class here
-and add it to ``BY_NAME`` and to the tables of the two importers.
+and add it to ``BY_NAME`` and to ``io.torch_operations.ACTIVATIONS``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.slab import Slab, kinked_slab, relaxed_kinked_slab, smooth_slab
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array
+from preimage.slab import Slab
 
 
 @runtime_checkable
@@ -65,19 +64,15 @@ class _Kinked:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Infimum and supremum of the values."""
         return (-math.inf if np.any(np.greater(self.slope, 0)) else 0.0), math.inf
 
     def slopes(self, size: int) -> tuple[Array, Array]:
-        """Slopes of ``size`` units below and above 0, (size,) each."""
         return np.broadcast_to(np.asarray(self.slope, dtype=np.float64), size), np.ones(size)
 
     def __call__(self, a: Array) -> Array:
-        """Values at the pre-activations ``a``."""
         return np.maximum(a, 0.0) + self.slope * np.minimum(a, 0.0)
 
     def derivative(self, a: Array) -> Array:
-        """Derivative at ``a``; at the kink that from below."""
         return np.where(a > 0, 1.0, self.slope)
 
     def inverse(self, x: Array) -> Array:
@@ -85,10 +80,30 @@ class _Kinked:
         return np.where(x > 0, x, x / np.where(np.equal(self.slope, 0), np.nan, self.slope))
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return kinked_slab(self.slope, x, tolerance)
+        """Paper, Algorithm 1 and Remark 1: three cases, split at ``-tolerance`` and ``tolerance``.
+
+        Where the slope is 0 and ``x <= tolerance``, only ``a <= x + delta`` is left.
+        """
+        flat = np.equal(self.slope, 0)
+        rate = 1.0 / np.where(flat, 1.0, self.slope)
+        active = x > tolerance
+        lower_rate = np.where(active, 1.0, rate)
+        upper_rate = np.where(x < -np.asarray(tolerance), rate, 1.0)
+        free = flat & ~active
+        lower = np.where(free, -np.inf, x * lower_rate)
+        return Slab(lower, np.where(free, 0.0, lower_rate), x * upper_rate, upper_rate)
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
-        return relaxed_kinked_slab(self.slope, x, tolerance)
+        """Paper, equation 8: ``min(0, x - tolerance) / slope <= a <= x + tolerance``.
+
+        A slope above 1 weakens the upper bound below zero; at a slope of 1 no sign is open.
+        """
+        flat, zero = np.equal(self.slope, 0), np.zeros_like(x)
+        rate = 1.0 / np.where(flat, 1.0, self.slope)
+        low, high = x - tolerance, x + tolerance
+        lower = np.where(np.equal(self.slope, 1), low, np.minimum(low, 0.0) * rate)
+        upper = np.maximum(high, np.minimum(high, 0.0) * rate)
+        return Slab(np.where(flat, -np.inf, lower), zero, np.where(flat, high, upper), zero)
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,18 @@ class _Smooth(Activation, Protocol):
 
     _scale: ClassVar[float] = 1.0  # the unit of distances from an asymptote
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (isinstance(value, (int, float, np.floating)) and 0.0 < value < math.inf):
+                kind = type(self).__name__
+                raise InputError(f"{kind}: {name}: expected a positive number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def name(self) -> str:
+        numbers = ",".join(map(repr, vars(self).values()))
+        return type(self).__name__.lower() + (f"({numbers})" if numbers else "")
+
     def _analytic_inverse(self, x: Array) -> Array:
         """A pre-activation of values inside the range."""
 
@@ -211,8 +238,21 @@ class _Smooth(Activation, Protocol):
         return np.where(inside, self._analytic_inverse(np.where(inside, x, middle)), np.nan)
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        inverse, inside = self._analytic_inverse, self._unsaturated()
-        return smooth_slab(inverse, self.derivative, inside, x, tolerance)
+        """Tangents at the ends of the interval; an end outside constrains nothing.
+
+        A value that lies outside the range by more than the tolerance is treated as the nearest
+        saturated one.
+        """
+        low, high = self._unsaturated()
+
+        def end(value: Array, saturated: NDArray[np.bool_], side: float) -> tuple[Array, Array]:
+            a = self._analytic_inverse(np.clip(value, low, high))
+            rate = 1.0 / self.derivative(a)
+            tangent = a - side * rate * tolerance
+            return np.where(saturated, side * np.inf, tangent), np.where(saturated, 0.0, rate)
+
+        below, above = x - tolerance, x + tolerance
+        return Slab(*end(below, below <= low, -1.0), *end(above, above >= high, 1.0))
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
         """The slab at ``delta = tolerance``: no sign is open."""
@@ -223,7 +263,6 @@ class _Smooth(Activation, Protocol):
 class Tanh(_Smooth):
     """``tanh(a)``."""
 
-    name: ClassVar[str] = "tanh"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     _scale: ClassVar[float] = 2.0
 
@@ -243,7 +282,6 @@ class Tanh(_Smooth):
 class Sigmoid(_Smooth):
     """``1 / (1 + exp(-a))``."""
 
-    name: ClassVar[str] = "sigmoid"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __call__(self, a: Array) -> Array:  # noqa: D102
@@ -260,12 +298,6 @@ class Sigmoid(_Smooth):
         return np.log(x) - np.log1p(-x)
 
 
-def _check_positive(value: object, what: str) -> float:
-    if not (isinstance(value, (int, float, np.floating)) and 0.0 < value < math.inf):
-        raise InputError(f"{what}: expected a positive number, got {value!r}")
-    return float(value)
-
-
 @dataclass(frozen=True)
 class ELU(_Smooth):
     """``a`` where ``a > 0``, else ``alpha (exp(a) - 1)``.
@@ -275,13 +307,6 @@ class ELU(_Smooth):
     """
 
     alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", _check_positive(self.alpha, "ELU: alpha"))
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        return f"elu({self.alpha!r})"
 
     @property
     def _scale(self) -> float:  # type: ignore[override]
@@ -312,13 +337,6 @@ class Softplus(_Smooth):
 
     beta: float = 1.0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", _check_positive(self.beta, "Softplus: beta"))
-
-    @property
-    def name(self) -> str:  # noqa: D102
-        return f"softplus({self.beta!r})"
-
     @property
     def _scale(self) -> float:  # type: ignore[override]
         return 1.0 / self.beta
@@ -331,8 +349,7 @@ class Softplus(_Smooth):
         return np.maximum(a, 0.0) + np.log1p(np.exp(-self.beta * np.abs(a))) / self.beta
 
     def derivative(self, a: Array) -> Array:  # noqa: D102
-        t = np.exp(-self.beta * np.abs(a))
-        return np.where(a >= 0, 1.0, t) / (1.0 + t)
+        return Sigmoid()(self.beta * a)
 
     def _analytic_inverse(self, x: Array) -> Array:
         """``log(exp(beta x) - 1) / beta``."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PreimageError(Exception):
     """Every error that preimage raises on purpose."""
@@ -22,6 +25,15 @@ class MissingExtraError(PreimageError, ImportError):
         super().__init__(
             f"{package} is needed here and is not installed; run: pip install 'preimage[{extra}]'"
         )
+
+
+@contextmanager
+def extra(name: str, package: str) -> Iterator[None]:
+    """Within, an import that fails is a ``MissingExtraError`` of the extra that has the package."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, name) from error
 
 
 class StoreError(PreimageError):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.generator import Generator, Layer
+from preimage.generator import Layer
 from preimage.io.chain import NotKnownError
 from preimage.io.torch_module import known_layers
+from preimage.matrix import Array
+from preimage.methods.equations import rank_of_rows
 from preimage.network import Network, chain_of
 from preimage.observation import output_range
 from preimage.torch_network import TorchNetwork
@@ -61,7 +63,7 @@ class Inspection:
     methods: tuple[MethodFacts, ...]
 
 
-def head_range(network: Network, outputs: NDArray[np.float64]) -> tuple[float, float] | None:
+def head_range(network: Network, outputs: Array) -> tuple[float, float] | None:
     """The range of the last activation, if it is bounded.
 
     Of a network that is only run it is what ``outputs`` at random codes look like: (0, 1), (-1, 1),
@@ -76,7 +78,7 @@ def head_range(network: Network, outputs: NDArray[np.float64]) -> tuple[float, f
     return (0.0, 1.0) if least >= 0 else (-1.0, 1.0)
 
 
-def _jacobian_rank(network: Network, latent: NDArray[np.float64]) -> tuple[str, bool | None]:
+def _jacobian_rank(network: Network, latent: Array) -> tuple[str, bool | None]:
     """A sentence, and whether most Jacobians have full rank; None if they are too large."""
     k, n = network.latent_size, network.observation_size
     if n * k > _LARGEST:
@@ -88,71 +90,53 @@ def _jacobian_rank(network: Network, latent: NDArray[np.float64]) -> tuple[str, 
     return note, float(np.median(ranks)) >= k
 
 
-def _rank(layer: Layer, known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Rank of the active rows for some draws, (draws,); NaN if the layer is too large."""
-    if math.prod(layer.weight.shape) > _LARGEST_RANKED:
-        return np.full(len(known), np.nan)
-    weight = layer.dense_weight
-    # Rows in one unit: a large row must not hide the others.
-    norms = np.linalg.norm(weight, axis=1, keepdims=True)
-    weight = weight / np.where(norms > 0, norms, 1.0)
-    different, index = np.unique(known, axis=0, return_inverse=True)  # of a sigmoid: one
-    ranks = [np.linalg.matrix_rank(weight[rows]) if rows.any() else 0 for rows in different]
-    return np.array(ranks, dtype=np.float64)[index.ravel()]
-
-
 def inspect_generator(generator: Network, seed: int = 0) -> Inspection:
     """Draw codes from N(0, I) and count, layer by layer, what an inversion would know.
 
     Of a network that is only run it finds the rank and the methods.
     """
-    chain = chain_of(generator)
-    if chain is None:
-        latent = np.random.default_rng(seed).standard_normal((_RANK_DRAWS, generator.latent_size))
-        note, full_rank = _jacobian_rank(generator, latent)
-        known = "The layers are not known"
-        try:
-            if isinstance(generator, TorchNetwork):
-                known_layers(generator)
-        except NotKnownError as error:
-            known += f": {error}"
-        return Inspection((), "", note, _judge_methods([], full_rank, known))
-    return _inspect_chain(chain, seed)
+    chain, rng = chain_of(generator), np.random.default_rng(seed)
+    if chain is not None:
+        draws = min(max(_ENTRIES // sum(chain.sizes), _RANK_DRAWS), _DRAWS)
+        latent = rng.standard_normal((draws, chain.latent_size))
+        pairs = zip(chain.layers, chain.preactivations(latent), strict=True)
+        layers = tuple(_layer_facts(index, *pair) for index, pair in enumerate(pairs))
+        note, full_rank = _jacobian_rank(chain, latent[:_RANK_DRAWS])
+        active = (
+            f"Active rows: outputs that determine their pre-activation, over {draws} draws of "
+            "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
+            "ReLU outputs, whose zeros help.\n"
+            "Under noise, rows whose output is within the noise do not count."
+        )
+        return Inspection(layers, active, note, _judge_methods(layers, full_rank))
+    latent = rng.standard_normal((_RANK_DRAWS, generator.latent_size))
+    note, full_rank = _jacobian_rank(generator, latent)
+    unknown = "The layers are not known"
+    try:
+        if isinstance(generator, TorchNetwork):
+            known_layers(generator)
+    except NotKnownError as error:
+        unknown += f": {error}"
+    return Inspection((), "", note, _judge_methods((), full_rank, unknown))
 
 
-def _inspect_chain(generator: Generator, seed: int) -> Inspection:
-    draws = min(max(_ENTRIES // sum(generator.sizes), _RANK_DRAWS), _DRAWS)
-    latent = np.random.default_rng(seed).standard_normal((draws, generator.latent_size))
-    layers = []
-    for index, (layer, a) in enumerate(
-        zip(generator.layers, generator.preactivations(latent), strict=True)
-    ):
-        rows = np.isfinite(layer.activation.inverse(layer.activation(a)))
-        known, ranks = rows.sum(axis=1), _rank(layer, rows[:_RANK_DRAWS])
-        weights = layer.weight.nnz if layer.storage == "csr" else math.prod(layer.weight.shape)
-        layers.append(
-            LayerFacts(
-                index, layer.input_size, layer.output_size,
-                layer.output_size / max(layer.input_size, 1),
-                int(weights) + int(np.count_nonzero(layer.bias)),
-                layer.activation.name, float(np.median(known)), int(known.min()),
-                float(np.median(ranks)), -1 if np.isnan(ranks).any() else int(ranks.min()),
-            )
-        )  # fmt: skip
-    note, full_rank = _jacobian_rank(generator, latent[:_RANK_DRAWS])
-    return Inspection(
-        tuple(layers),
-        f"Active rows: outputs that determine their pre-activation, over {draws} draws of "
-        "z ~ N(0, I); a layer\nneeds as many as it has inputs, and fewer where its inputs are "
-        "ReLU outputs, whose zeros help.\n"
-        "Under noise, rows whose output is within the noise do not count.",
-        note,
-        _judge_methods(layers, full_rank),
-    )
+def _layer_facts(index: int, layer: Layer, a: Array) -> LayerFacts:
+    """What is known of a layer from its pre-activations, (draws, outputs)."""
+    rows = np.isfinite(layer.activation.inverse(layer.activation(a)))
+    known, size = rows.sum(axis=1), math.prod(layer.weight.shape)
+    few = rows[: _RANK_DRAWS if size <= _LARGEST_RANKED else 0]
+    ranks = rank_of_rows(layer.scaled, few) if len(few) else np.array([-1])
+    weights = layer.weight.nnz if layer.storage == "csr" else size
+    return LayerFacts(
+        index, layer.input_size, layer.output_size, layer.output_size / max(layer.input_size, 1),
+        int(weights) + int(np.count_nonzero(layer.bias)), layer.activation.name,
+        float(np.median(known)), int(known.min()),
+        float(np.median(ranks)) if ranks.min() >= 0 else math.nan, int(ranks.min()),
+    )  # fmt: skip
 
 
 def _judge_methods(
-    layers: list[LayerFacts], full_rank: bool | None, unknown: str = ""
+    layers: Sequence[LayerFacts], full_rank: bool | None, unknown: str = ""
 ) -> tuple[MethodFacts, ...]:
     """A verdict a method; ``unknown`` says why there are no layers."""
     short = [f.index for f in layers if min(f.active_median, _of(f.rank_median)) < f.inputs]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage.errors import MissingExtraError
+from preimage.errors import extra
 from preimage.network import Network
 from preimage.notebook import inversion_html
 from preimage.plot import image_grid
@@ -223,10 +223,8 @@ class Inversion:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
+        with extra("notebook", "pandas"):
             import pandas
-        except ImportError as error:
-            raise MissingExtraError("pandas", "notebook") from error
         columns = self.columns()
         latent = {f"z{i}": column for i, column in enumerate(columns["latent"].T)}
         names = ("status", "residual", "residual_max", "rank", "bound", "gap")

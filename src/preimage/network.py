@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.activation import Identity
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.matrix import (
+    Array,
     Weight,
     is_matrix,
     multiply,
@@ -21,8 +22,6 @@ from preimage.matrix import (
     multiply_columns,
     weight_bytes,
 )
-
-Array = NDArray[np.float64]
 
 
 @runtime_checkable
@@ -117,7 +116,8 @@ class Measured:
         if not isinstance(self.network, Generator) or not is_matrix(self.sensing):
             return None
         *below, last = self.network.layers
-        if _is_affine(last):
+        slopes = last.activation.slopes(last.output_size)
+        if slopes is not None and (slopes[0] == slopes[1]).all():
             weight, bias = self.sensing @ last.weight, self.sensing @ last.bias
             return Generator((*below, Layer(weight, bias, Identity())))
         return Generator((*below, last, Layer(self.sensing, activation=Identity())))
@@ -142,11 +142,6 @@ class Measured:
         cotangent = np.asarray(v, dtype=np.float64)
         below = multiply_adjoint(self.sensing, np.atleast_2d(cotangent))
         return self.network.vjp(z, below[0] if cotangent.ndim == 1 else below)
-
-
-def _is_affine(layer: Layer) -> bool:
-    slopes = layer.activation.slopes(layer.output_size)
-    return slopes is not None and bool((slopes[0] == slopes[1]).all())
 
 
 def chain_of(network: Network) -> Generator | None:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from preimage import engine
 from preimage.errors import MissingExtraError
+from preimage.matrix import Array
 from preimage.pixels import picture
 from preimage.plot import intervals_svg
-
-Array = NDArray[np.float64]
 
 SHOWN = 6  # thumbnails, rows of a table
 PACKAGES = ("preimage", "numpy", "scipy", "highspy", "safetensors", "torch", "onnx",

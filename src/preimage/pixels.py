@@ -8,9 +8,8 @@ import struct
 import zlib
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from preimage.matrix import Array
 
 
 def image_shape(size: int) -> tuple[int, ...]:

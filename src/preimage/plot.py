@@ -10,16 +10,16 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
+from preimage.matrix import Array
 from preimage.pixels import image_shape, rgba
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[np.float64]
 
 BAR = "#3d7fc4"  # at least 3 : 1 on a light and on a dark ground
 _CELL = 0.62  # inches an image
@@ -87,10 +87,8 @@ def image_grid(
 
 
 def _figure(**given: Any) -> Figure:
-    try:
+    with extra("plot", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
     return Figure(**given)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.torch_modules import torch
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Errors of rounding that are accepted, in units of the precision.
@@ -29,6 +28,10 @@ class ForwardError(InputError):
 
 class MixedError(ForwardError):
     """A forward mixes the samples of a batch."""
+
+
+class UntrainedWarning(UserWarning):
+    """A batch norm has the running statistics of a new module."""
 
 
 def check_module(module: Any) -> None:
@@ -130,6 +133,7 @@ def check_statistics(module: Any) -> None:
             warnings.warn(
                 f"module: the running statistics of {_path(name)} ({type(part).__name__}) were "
                 "never updated; was the module trained, and were its weights loaded?",
+                UntrainedWarning,
                 stacklevel=5,
             )
 

@@ -10,30 +10,19 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
 
 # Attributes of these types are part of what a module computes.
 _PLAIN = (bool, int, float, str, tuple, type(None))
-
-
-def import_torch() -> Any:
-    """Return torch.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "torch") from error
-    return torch
 
 
 class _Torch:
     """torch, which is imported when something of it is needed."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_torch(), name)
+        with extra("torch", "torch"):
+            import torch
+        return getattr(torch, name)
 
 
 torch: Any = _Torch()

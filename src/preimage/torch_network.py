@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
-from preimage.matrix import as_cotangent, as_rows
+from preimage.matrix import Array, as_cotangent, as_rows, slices
 from preimage.torch_checks import (
     check_derivatives,
     check_mode,
@@ -31,7 +31,6 @@ from preimage.torch_modules import (
     unwrapped,
 )
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Bytes of the largest tensor of a pass: beyond this, memory grows and speed does not.
@@ -84,17 +83,16 @@ class TorchNetwork:
         original = unwrapped(self.module)
         latent, fixed = arguments(original, self.fixed)
         module = frozen(original, getattr(torch, self.precision))
-        for name, value in (
-            ("module", module), ("latent_shape", shape), ("_latent", latent),
-            ("fixed", {key: self._as_fixed(key, value, module) for key, value in fixed.items()}),
-        ):  # fmt: skip
+        fixed = {key: self._as_fixed(key, value) for key, value in fixed.items()}
+        kept = {"module": module, "latent_shape": shape, "fixed": fixed, "_latent": latent}
+        for name, value in kept.items():
             object.__setattr__(self, name, value)
         self._check(original)
 
-    def _as_fixed(self, key: str | int, value: Any, module: Any) -> Any:
+    def _as_fixed(self, key: str | int, value: Any) -> Any:
         if isinstance(value, (bool, int, float, str, type(None))):
             return value
-        tensor = torch.as_tensor(value).detach().clone().to(_device(module))
+        tensor = torch.as_tensor(value).detach().clone().to(self.device)
         if tensor.ndim and len(tensor) != 1:
             raise InputError(
                 f"fixed[{key!r}]: expected the value of one sample, with a leading dimension of 1, "
@@ -104,8 +102,9 @@ class TorchNetwork:
 
     @property
     def device(self) -> Any:
-        """Where the weights are."""
-        return _device(self.module)
+        """Where the first weight is."""
+        first = next(iter([*self.module.parameters(), *self.module.buffers()]), None)
+        return "cpu" if first is None else first.device
 
     @property
     def latent_size(self) -> int:
@@ -173,9 +172,9 @@ class TorchNetwork:
         outputs = np.empty((batch, self.observation_size))
         columns = np.empty((batch, k, self.observation_size))
         tangents = self._tensor(np.eye(k))
-        for samples in _cuts(batch, max(self._rows // k, 1)):
+        for samples in slices(batch, k, self._rows):
             latent = self._tensor(z[samples])
-            for part in _cuts(k, max(self._rows // len(latent), 1)):
+            for part in slices(k, len(latent), self._rows):
                 output, pushed = self._push(latent, tangents[part])
                 columns[samples, part] = _as_numpy(pushed.movedim(0, 1))
             outputs[samples] = _as_numpy(output)
@@ -205,7 +204,7 @@ class TorchNetwork:
     def _in_parts(self, width: int, run: Callable[..., Tensor], *rows: Array) -> Array:
         """``run`` of rows of arrays, (batch, width), a few at a time."""
         found = np.empty((len(rows[0]), width))
-        for part in _cuts(len(found), self._rows):
+        for part in slices(len(found), 1, self._rows):
             found[part] = _as_numpy(run(*(self._tensor(each[part]) for each in rows)))
         return found
 
@@ -299,12 +298,6 @@ class TorchNetwork:
         )
 
 
-def _cuts(count: int, most: int) -> Iterator[slice]:
-    """Parts of nearly one size, of at most ``most``."""
-    size = -(-count // max(-(-count // most), 1))
-    return (slice(i, min(i + size, count)) for i in range(0, count, max(size, 1)))
-
-
 def _probe(k: int) -> Array:
     """Latents from N(0, I), always the same."""
     return np.random.default_rng(0).standard_normal((_PROBES, k))
@@ -312,12 +305,6 @@ def _probe(k: int) -> Array:
 
 def _as_numpy(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy()
-
-
-def _device(module: Any) -> Any:
-    """Where the first weight is."""
-    first = next(iter([*module.parameters(), *module.buffers()]), None)
-    return "cpu" if first is None else first.device
 
 
 def _repeated(value: Any, batch: int) -> Any:

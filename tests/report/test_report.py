@@ -81,7 +81,7 @@ def test_one_file_that_everybody_can_read(pages, kind):
             assert attrs["tabindex"] == "0"
             assert attrs["aria-label"]
     count = sum(tag == "img" for tag, _ in tags)
-    assert count == {"run": 9, "store": 0, "certificate": 0, "certificate, drawn": 10}.get(kind, 9)
+    assert count == {"run": 9, "store": 0, "certificate": 3, "certificate, drawn": 10}.get(kind, 9)
     assert sum(tag == "svg" for tag, _ in tags) >= 2
 
 

@@ -6,22 +6,21 @@ DeepInverse takes any module with ``forward(y, physics)``, so that torch is all 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
 from preimage.invert import invert
+from preimage.matrix import Array
 from preimage.methods import Method
 from preimage.network import Network
 
-try:
+with extra("deepinv", "torch"):
     import torch
-except ImportError as error:
-    raise MissingExtraError("torch", "deepinv") from error
 
-Array = NDArray[np.float64]
 
 # Physics of up to this many entries become a matrix, which every method takes.
 _MATRIX_ENTRIES = 2**24
@@ -76,7 +75,7 @@ class PreimageReconstructor(torch.nn.Module):
             InputError: The physics is not linear (a ``deepinv.physics.LinearPhysics``), or does not
                 map such an image to such a measurement.
         """
-        operator = _Sensing(physics, self.image_shape, y)
+        operator = _sensing(physics, self.image_shape, y)
         small = math.prod(operator.shape) <= _MATRIX_ENTRIES
         sensing = operator.matmat(np.eye(operator.shape[1])) if small else operator
         values = y.detach().cpu().double().numpy().reshape(len(y), -1)
@@ -85,39 +84,35 @@ class PreimageReconstructor(torch.nn.Module):
         return torch.as_tensor(images).to(y)
 
 
-class _Sensing:
-    """Physics as an ``Operator`` on columns of float64."""
+def _sensing(physics: Any, image: tuple[int, ...], y: torch.Tensor) -> LinearOperator:
+    """Physics as a linear operator on columns of float64, from pixels to measurements."""
+    if not hasattr(physics, "A_adjoint"):
+        raise InputError(
+            f"physics: expected a deepinv.physics.LinearPhysics, got {type(physics).__name__}"
+        )
 
-    def __init__(self, physics: Any, image: tuple[int, ...], y: torch.Tensor) -> None:
-        if not hasattr(physics, "A_adjoint"):
-            raise InputError(
-                f"physics: expected a deepinv.physics.LinearPhysics, got {type(physics).__name__}"
-            )
-        self._physics, self._y, self._shapes = physics, y[:0], (image, tuple(y.shape[1:]))
-        self.shape = math.prod(y.shape[1:]), math.prod(image)
-        try:
-            found = self._map(physics.A, torch.zeros(1, *image))
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"physics: it refuses an image of shape {image}: {error}") from error
-        if found.shape != (1, *self._shapes[1]):
-            raise InputError(
-                f"y: expected measurements of shape {tuple(found.shape[1:])}, which the physics "
-                f"makes of one image, one a sample, got {self._shapes[1]}"
-                + (f"; it makes {len(found)} of one image" if len(found) != 1 else "")
-            )
-
-    def matmat(self, X: Array) -> Array:
-        """A, (pixels, columns) to (measurements, columns)."""
-        return self._columns(self._physics.A, X, *self._shapes)
-
-    def rmatmat(self, X: Array) -> Array:
-        """Its adjoint."""
-        return self._columns(self._physics.A_adjoint, X, *self._shapes[::-1])
-
-    def _columns(self, part: Any, X: Array, start: tuple[int, ...], end: tuple[int, ...]) -> Array:
-        found = self._map(part, torch.as_tensor(X.T.copy()).reshape(-1, *start))
-        return found.cpu().double().numpy().reshape(-1, math.prod(end)).T
-
-    def _map(self, part: Any, images: torch.Tensor) -> torch.Tensor:
+    def apply(part: Any, images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return part(images.to(self._y))
+            return part(images.to(y))
+
+    def columns(part: Any, shape: tuple[int, ...], X: Array) -> Array:
+        found = apply(part, torch.as_tensor(X.T.copy()).reshape(-1, *shape))
+        return found.cpu().double().numpy().reshape(X.shape[1], -1).T
+
+    measured = tuple(y.shape[1:])
+    try:
+        found = apply(physics.A, torch.zeros(1, *image))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"physics: it refuses an image of shape {image}: {error}") from error
+    if found.shape != (1, *measured):
+        raise InputError(
+            f"y: expected measurements of shape {tuple(found.shape[1:])}, which the physics "
+            f"makes of one image, one a sample, got {measured}"
+            + (f"; it makes {len(found)} of one image" if len(found) != 1 else "")
+        )
+    forward, back = (
+        partial(columns, physics.A, image),
+        partial(columns, physics.A_adjoint, measured),
+    )
+    shape = math.prod(measured), math.prod(image)
+    return LinearOperator(shape, forward, back, forward, np.float64, back)

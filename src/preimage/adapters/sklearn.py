@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import InputError, MissingExtraError
+from preimage.errors import InputError, extra
 from preimage.invert import invert
 from preimage.methods import Method
 from preimage.network import Network
 
-try:
+with extra("sklearn", "scikit-learn"):
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise MissingExtraError("scikit-learn", "sklearn") from error
 
 
 class PreimageEncoder(TransformerMixin, BaseEstimator):

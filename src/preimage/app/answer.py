@@ -6,14 +6,12 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import preimage
 from preimage.app.question import Question, numbers
 from preimage.errors import InputError
+from preimage.matrix import Array
 from preimage.network import Network, chain_of
-
-Array = NDArray[np.float64]
 
 # Methods that answer in seconds. Those in _ANY need no known layers.
 METHODS = ("auto", "linf", "exact", "l1", "relaxed", "gauss_newton", "gradient")

@@ -7,17 +7,15 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.app.answer import Answer
 from preimage.app.question import Question, to_gray
 from preimage.certify import Certificate
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.notebook import number
 from preimage.pixels import picture
 from preimage.report.run import plain
-
-Array = NDArray[np.float64]
 
 _WIDTH = 132  # of a picture
 _GOOD = {"solved", "unique"}

@@ -11,17 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import preimage
 from preimage.app import answer, drawing, question
 from preimage.doctor import prove
-from preimage.errors import InputError, MissingExtraError, PreimageError
+from preimage.errors import InputError, PreimageError, extra
 from preimage.network import Network
 from preimage.pixels import picture
 from preimage.report.network import standing
-
-Array = NDArray[np.float64]
 
 # Disables Gradio's analytics and downloads; it reads these when it is imported.
 _OFFLINE = {
@@ -185,10 +182,8 @@ def import_gradio() -> Any:
         MissingExtraError: It is not installed.
     """
     os.environ.update(_OFFLINE)
-    try:
+    with extra("web", "gradio"):
         import gradio
-    except ImportError as error:
-        raise MissingExtraError("gradio", "web") from error
     return gradio
 
 

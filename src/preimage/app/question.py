@@ -14,11 +14,10 @@ from preimage.errors import FormatError, InputError
 from preimage.inspection import head_range
 from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
-from preimage.io.pictures import read_picture
+from preimage.io.sources import read_picture
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.pixels import image_shape
-
-Array = NDArray[np.float64]
 
 # A picture from a phone's camera has some 12 million pixels.
 UPLOAD = Limits(file_bytes=32 * 2**20, entries=2**25)

@@ -23,13 +23,11 @@ from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.io.observations import Observations, digest, open_observations
-from preimage.matrix import Weight, weight_bytes
+from preimage.matrix import Array, Weight, weight_bytes
 from preimage.methods import Method, as_method
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
 from preimage.observation import as_noise, as_sensing, check_observation
-
-Array = NDArray[np.float64]
 
 SHARD_SIZE = 256
 

@@ -300,11 +300,9 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 
 def _typed_job(values: dict[str, Any]) -> Job:
     """A job from JSON: numbers are numbers, counts positive, and nothing is missing."""
-    job = Job(**values)
-    kinds = {"int": int, "float": int | float, "str": str}
+    kinds = {"int": (int,), "float": (int, float), "str": (str,)}
     for part in fields(Job):
-        value, kind = getattr(job, part.name), str(part.type)
-        right = isinstance(value, kinds[kind]) and not isinstance(value, bool)
-        if not right or (kind == "int" and value < 1):
+        value, kind = values[part.name], str(part.type)
+        if type(value) not in kinds[kind] or (kind == "int" and value < 1):
             raise ValueError(f"{part.name}: expected {kind}, counts above 0, got {value!r:.100}")
-    return job
+    return Job(**values)

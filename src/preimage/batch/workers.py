@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from preimage.batch.store import COLUMNS, Arrays, Job, blank, pack
-from preimage.errors import InputError, MissingExtraError, PreimageError, StoreError
+from preimage.errors import InputError, PreimageError, StoreError, extra
 from preimage.invert import invert
 from preimage.methods import Method
 from preimage.network import Network
@@ -107,11 +107,9 @@ class DaskWorkers:
     """
 
     def __init__(self, task: Task, where: int | str, retries: int, shard_timeout: float) -> None:
-        try:
+        with extra("cluster", "dask and distributed"):
             import cloudpickle
             import distributed
-        except ImportError as error:
-            raise MissingExtraError("dask and distributed", "cluster") from error
         try:
             self._task = cloudpickle.dumps(task)
         except Exception as error:  # pickle raises what the objects in it raise

@@ -21,7 +21,7 @@ from preimage.batch.store import (
     chunk_path,
     open_store,
 )
-from preimage.errors import InputError, MissingExtraError, StoreError
+from preimage.errors import InputError, StoreError, extra
 from preimage.io.limits import write_bytes
 
 
@@ -73,11 +73,9 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
         StoreError: Another job is writing to it, or it cannot be written.
         MissingExtraError: Zarr or filelock is not installed.
     """
-    try:
+    with extra("batch", "zarr and filelock"):
         import filelock
         import zarr  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("zarr and filelock", "batch") from error
     lock = filelock.FileLock(path / "lock")
     with unwritable(path):
         path.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,8 @@ def report(
         str | None, typer.Option(metavar="NET", help="For its card, and for reconstructions.")
     ] = None,
     observations: Annotated[
-        Path | None, typer.Option(help="Of a store or a certificate, for their pictures.")
+        Path | None,
+        typer.Option(help="Of a store, for their pictures; of a certificate, to compare."),
     ] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),

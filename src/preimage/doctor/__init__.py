@@ -21,11 +21,12 @@ from preimage.generator import Generator
 from preimage.inspection import head_range, inspect_generator
 from preimage.invert import invert
 from preimage.io import from_torch
+from preimage.matrix import Array
 from preimage.network import Network, chain_of
+from preimage.torch_checks import UntrainedWarning
 
 __all__ = ["BOX", "Finding", "examine", "prove"]
 
-Array = NDArray[np.float64]
 
 _DRAWS = 200  # random codes
 _CODES_TRIED = 20  # codes at which the influence of every coordinate is measured,
@@ -86,7 +87,7 @@ def examine(
 
 def _imported(module: Any) -> tuple[Network, list[Finding]]:
     """A module as a network, and what the import complains of."""
-    complaints = []
+    complaints: list[str] = []
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -96,7 +97,7 @@ def _imported(module: Any) -> tuple[Network, list[Finding]]:
                 raise
             complaints.append(str(error))
             network = from_torch(copy.deepcopy(module).eval())
-    complaints += [str(one.message) for one in told if str(one.message).startswith("module: ")][:1]
+    complaints += [str(one.message) for one in told if one.category is UntrainedWarning][:1]
     return network, [Finding("import", True, complaint) for complaint in complaints]
 
 

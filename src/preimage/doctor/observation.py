@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from preimage.generator import Generator
 from preimage.inversion import outputs_of
 from preimage.invert import invert
+from preimage.matrix import Array
 from preimage.methods import GaussNewton
 from preimage.network import Network, chain_of
 from preimage.pixels import image_shape
-
-Array = NDArray[np.float64]
 
 _FIT = GaussNewton(restarts=2, flip_rounds=0, steps=25)
 _EXPLAINED = 0.2  # unexplained part of an observation below which nothing is wrong with it

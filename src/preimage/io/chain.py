@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
 from preimage.errors import FormatError
 from preimage.generator import Generator, Layer
+from preimage.matrix import Array
 
 if TYPE_CHECKING:
     from preimage.io.torch_graph import TorchGraph
 
-Array = NDArray[np.float64]
 
 # A layer whose matrix, dense or CSR, would take more is not built. No program with millions of
 # entries ends in reasonable time, and torch evaluates such a layer faster than a matrix product.
@@ -77,20 +77,10 @@ class AffineMap(NamedTuple):
     images: Callable[[NDArray[np.intp]], Array]
     chunk: int
 
-    def check(self, limit: int) -> None:
-        """Estimate the size of W from some of its columns or rows.
-
-        Raises:
-            NotKnownError: It would take more than ``limit`` bytes.
-        """
-        outputs, inputs = len(self.bias), self.inputs
-        if 8 * outputs * inputs <= limit:
-            return
-        count = inputs if self.by_columns else outputs
-        sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
-        nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
-        if outputs * inputs > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
-            raise self._too_large(limit)
+    @property
+    def size(self) -> int:
+        """Entries of W, zeros included."""
+        return len(self.bias) * self.inputs
 
     def matrix(self, limit: int) -> Any:
         """W, dense or CSR, whichever is smaller.
@@ -98,9 +88,13 @@ class AffineMap(NamedTuple):
         Raises:
             NotKnownError: It would take more than ``limit`` bytes.
         """
-        outputs, inputs = len(self.bias), self.inputs
-        count = inputs if self.by_columns else outputs
-        dense = 8 * outputs * inputs <= limit
+        outputs, dense = len(self.bias), 8 * self.size <= limit
+        count = self.inputs if self.by_columns else outputs
+        if not dense:  # some columns or rows tell, before all are computed
+            sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
+            nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
+            if self.size > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
+                raise self._too_large(limit)
         parts, nonzeros = [], 0
         for start in range(0, count, self.chunk):
             part = self.images(np.arange(start, min(start + self.chunk, count)))
@@ -156,9 +150,10 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
         maps.append(graph.affine(state, [*(step.inputs[0] for step in closing), *crossing]))
         state = [*(step.name for step in closing), *crossing]
     maps.append(graph.affine(state, [graph.output]))
-    for each in maps:
-        each.check(max_matrix_bytes)
-    weights, biases = [each.matrix(max_matrix_bytes) for each in maps], [m.bias for m in maps]
+    # The largest first: if one is too large, it is that one.
+    by_size = sorted(maps, key=lambda each: each.size, reverse=True)
+    built = {id(each): each.matrix(max_matrix_bytes) for each in by_size}
+    weights, biases = [built[id(each)] for each in maps], [each.bias for each in maps]
     taken = _entries(weights[-1])
     if activations and taken is not None and not biases[-1].any():
         units = len(biases[-2])
@@ -186,26 +181,21 @@ def _entries(weight: Any) -> NDArray[np.intp] | None:
 def _activation(
     closing: Sequence[Step], carried: Sequence[str], sizes: Mapping[str, int]
 ) -> Activation:
-    """The activations of a level as one."""
+    """The activations of a level as one; a smooth one has to stand alone."""
     kinds = [step.activation for step in closing if step.activation]
-    if not carried and all(kind == kinds[0] for kind in kinds) and not _is_prelu(kinds[0]):
-        return kinds[0]
-    below = []
+    below: list[Array] = []
     for step, kind in zip(closing, kinds, strict=True):
         slopes = kind.slopes(sizes[step.name])
         if slopes is None:
-            other = carried[0] if carried else next(k.name for k in kinds if k != kind)
+            others = [*carried, *(other.name for other in kinds if other != kind)]
+            if not others:
+                return kind
             raise NotKnownError(
-                f"{step.place}: {other} would have to pass beside the smooth {kind.name}, which "
-                "a chain of layers cannot express"
+                f"{step.place}: {others[0]} would have to pass beside the smooth {kind.name}, "
+                "which a chain of layers cannot express"
             )
         below.append(slopes[0])
     return slope_activation(np.concatenate([*below, *(np.ones(sizes[name]) for name in carried)]))
-
-
-def _is_prelu(activation: Activation) -> bool:
-    """Whether units differ, so that the slopes belong to one value."""
-    return activation.name.startswith("prelu")
 
 
 def slope_activation(below: Array) -> Activation:

@@ -1,20 +1,39 @@
-"""Generators in files: the package's own form, and the layers of a bare state dict."""
+"""Generators in files: the package's own form, and the layers of a bare state dict.
+
+The own form is named tensors and a record of strings. The tensors are ``layers.0.weight``,
+``layers.0.bias`` and so on; a CSR weight is three tensors, ``layers.0.weight.data``, ``.indices``
+and ``.indptr``. The record (the header of a safetensors file, the member ``metadata`` of an npz
+file) holds
+
+    format   "preimage"
+    version  "1"
+    layers   JSON, an object a layer: activation (a name), storage ("dense" or "csr"), shape
+
+A bias that is missing is zero. Numbers have the smallest type that holds them exactly. Whatever a
+file says is checked before anything of its size is made.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from preimage.activation import Activation
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from preimage.activation import Activation, as_activation
 from preimage.errors import FormatError, InputError
-from preimage.generator import Generator, from_arrays
+from preimage.generator import Generator, Layer, from_arrays
 from preimage.io.chain import MAX_MATRIX_BYTES
-from preimage.io.limits import LIMITS, Limits, check_file, check_whole, write_bytes
+from preimage.io.limits import LIMITS, Limits, check_file, check_whole, parse_json, write_bytes
 from preimage.io.onnx_network import load_onnx
-from preimage.io.own_form import decode, encode
 from preimage.io.tensors import (
+    Metadata,
     Tensors,
     read_npz,
     read_safetensors,
@@ -23,6 +42,7 @@ from preimage.io.tensors import (
     write_npz,
     write_safetensors,
 )
+from preimage.matrix import Weight
 from preimage.network import Network
 
 _READERS = {
@@ -32,6 +52,7 @@ _READERS = {
     ".pt": read_torch,
     ".ckpt": read_torch,
 }
+_CSR = ("data", "indices", "indptr")
 _WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 
 
@@ -88,7 +109,7 @@ def load(
         tensors, metadata = reader(path, limits)
         if metadata.get("format") == "preimage":
             _check_absent(bare, "the file says itself what its layers are")
-            return decode(tensors, metadata, limits)
+            return _decoded(tensors, metadata, limits)
         return _from_state_dict(tensors, layers, activation, head)
     except InputError as error:
         raise FormatError(f"{path}: {error}") from error
@@ -122,7 +143,7 @@ def save(generator: Generator, path: str | os.PathLike[str]) -> None:
         )
     if not isinstance(generator, Generator):
         raise InputError(f"generator: expected a Generator, got {type(generator).__name__}")
-    write_bytes(path, writer(*encode(generator)))
+    write_bytes(path, writer(*_encoded(generator)))
 
 
 def _from_state_dict(
@@ -170,3 +191,90 @@ def _check_norms(tensors: Tensors, layers: Sequence[str]) -> None:
                     f"layers: the batch norm {norm!r} may stand between {before!r} and {after!r}, "
                     "and would be left out; pass the torch module to preimage.from_torch instead"
                 )
+
+
+# The own form -------------------------------------------------------------------------------------
+
+
+def _encoded(generator: Generator) -> tuple[Tensors, Metadata]:
+    """The tensors and the record of a generator."""
+    tensors: Tensors = {}
+    records = []
+    for index, layer in enumerate(generator.layers):
+        name, weight = f"layers.{index}.weight", layer.weight
+        if layer.storage == "dense":
+            tensors[name] = _narrowed(weight)
+        else:
+            tensors |= {f"{name}.{part}": _narrowed(getattr(weight, part)) for part in _CSR}
+        if layer.bias.any():
+            tensors[f"layers.{index}.bias"] = _narrowed(layer.bias)
+        shape = list(map(int, weight.shape))
+        records.append(
+            {"activation": layer.activation.name, "storage": layer.storage, "shape": shape}
+        )
+    return tensors, {"format": "preimage", "version": "1", "layers": json.dumps(records)}
+
+
+def _narrowed(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers, as float32, int16 or int32 if that loses nothing."""
+    for dtype in (np.float32,) if values.dtype.kind == "f" else (np.int16, np.int32):
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = values.astype(dtype)
+        if np.array_equal(narrow, values):
+            return narrow
+    return values
+
+
+def _decoded(tensors: Tensors, metadata: Metadata, limits: Limits) -> Generator:
+    """The generator of a record and its tensors.
+
+    Raises:
+        FormatError: They are damaged, or beyond the limits.
+    """
+    if metadata.get("version") != "1":
+        raise FormatError(
+            f"expected version 1 of the preimage form, got {metadata.get('version')!r}; "
+            "a newer preimage may read it"
+        )
+    try:
+        records = parse_json(metadata["layers"], "layers", limits, list)
+        limits.check_count(len(records), "layers")
+        return Generator(
+            tuple(_layer(tensors, f"layers.{i}", r, limits) for i, r in enumerate(records))
+        )
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"the metadata of the layers is malformed: {error!r}") from error
+
+
+def _layer(tensors: Tensors, name: str, record: Any, limits: Limits) -> Layer:
+    activation, storage = str(record["activation"]), record["storage"]
+    shape = tuple(record["shape"])
+    if not all(type(size) is int for size in shape):
+        raise TypeError(f"expected whole numbers, got {shape!r:.200}")
+    for size in shape:
+        limits.check_shape((size,))
+    weight = _weight(tensors, f"{name}.weight", storage, shape)
+    bias = tensor(tensors, f"{name}.bias") if f"{name}.bias" in tensors else None
+    try:
+        return Layer(weight, bias, as_activation(activation))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise FormatError(f"{name}: {error}") from error
+
+
+def _weight(tensors: Tensors, name: str, storage: Any, shape: tuple[int, ...]) -> Weight:
+    if storage not in ("dense", "csr"):
+        raise FormatError(f"tensor {name!r}: expected storage dense or csr, got {storage!r:.200}")
+    if storage == "dense":
+        weight: Weight = tensor(tensors, name)
+    else:
+        data, *places = (tensor(tensors, f"{name}.{part}") for part in _CSR)
+        try:  # places are whole numbers below 2^53, so that float64 holds them
+            weight = scipy.sparse.csr_array((data, *map(np.int64, places)), shape=shape)
+            weight.check_format(full_check=True)
+        except ValueError as error:
+            raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error
+    if weight.shape != shape:
+        raise FormatError(f"tensor {name!r}: expected shape {shape}, got shape {weight.shape}")
+    return weight

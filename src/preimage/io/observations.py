@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.io.limits import LIMITS, Limits, check_file
-from preimage.io.pictures import LUMINANCE
-from preimage.io.sources import Source, open_source, read_idx_header
+from preimage.io.sources import LUMINANCE, Source, open_source, read_idx_header
 from preimage.matrix import as_float64
 from preimage.network import Network
 from preimage.observation import output_range

@@ -27,11 +27,12 @@ _HEAVY = frozenset({"Conv", "ConvTranspose", "Resize", "Upsample", "AveragePool"
 _SMALL = 1024  # entries of an input whose values matter for the shape of an output
 
 
-class Shaped(NamedTuple):
-    """An operator with its constant inputs."""
+class Operator(NamedTuple):
+    """A node, the version of its operator, and how much it may ask for."""
 
     node: Any
     opset: int
+    limits: Limits
 
 
 def allowed(node: Any) -> bool:
@@ -50,7 +51,7 @@ def defaults(node: Any, opset: int) -> list[Any]:
     return [a.default_value for a in known if a.default_value.type and a.name not in given]
 
 
-def attributes(operator: Shaped) -> dict[str, Any]:
+def attributes(operator: Operator) -> dict[str, Any]:
     """The attributes of a node by name, with defaults; bytes are text."""
     from onnx import helper
 
@@ -63,7 +64,7 @@ def attributes(operator: Shaped) -> dict[str, Any]:
 # Evaluation -------------------------------------------------------------------------------------
 
 
-def evaluate(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -> list[Array]:
+def evaluate(operator: Operator, inputs: Sequence[Array | None]) -> list[Array]:
     """The outputs of a node; heavy ones by onnxruntime in float32, if it is installed.
 
     Raises:
@@ -73,7 +74,7 @@ def evaluate(operator: Shaped, inputs: Sequence[Array | None], limits: Limits) -
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
-    check_sizes(operator, inputs, limits)
+    check_sizes(operator, inputs)
     node, opset = operator.node, operator.opset
     runtime = node.op_type in _HEAVY and _runtime() is not None
     wide = any(v is not None and v.dtype == np.float64 for v in inputs)
@@ -122,15 +123,12 @@ def open_session(data: bytes) -> Any:
     return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def check_sizes(
-    operator: Shaped, inputs: Sequence[Array | None], limits: Limits
-) -> list[tuple[int, ...] | None]:
+def check_sizes(operator: Operator, inputs: Sequence[Array | None]) -> list[tuple[int, ...] | None]:
     """The shapes of the outputs that a node asks for, before anything is allocated.
 
     Args:
-        operator: The node.
+        operator: The node; ``limits.entries`` bounds each output.
         inputs: Values; of those with more than 1024 entries only the shapes count.
-        limits: ``entries`` of each output.
 
     Returns:
         A shape for each output that has a name; None where onnx cannot tell it.
@@ -162,6 +160,6 @@ def check_sizes(
         made: Any = found[name].tensor_type if name in found else None
         dims = made.shape.dim if made is not None and made.HasField("shape") else None
         known = [d.dim_value for d in dims or () if d.HasField("dim_value")]
-        limits.check_shape(known)
+        operator.limits.check_shape(known)
         shapes.append(None if dims is None or len(known) < len(dims) else tuple(known))
     return shapes

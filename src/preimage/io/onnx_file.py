@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from preimage.errors import FormatError, MissingExtraError
+from preimage.errors import FormatError, extra
 from preimage.io.limits import Limits
 from preimage.io.onnx_evaluation import defaults
 from preimage.io.tensors import reading
@@ -41,11 +41,9 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         FormatError: Not a valid ONNX file, or one beyond the limits.
         MissingExtraError: onnx is not installed.
     """
-    try:
+    with extra("onnx", "onnx"):
         import onnx
         import onnx.inliner
-    except ImportError as error:
-        raise MissingExtraError("onnx", "onnx") from error
     model = onnx.ModelProto()
     with reading("a valid ONNX file"):
         data = path.read_bytes()

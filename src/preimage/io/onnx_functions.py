@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from preimage.io.limits import Limits
+
 Given = Mapping[str, Any]
 Function = Callable[..., Any]
 
@@ -124,17 +126,20 @@ def _group_norm(a: Given, x: Tensor, scale: Any, bias: Any) -> Tensor:
 # Windows ----------------------------------------------------------------------------------------
 
 
-def set_windows(a: dict[str, Any], kind: str, kernel: tuple[int, ...], x: tuple[int, ...]) -> None:
+def set_windows(
+    a: dict[str, Any], transposed: bool, kernel: tuple[int, ...], x: tuple[int, ...], limits: Limits
+) -> None:
     """Put the sizes of windows among the attributes of a convolution or pooling.
 
     Args:
         a: Attributes, with ``shape``. Gets ``kernel``, ``strides``, ``dilations``, ``group``, and
             the padding of each axis, ``begin`` and ``end``.
-        kind: The operator.
+        transposed: Whether it is a transposed convolution.
         kernel: The size of a window.
         x: The shape of the input.
+        limits: Of the windows, and of what they take in.
     """
-    dims, transposed = len(kernel), kind == "ConvTranspose"
+    dims = len(kernel)
     ones, auto = (1,) * dims, a["auto_pad"]
     strides, dilations = (tuple(a.get(n) or ones) for n in ("strides", "dilations"))
     pads = list(a.get("pads") or (0,) * 2 * dims)
@@ -153,6 +158,11 @@ def set_windows(a: dict[str, Any], kind: str, kernel: tuple[int, ...], x: tuple[
         end[axis] = rest if transposed else max(rest, end[axis])
     a.update(kernel=kernel, strides=strides, dilations=dilations, group=a.get("group", 1),
              begin=tuple(begin), end=tuple(end))  # fmt: skip
+    # What a transposed convolution makes before its edges are cut off, or others take in.
+    whole = a["shape"] if transposed else x
+    padded = (n + max(b, 0) + max(e, 0) for n, b, e in zip(whole[2:], begin, end, strict=True))
+    limits.check_shape((*whole[:2], *padded))
+    limits.check_shape(kernel)
 
 
 def _pad(a: Given, x: Tensor, **how: Any) -> Tensor:

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.errors import FormatError, InputError
+from preimage.errors import FormatError, InputError, extra
 from preimage.io import onnx_file
 from preimage.io.chain import differs, probes
 from preimage.io.limits import Limits, unique
 from preimage.io.onnx_evaluation import open_session
 from preimage.io.tensors import reading
 from preimage.io.torch_module import with_layers
+from preimage.matrix import Array
 from preimage.network import Network
-from preimage.torch_modules import import_torch, torch
+from preimage.torch_modules import torch
 from preimage.torch_network import TorchNetwork
-
-Array = NDArray[np.float64]
 
 _MOST_NAMES = 20  # of tensors that an error lists
 # Relative rounding errors of a whole network, in float16 and in wider types.
@@ -33,14 +31,7 @@ _CONDITION = 20.0
 def load_onnx(
     path: Path, output: str | None, allow_external: bool, limits: Limits, max_matrix_bytes: int
 ) -> Network:
-    """The network of an ONNX file that ``check_file`` has passed.
-
-    Args:
-        path: The file.
-        output: Name of the tensor that is the observation; None is the graph's only output.
-        allow_external: Whether weights may stand in other files of the same folder.
-        limits: What the file may ask for.
-        max_matrix_bytes: The largest matrix of a layer; beyond it the network is run.
+    """The network of an ONNX file that ``check_file`` has passed; arguments as of ``load``.
 
     Raises:
         FormatError: Not a valid file, not of one latent and one output, one with an operator that
@@ -48,7 +39,6 @@ def load_onnx(
         MissingExtraError: onnx or torch is not installed.
     """
     model, opset = onnx_file.read(path, allow_external, limits)
-    import_torch()
     network = OnnxModel(model, opset, output, limits)
     if network.shape[0] > 1 and len(network.shape) > 1:
         try:  # a file that was exported for several samples
@@ -63,8 +53,8 @@ def load_onnx(
 
 def _network(model: OnnxModel, samples: int, max_matrix_bytes: int) -> Network:
     """The layers of a model where they are known, else the model as torch runs it."""
-    from preimage.io.onnx_torch import OnnxModule
-
+    with extra("torch", "torch"):
+        from preimage.io.onnx_torch import OnnxModule
     module = OnnxModule(model, samples)
     try:
         network = TorchNetwork(module, (module.latent_size,))

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preimage.errors import FormatError, InputError
-from preimage.io.onnx_evaluation import Shaped, allowed, attributes, check_sizes, evaluate
+from preimage.io.onnx_evaluation import Operator, allowed, attributes, check_sizes, evaluate
 from preimage.io.onnx_functions import FUNCTIONS, set_windows, window_sums
-from preimage.io.torch_samples import by_sample
+from preimage.io.torch_graph import by_sample
 
 if TYPE_CHECKING:
     from preimage.io.onnx_network import OnnxModel
 
-Array = NDArray[np.float64]
 
 _REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
 _INTEGER = (
@@ -84,7 +83,7 @@ class OnnxModule(torch.nn.Module):
         for node in model.nodes:
             builder.add(node)
         output, place = model.output, f"output {model.output!r}"
-        if output not in builder.dependent:
+        if output not in builder.values:
             raise FormatError(f"{place}: it does not depend on the latent")
         entries = builder.values[output].numel()
         if not entries:
@@ -94,10 +93,9 @@ class OnnxModule(torch.nn.Module):
         if not torch.isfinite(builder.values[output]).all():
             raise FormatError(f"{builder.not_finite}: its values are not finite")
         self.steps, self.output = tuple(builder.steps), output
-        used = {name for step in self.steps for name in step.inputs if name}
-        self.names = tuple(sorted(used - builder.dependent))
+        self.names = tuple(sorted(builder.taken))
         for index, name in enumerate(self.names):
-            value, own = builder.values[name], f"constant_{index}"
+            value, own = builder.taken[name], f"constant_{index}"
             if value.is_floating_point():
                 self.register_parameter(own, torch.nn.Parameter(value, requires_grad=False))
             else:
@@ -156,8 +154,8 @@ class _Builder:
     Attributes:
         steps: Those that depend on the latent.
         arrays: Constants by name.
-        values: Tensors at one latent, and the constants that steps take.
-        dependent: Names of those that depend on the latent.
+        taken: Those that steps take, as tensors.
+        values: Tensors that depend on the latent, at one latent.
         not_finite: The first place whose values are not.
         rounded: What to say of the first cast of real numbers to integers.
     """
@@ -165,8 +163,8 @@ class _Builder:
     def __init__(self, model: OnnxModel, z: Tensor) -> None:
         self.steps: list[Step] = []
         self.arrays: dict[str, NDArray[Any]] = dict(model.constants)
+        self.taken: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {model.latent: z}
-        self.dependent = {model.latent}
         self.not_finite = self.rounded = ""
         self._opset, self._limits, self._asked = model.opset, model.limits, 0
 
@@ -174,7 +172,7 @@ class _Builder:
         """Evaluate one node."""
         place = f"{node.name or f'the node of {node.output[0]!r}'}: {node.op_type}"
         for name in node.input:
-            if name and name not in self.arrays and name not in self.dependent:
+            if name and name not in self.arrays and name not in self.values:
                 raise FormatError(f"{place}: nothing gives its input {name!r}")
         try:
             self._limits.check(
@@ -194,38 +192,37 @@ class _Builder:
         if not allowed(node):
             own = node.domain in ("", "ai.onnx")
             raise _NoSuchOperatorError(f"not supported{'' if own else f' (domain {node.domain})'}")
-        operator = Shaped(node, self._opset)
-        inputs = [self._array(name) if name else None for name in node.input]
-        depends = [name in self.dependent for name in node.input]
+        operator = Operator(node, self._opset, self._limits)
+        depends = [name in self.values for name in node.input]
+        inputs = [
+            self.values[name].numpy() if dependent else self.arrays[name] if name else None
+            for name, dependent in zip(node.input, depends, strict=True)
+        ]
         if not any(depends) or node.op_type in ("Shape", "Size"):
-            found = evaluate(operator, inputs, self._limits)
+            found = evaluate(operator, inputs)
             for name, array in zip((n for n in node.output if n), found, strict=False):
                 self.arrays[name] = array
                 self._asked += array.size
             return
         inputs = [_promoted(value) for value in inputs] if node.op_type not in _SCALED else inputs
-        shapes = check_sizes(operator, inputs, self._limits)
+        shapes = check_sizes(operator, inputs)
         if shapes[0] is None:
-            shapes = [value.shape for value in evaluate(operator, inputs, self._limits)]
+            shapes = [value.shape for value in evaluate(operator, inputs)]
         for step in self._steps(operator, inputs, shapes, place):
             value = _applied(step, self._tensors(step), torch.float64)
             self._limits.check_shape(value.shape)
             self._asked += value.numel()
             self.values[step.output] = value
-            self.dependent.add(step.output)
             if not self.not_finite and not torch.isfinite(value).all():
                 self.not_finite = place
             self.steps.append(step)
 
-    def _array(self, name: str) -> NDArray[Any]:
-        return self.values[name].numpy() if name in self.dependent else self.arrays[name]
-
     def _tensors(self, step: Step) -> dict[str, Tensor]:
         """Inputs of a step; constants become tensors when a step takes them."""
         for name in step.inputs:
-            if name and name not in self.values:
-                self.values[name] = _tensor(self.arrays[name])
-        return {name: self.values[name] for name in step.inputs if name}
+            if name and name not in self.values and name not in self.taken:
+                self.taken[name] = _tensor(self.arrays[name])
+        return {**self.taken, **self.values}
 
     def _constant(self, value: Any) -> str:  # the name of a new one
         name = f"constant:{len(self.arrays)}"
@@ -236,12 +233,12 @@ class _Builder:
     # From a node to steps -----------------------------------------------------------------------
 
     def _steps(
-        self, operator: Shaped, inputs: list[Any], shapes: list[Any], place: str
+        self, operator: Operator, inputs: list[Any], shapes: list[Any], place: str
     ) -> Iterator[Step]:
         node, kind = operator.node, operator.node.op_type
         given = {**attributes(operator), "opset": self._opset, "shape": shapes[0]}
         names, outputs = list(node.input), [name for name in node.output if name]
-        depends = [name in self.dependent for name in names]
+        depends = [name in self.values for name in names]
         if given.get("reduction", "none") != "none":
             raise _NoSuchOperatorError("not supported with these inputs or attributes")
         if kind in _MOVES:
@@ -260,9 +257,12 @@ class _Builder:
             given["axes"], maps = self._along_axes(operator, inputs, depends, shapes[0])
             kind, names = "Resize", [names[0], *map(self._constant, maps)]
         elif kind in _WINDOWS:
-            self._set_windows(given, kind, inputs)
+            size, kernel = inputs[0].shape, given.get("kernel_shape") or inputs[1].shape[2:]
+            if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
+                raise _NoSuchOperatorError(f"not supported for inputs of {len(size)} dimensions")
+            set_windows(given, kind == "ConvTranspose", tuple(kernel), size, self._limits)
             if kind == "AveragePool":
-                names.append(self._constant(self._shares(operator, given, inputs[0].shape)))
+                names.append(self._constant(self._shares(operator, given, size)))
         elif kind == "Cast":
             given["to"] = _torch_type(given["to"])
             if not given["to"].is_floating_point and inputs[0].dtype.kind == "f":
@@ -278,7 +278,7 @@ class _Builder:
         yield Step(kind, tuple(names), outputs[0], given, place)
 
     def _move(
-        self, operator: Shaped, inputs: Sequence[Any], depends: Sequence[bool], index: int,
+        self, operator: Operator, inputs: Sequence[Any], depends: Sequence[bool], index: int,
         output: str, place: str,
     ) -> Step:  # fmt: skip
         """Entries are numbered, and where the numbers go is where the entries go."""
@@ -291,7 +291,7 @@ class _Builder:
                 names.append(name)
         zeros = [np.zeros_like(n) if d else n for n, d in zip(numbers, depends, strict=True)]
         found, constant = (
-            np.asarray(evaluate(operator, each, self._limits)[index], dtype=np.float64)
+            np.asarray(evaluate(operator, each)[index], dtype=np.float64)
             for each in (numbers, zeros)
         )
         moved = found != constant
@@ -304,7 +304,7 @@ class _Builder:
         return Step("Move", (self._constant(places), added, *names), output, given, place)
 
     def _along_axes(
-        self, operator: Shaped, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
+        self, operator: Operator, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
     ) -> tuple[tuple[int, ...], list[NDArray[Any]]]:
         """How values are resized along each axis: places (outputs,) or a matrix (inputs, outputs).
 
@@ -336,28 +336,17 @@ class _Builder:
                 given.append(np.array((1, 1, len(rows), found)))
             else:
                 given.append(np.array((1, 1, 1, scales[at]), np.float32))
-            image = evaluate(Shaped(single, max(self._opset, 9)), given, self._limits)[0][0, 0]
+            row = operator._replace(node=single, opset=max(self._opset, 9))
+            image = evaluate(row, given)[0][0, 0]
             maps[axis] = image[0].astype(np.int64) if nearest else image
         return tuple(maps), list(maps.values())
 
-    def _set_windows(self, given: dict[str, Any], kind: str, inputs: Sequence[Any]) -> None:
-        size = inputs[0].shape
-        kernel = given.get("kernel_shape") or inputs[1].shape[2:]
-        if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
-            raise _NoSuchOperatorError(f"not supported for inputs of {len(size)} dimensions")
-        set_windows(given, kind, tuple(kernel), size)
-        # What a transposed convolution makes before its edges are cut off, or others take in.
-        size = given["shape"] if kind == "ConvTranspose" else size
-        pads = zip(size[2:], given["begin"], given["end"], strict=True)
-        self._limits.check_shape((*size[:2], *(n + max(b, 0) + max(e, 0) for n, b, e in pads)))
-        self._limits.check_shape(kernel)
-
-    def _shares(self, operator: Shaped, given: dict[str, Any], size: tuple[int, ...]) -> Any:
+    def _shares(self, operator: Operator, given: dict[str, Any], size: tuple[int, ...]) -> Any:
         """What the sums of windows are multiplied with to give means."""
         one = {**given, "shape": (1, 1, *given["shape"][2:])}
         ones = np.ones((1, 1, *size[2:]), np.float32)
         sums = window_sums(one, torch.from_numpy(ones)).numpy()
-        return evaluate(operator, [ones], self._limits)[0] / np.where(sums, sums, 1.0)
+        return evaluate(operator, [ones])[0] / np.where(sums, sums, 1.0)
 
 
 def _promoted(value: Any) -> Any:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FormatError, PreimageError
+from preimage.errors import FormatError, PreimageError, extra
 from preimage.io.limits import LIMITS, Limits, parse_json, unique
 from preimage.matrix import as_float64
-from preimage.torch_modules import import_torch, torch
+from preimage.torch_modules import torch
 
 Tensors = dict[str, NDArray[Any]]
 Metadata = dict[str, str]
@@ -142,7 +142,8 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
     """
     if os.environ.get(_OVERRIDE, "").lower() in ("1", "y", "yes", "true"):
         raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")
-    import_torch()
+    with extra("torch", "torch"):
+        import torch
     with reading("a file of torch.save in its present form; read its weights with torch"):
         members = check_archive(path, limits)
         if any(member.filename.endswith("/constants.pkl") for member in members):

@@ -24,9 +24,9 @@ from preimage.io.torch_operations import (
     decompositions,
     name_of,
 )
+from preimage.matrix import Array
 from preimage.torch_modules import differentiable
 
-Array = NDArray[np.float64]
 Tensor = Any
 
 # Entries of the tensors that one batch of tangents may make.
@@ -83,9 +83,6 @@ class TorchGraph:
         name = name_of(node)
         if _mutates(node):
             raise NotKnownError(f"{name} changes a value in place")
-        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if random and not name.startswith("rrelu_with_noise"):
-            raise NotKnownError(f"{name} is random")
         inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
         depends = bool(inputs) and name not in CREATIONS
         if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
@@ -207,3 +204,30 @@ def _images(
 def _mutates(node: Any) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
+
+
+# A function of one latent, for batches ------------------------------------------------------------
+
+
+def by_sample(run: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """``run`` of each latent of a batch."""
+    if len(z) == 1:  # as torch is to trace it
+        return run(z[0])[None]
+    return torch.func.vmap(run)(z)
+
+
+class BySample(torch.nn.Module):
+    """A module whose forward takes one latent at a time.
+
+    Args:
+        module: Its output may have any shape.
+        shape: Of the latent that it takes.
+    """
+
+    def __init__(self, module: torch.nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module, self.shape = module, shape
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The outputs of latents, both with a leading batch dimension, flattened."""
+        return by_sample(lambda one: self.module(one.reshape(self.shape)).reshape(-1), z)

@@ -145,7 +145,7 @@ def _by_sample(
     Raises:
         ForwardError: That of the module itself, ``refused``, if this does not help.
     """
-    from preimage.io.torch_samples import BySample
+    from preimage.io.torch_graph import BySample
 
     for one in ((1, *shape), shape):
         with suppress(Exception):  # the code of a forward can raise anything

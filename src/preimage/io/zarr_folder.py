@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from preimage.errors import FormatError, MissingExtraError
+from preimage.errors import FormatError, extra
 from preimage.io.limits import Limits, parse_json
 from preimage.io.tensors import reading
 
@@ -34,10 +34,8 @@ def open_array(path: Path, limits: Limits) -> Any:
         FormatError: Not such an array, codecs that are not allowed, chunks that are too large.
         MissingExtraError: Zarr is not installed.
     """
-    try:
+    with extra("batch", "zarr"):
         import zarr
-    except ImportError as error:
-        raise MissingExtraError("zarr", "batch") from error
     metadata = next(path / name for name in METADATA if (path / name).exists())
     described = parse_json(metadata.read_bytes(), metadata.name, limits)
     with reading("a Zarr array"):

@@ -29,8 +29,8 @@ def report_html(
             batch``, or a certificate (or a folder of them).
         generator: The network, known or run, for its card and the reconstructions; an inversion's
             folder holds both already.
-        observations: Of a store or a certificate: a path or an array, for their pictures; of a
-            store only the rows that are drawn are read. They need the network.
+        observations: A path or an array; they need the network. Of a store, for their pictures:
+            only the rows that are drawn are read. A certificate's are compared with those in it.
         sensing: What was seen of them, as given to ``preimage.invert`` or ``certify``.
 
     Returns:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.certify.certificate import Certificate, Claim
 from preimage.certify.prove import network_digest
@@ -22,9 +21,7 @@ from preimage.notebook import number
 from preimage.plot import intervals_svg
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, difference, drawn, note, page, wide_table
-from preimage.report.samples import compare
-
-Array = NDArray[np.float64]
+from preimage.report.run import compare
 
 # Worst first.
 _VERDICTS = {
@@ -86,11 +83,10 @@ def certificates_page(
         raise InputError(
             "network: the certificate is about another network; pass the one that was certified"
         )
-    seen = None
     if observations is not None and generator is not None:
         if len(files) != 1:
             raise InputError(f"observations: expected one certificate with them, got {len(files)}")
-        seen = _rows(observations, generator, *files.values())
+        _check_same(observations, generator, *files.values())
     counts = Counter(sample.claim.verdict for sample in found)
     verdicts = [(name, counts[name], text) for name, text in _VERDICTS.items() if counts[name]]
     worst = found[:SHOWN]
@@ -102,11 +98,10 @@ def certificates_page(
             "Samples, worst first": note(
                 f"{len(worst)} of {len(found)}. The witness is a code that explains the "
                 "observation. Bars: how far from it each coordinate of any other such code can "
-                "lie. Dots: a second such code. Pictures, if the network and the observations are "
-                "given: the observation, outputs of these codes, and the difference from the "
-                "first."
+                "lie. Dots: a second such code. Pictures: the observation; with the network also "
+                "outputs of these codes, and the difference from the first."
             )
-            + "".join(_figure(sample, generator, seen, sensing) for sample in worst),
+            + "".join(_figure(sample, generator, sensing) for sample in worst),
             "All samples": _table(found),
             "Network": network_card(
                 inspection_of(generator), (), generator.digest if generator else ""
@@ -115,20 +110,18 @@ def certificates_page(
     )
 
 
-def _rows(observations: Any, generator: Generator, certificate: Certificate) -> Array:
-    """The observations, NaN where hidden, if the claims are about them."""
+def _check_same(observations: Any, generator: Generator, certificate: Certificate) -> None:
+    """Check that observations are those that a certificate is about."""
     asked = [claim.question.observation for claim in certificate.claims]
     source = open_observations(observations, generator, size=len(asked[0]) if asked else None)
     if source.count != len(asked):
         raise InputError(f"observations: expected {len(asked)} samples, got {source.count}")
-    seen = np.reshape(asked, (source.count, source.size))
-    same = (np.isnan(seen) | (seen == source.read(0, source.count))).all(axis=1)
-    if not same.all():
-        raise InputError(
-            f"observations: sample {same.argmin()} of the certificate is about another "
-            "observation; pass those that were certified"
-        )
-    return seen
+    for place, seen in enumerate(asked):
+        if not (np.isnan(seen) | (seen == source.read(place, place + 1)[0])).all():
+            raise InputError(
+                f"observations: sample {place} of the certificate is about another observation; "
+                "pass those that were certified"
+            )
 
 
 def _table(found: Sequence[_Sample]) -> str:
@@ -144,20 +137,20 @@ def _table(found: Sequence[_Sample]) -> str:
     return wide_table("All samples", columns, lines)
 
 
-def _figure(sample: _Sample, generator: Generator | None, seen: Array | None, sensing: Any) -> str:
-    claim, place = sample.claim, sample.place
+def _figure(sample: _Sample, generator: Generator | None, sensing: Any) -> str:
+    claim, place, seen = sample.claim, sample.place, sample.claim.question.observation
     caption = f"sample {place}: {claim.verdict}"
     caption += "" if np.isnan(claim.distance) else f", distance {number(claim.distance)}"
     caption += f"; {claim.reason}" if claim.reason else ""
-    images = {} if seen is None else {f"observation {place}": seen[place]}
+    images = {f"observation {place}": seen}
     if generator is not None:
         for name, code in zip(("witness", "second witness"), claim.witnesses, strict=False):
             images[f"output of the {name} of sample {place}"] = generator(code)
-        comparable = claim.question.sensing is None or sensing is not None
-        if seen is not None and claim.witnesses and comparable:
+        if claim.witnesses and (claim.question.sensing is None or sensing is not None):
             output, _, measured = compare(generator, sensing, None, claim.witnesses[0])
-            expected = output if measured is None else measured
-            images[f"difference {place}"] = difference(seen[place], expected)
+            images[f"difference {place}"] = difference(
+                seen, output if measured is None else measured
+            )
     return drawn(images, caption, _intervals(sample))
 
 

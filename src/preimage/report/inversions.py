@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from preimage.batch.store import Store
 from preimage.errors import InputError
 from preimage.io.observations import open_observations
+from preimage.matrix import Array
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
 from preimage.report.page import SHOWN, note, page, spread, wide_table
-from preimage.report.run import described, read_run
-from preimage.report.samples import Samples, compare
-
-Array = NDArray[np.float64]
+from preimage.report.run import Samples, compare, described, read_run
 
 _LISTED = 100  # samples left out that are named
 
@@ -33,17 +31,24 @@ def run_page(folder: Path, network: Network | None = None) -> str:
     inspection = inspection_of(network, generator["sha256"]) or summary.get("inspection")
     more = {} if took is None else {"ms per sample": number(took)}
     more |= {f"version of {name}": version for name, version in summary["versions"].items()}
-    return _page(
+    shown = found.take(worst_first(found.residual)[:SHOWN])
+    return page(
         f"{settings.get('network', 'Network')}: {len(found.number)} inversions",
         f"Method {settings.get('method', 'unknown')}, noise {noise}, preimage "
         f"{summary['versions'].get('preimage', 'unknown')}.",
-        summary["status"],
-        found.residual,
-        np.max(np.abs(found.error), axis=1, initial=0.0),
-        float(noise) if isinstance(noise, (int, float)) else 0.0,
-        found.take(worst_first(found.residual)[:SHOWN]).html(len(found.number)),
-        network_card(inspection, generator["sizes"], generator["sha256"], summary["layers"]),
-        [*settings.items(), *more.items()],
+        {
+            **_all_samples(
+                summary["status"],
+                found.residual,
+                np.max(np.abs(found.error), axis=1, initial=0.0),
+                float(noise) if isinstance(noise, (int, float)) else 0.0,
+            ),
+            "Samples, worst first": shown.html(len(found.number)),
+            "Network": network_card(
+                inspection, generator["sizes"], generator["sha256"], summary["layers"]
+            ),
+            "Settings": _settings(settings | more),
+        },
     )
 
 
@@ -63,57 +68,38 @@ def store_page(
         text = "Not inverted yet: run the same command again to continue."
         statuses["waiting"] = {"samples": len(store) - len(sample), "message": text}
     worst = worst_first(residual)[:SHOWN]
-    return _page(
+    samples = _samples(store, sample[worst], residual[worst], network, observations, sensing)
+    sizes = job.latent_size, job.observation_size
+    return page(
         f"{store.path.name}: {len(store)} samples",
         f"{job.method}, noise {job.noise:g}, preimage {job.version}; {finished}",
-        statuses,
-        residual,
-        largest,
-        job.noise,
-        _samples(store, sample[worst], residual[worst], network, observations, sensing),
-        network_card(inspection, (job.latent_size, job.observation_size), job.network),
-        asdict(job).items(),
-        _left_out(store),
+        {
+            **_all_samples(statuses, residual, largest, job.noise),
+            "Samples, worst first": samples,
+            "Left out": _left_out(store),
+            "Network": network_card(inspection, sizes, job.network),
+            "Settings": _settings(asdict(job)),
+        },
     )
 
 
-def _page(
-    title: str, lead: str, statuses: Mapping[str, Mapping[str, Any]], residual: Array,
-    residual_max: Array, noise: float, samples: str, network: str,
-    settings: Iterable[Sequence[Any]], left_out: str = "",
-) -> str:  # fmt: skip
-    """What both have in common.
-
-    Args:
-        title: Of the page.
-        lead: The line below it.
-        statuses: As ``described`` makes them.
-        residual: (m,) of all samples; NaN where unknown.
-        residual_max: (m,) largest error of each.
-        noise: Drawn as a line among the largest errors; 0 for none.
-        samples: The worst samples, as HTML.
-        network: Its card, as HTML.
-        settings: Names and values.
-        left_out: Samples that were left out, as HTML.
-    """
+def _all_samples(
+    statuses: Mapping[str, Mapping[str, Any]], residual: Array, largest: Array, noise: float
+) -> dict[str, str]:
+    """Sections on how all samples ended, with their residuals and largest errors, (m,) each."""
     ended = [
         (name, one["samples"], one["message"].replace("`", "")) for name, one in statuses.items()
     ]
-    return page(
-        title,
-        lead,
-        {
-            "How they ended": wide_table(
-                "How the inversions ended", ("status", "samples", "meaning"), ended
-            ),
-            "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
-            "Largest errors max |x − G(z)|": spread(residual_max, "largest errors", noise),
-            "Samples, worst first": samples,
-            "Left out": left_out,
-            "Network": network,
-            "Settings": wide_table("Settings", ("setting", "value"), settings),
-        },
-    )
+    columns = ("status", "samples", "meaning")
+    return {
+        "How they ended": wide_table("How the inversions ended", columns, ended),
+        "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
+        "Largest errors max |x − G(z)|": spread(largest, "largest errors", noise),
+    }
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return wide_table("Settings", ("setting", "value"), settings.items())
 
 
 def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:

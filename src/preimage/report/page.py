@@ -8,13 +8,11 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from preimage.matrix import Array
 from preimage.notebook import number, table
 from preimage.pixels import picture
 from preimage.plot import histogram_svg
-
-Array = NDArray[np.float64]
 
 SHOWN = 24  # samples drawn
 
