@@ -22,14 +22,12 @@ from typing import Literal
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.activation import Slab
 from preimage.generator import Layer
-from preimage.matrix import Weight, multiply
+from preimage.matrix import Array, Flags, Indices, Weight, multiply
 from preimage.scaling import Scaled, scale
 
-Array = NDArray[np.float64]
 Norm = Literal["linf", "l1", "relaxed"]
 Slack = Literal["shared", "own", "none"]
 NORMS: tuple[Norm, ...] = ("linf", "l1", "relaxed")
@@ -118,7 +116,7 @@ class LayerProgram:
         need = self.violation(z)
         return need.sum(axis=1) if self.slack == "own" else need.max(axis=1, initial=0.0)
 
-    def finite_sides(self, sample: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def finite_sides(self, sample: int) -> tuple[Indices, Indices]:
         """Rows of one sample that are bounded above, and those that are bounded below."""
         upper, lower = self.slab.upper[sample], self.slab.lower[sample]
         return np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
@@ -161,7 +159,7 @@ class LayerProgram:
         )
 
 
-def take(program: LayerProgram, samples: NDArray[np.intp] | slice) -> LayerProgram:
+def take(program: LayerProgram, samples: Indices | slice) -> LayerProgram:
     """The programs of some samples."""
     low, high = program.box()
     return replace(
@@ -193,7 +191,7 @@ class LinearProgram:
     lower: Array
     upper: Array
     least: Array | None = None
-    integer: NDArray[np.bool_] | None = None
+    integer: Flags | None = None
 
 
 def layer_program(
@@ -202,7 +200,7 @@ def layer_program(
     tolerance: Array,
     norm: Norm,
     domain: tuple[float, float],
-    observed: NDArray[np.bool_] | None = None,
+    observed: Flags | None = None,
     spread: Array | None = None,
 ) -> LayerProgram:
     """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
-from preimage.matrix import Operator, Weight, as_array, as_float64, as_weight
+from preimage.matrix import Array, Flags, Indices, Operator, Weight, as_array, as_float64, as_weight
 from preimage.network import Network, chain_of
 from preimage.slab import Slab
-
-Array = NDArray[np.float64]
 
 # Relative to the largest entry of an observation: differences below this are taken as rounding.
 # Linear programs are solved to about 1e-10 of their scale, so this is what "exact" can mean.
@@ -60,7 +58,7 @@ class Observation:
 
     values: Array
     noise: Array
-    mask: NDArray[np.bool_] | None = None
+    mask: Flags | None = None
     sensing: Weight | None = None
     weight: Array | None = None
     unit: float = ROUNDING
@@ -128,13 +126,13 @@ class Observation:
         slab = slab if self.spread is None else slab.spread(self.spread)
         return slab if self.mask is None else slab.where(self.mask)
 
-    def also_masked(self, mask: NDArray[np.bool_]) -> Observation:
+    def also_masked(self, mask: Flags) -> Observation:
         """Only what ``mask``, (batch, m), leaves."""
         both = mask if self.mask is None else mask & self.mask
         weight = None if self.weight is None else np.where(both, self.weight, 0.0)
         return replace(self, values=np.where(both, self.values, 0.0), mask=both, weight=weight)
 
-    def take(self, samples: NDArray[np.intp] | slice) -> Observation:
+    def take(self, samples: Indices | slice) -> Observation:
         """Only these samples."""
         arrays = {n: getattr(self, n) for n in ("values", "noise", "mask", "weight", "rounding")}
         return replace(self, **{n: a[samples] for n, a in arrays.items() if a is not None})
@@ -276,7 +274,7 @@ def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     return size if last is None or operator is not None else np.maximum(size, np.abs(last.bias))
 
 
-def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -> Array:
+def _entry_scale(x: Array, mask: Flags | None, size: Array | None) -> Array:
     """(batch, m) or (batch, 1), the scale to which each entry's rounding is relative.
 
     An entry is a sum of products of its row of weights with values of the layer below, so that its
@@ -302,7 +300,7 @@ def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -
     return scale if alike.all() else np.where(alike, scale, np.maximum(natural, median))
 
 
-def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Array:
+def _lower_quantile(values: Array, part: float, where: Flags) -> Array:
     """(batch,) the entry below which this part of the chosen entries lies; 0 where none is."""
     if not values.shape[1]:
         return np.zeros(len(values))
@@ -313,7 +311,7 @@ def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Arr
 
 
 def _weighted(
-    x: Array, noise: Array, mask: NDArray[np.bool_] | None, operator: Weight | None,
+    x: Array, noise: Array, mask: Flags | None, operator: Weight | None,
     unit: float, rounding: Array,
 ) -> Observation:  # fmt: skip
     """The observation, with weights where the entries of a sample have unequal tolerances."""
@@ -327,7 +325,7 @@ def _weighted(
     return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0))
 
 
-def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:
+def as_sensing(generator: Network, sensing: Any) -> tuple[Flags | None, Weight | None]:
     """The mask or the operator that ``sensing`` is; see ``check_observation``."""
     if sensing is None:
         return None, None
@@ -361,7 +359,7 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | No
     return None, operator
 
 
-def _without_unobserved(values: ArrayLike, mask: NDArray[np.bool_]) -> Any:
+def _without_unobserved(values: ArrayLike, mask: Flags) -> Any:
     """``values`` with 0 where the mask is False: what is there may be anything, NaN included."""
     array = as_array(values, "observation")
     if array.shape[-1:] != mask.shape[-1:] or (mask.ndim == 2 and array.shape != mask.shape):

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.certify import Certificate, certify
 from preimage.errors import InputError
 from preimage.generator import Generator
-from preimage.matrix import as_array
+from preimage.matrix import Array, as_array
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, check_box
 from preimage.observation import Observation
 
-Array = NDArray[np.float64]
 Verdict = Literal["made", "not made", "undecided"]
 
 # A network runs in float32 somewhere else: its outputs may differ by so many gray levels.

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
@@ -19,8 +18,8 @@ from preimage.layer_program import LayerProgram
 from preimage.lp import highs, kernel
 from preimage.lp.duality import dual_bound
 from preimage.lp.solution import Outcome, Solution, unsettled
+from preimage.matrix import Array
 
-Array = NDArray[np.float64]
 Backend = Literal["kernel", "highs"]
 
 BACKENDS = ("kernel", "highs")

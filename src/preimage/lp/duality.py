@@ -18,12 +18,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.activation import Slab
 from preimage.layer_program import LayerProgram
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Flags
 
 # What counts as rounding in an equation, relative to the largest bound or cost of the program.
 _ROUNDING = 1e-9
@@ -63,7 +61,7 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
     return bound
 
 
-def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
+def is_feasible(program: LayerProgram, z: Array) -> Flags:
     """Whether ``z`` (batch, k) keeps the rows that no slack can bend, (batch,)."""
     low, high = program.box()
     inside = np.asarray(((low <= z) & (z <= high)).all(axis=1))
@@ -86,7 +84,7 @@ def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
 
 def is_optimal(
     program: LayerProgram, z: Array, dual_lower: Array, dual_upper: Array, allowed: float = _GAP
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Whether ``z`` is feasible and the multipliers prove that nothing is better, (batch,).
 
     ``allowed`` is the largest relative gap between value and bound.
@@ -142,9 +140,7 @@ def _slack_terms(program: LayerProgram, z: Array) -> Array:
     return np.asarray(size.sum(axis=1) if program.slack == "own" else size.max(axis=1, initial=0.0))
 
 
-def proves_infeasible(
-    program: LayerProgram, dual_lower: Array, dual_upper: Array
-) -> NDArray[np.bool_]:
+def proves_infeasible(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Flags:
     """Whether multipliers are a Farkas proof that a sample has no feasible point, (batch,)."""
     lam, ups = _present(program, dual_lower, dual_upper)
     hard_lower, hard_upper = _hard(program)
@@ -158,7 +154,7 @@ def proves_infeasible(
     return np.asarray(bound > _SIGN * _terms(program, dual_lower, dual_upper))
 
 
-def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
+def proves_unbounded(program: LayerProgram, ray: Array) -> Flags:
     """Whether the objective falls for ever along ``ray`` (batch, k), from any feasible point."""
     still = recession(program)
     fall = (program.objective * ray).sum(axis=1)
@@ -203,7 +199,7 @@ def elastic(program: LayerProgram) -> LayerProgram:
     return replace(program, slab=slab, slack="shared", objective=np.zeros_like(program.objective))
 
 
-def _hard(program: LayerProgram) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _hard(program: LayerProgram) -> tuple[Flags, Flags]:
     """Which lower and upper sides exist and cannot be bent by a slack, (batch, n)."""
     slab, bent = program.slab, program.slack != "none"
     lower = (slab.lower > -np.inf) & ~(bent & (slab.lower_rate > 0))

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, LinearProgram, take
 from preimage.lp.duality import is_optimal
 from preimage.lp.solution import Outcome
+from preimage.matrix import Array
 from preimage.scaling import Scaled, power_of_two
-
-Array = NDArray[np.float64]
 
 # HiGHS's tolerances are absolute, in scaled units; its own default for integers, 1e-6, is as large
 # as the gaps asked for.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.matrix import Array, Flags, Indices
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.region import Region
 from preimage.network import Network, chain_of
 from preimage.observation import Observation
-
-Array = NDArray[np.float64]
 
 # What differs by more is lost in the rounding of a float64 sum of some terms.
 _FAR_APART = 2.0**46
@@ -100,7 +98,7 @@ def _far_apart(network: Network) -> bool:
 
 def _hidden(
     observation: Observation, error: Array, latent: Array, samples: Indices, deviation: Array
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Whether the error that is left hides a coordinate of these samples, (samples,).
 
     Args:

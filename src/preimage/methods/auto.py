@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Stage, Status, outputs_of
 from preimage.layer_program import layer_program
+from preimage.matrix import Array, Flags, Indices
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.layerwise import LayerwiseLP
@@ -23,8 +23,6 @@ from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
     from preimage.methods import Method
-
-Array = NDArray[np.float64]
 
 
 # Beyond so many times the noise no entry of Gaussian noise is to be expected.
@@ -117,9 +115,7 @@ class Auto:
         run.stage("perturbed", near, lambda own: Perturbed(run.latent[own], seed=self.seed + 2))
         return run.estimate()
 
-    def _in_reach(
-        self, chain: Generator | None, observation: Observation, open_: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _in_reach(self, chain: Generator | None, observation: Observation, open_: Flags) -> Flags:
         """Whether the last layer has inputs that come within a few times the noise."""
         near, samples = np.ones(len(observation), dtype=bool), np.flatnonzero(open_)
         if chain is None or not len(samples):
@@ -157,17 +153,17 @@ class _Run:
         self.latent = np.full((batch, network.latent_size), np.nan)
         self.status, self.loss = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank, self.tried = np.full(batch, -1), False
-        self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
+        self.stages: dict[str, tuple[Array, Flags]] = {}
 
-    def open(self) -> NDArray[np.bool_]:
+    def open(self) -> Flags:
         """Samples that nothing explains yet."""
         return self.loss > self.observation.explained
 
     def stage(
         self,
         name: str,
-        wanted: NDArray[np.bool_],
-        method: Callable[[NDArray[np.intp]], Method],
+        wanted: Flags,
+        method: Callable[[Indices], Method],
     ) -> None:
         """Try a method, made for the samples that are wanted and open, on these."""
         nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.activation import Identity
 from preimage.enclosure.contraction import Contractor
@@ -24,14 +23,13 @@ from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LinearProgram
 from preimage.lp import highs
+from preimage.matrix import Array, Flags
 from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.nearest import Nearest, misfits
 from preimage.methods.parameters import check_positive
 from preimage.methods.region import Box, box_ends, check_box
 from preimage.network import Network, known_chain
 from preimage.observation import Observation
-
-Array = NDArray[np.float64]
 
 # Programs a sample, each with integers for the outputs that the one before got wrong.
 _REPAIRS = 4
@@ -257,7 +255,7 @@ class Search:
 
 
 def mixed_program(
-    outputs: Enclosed, bounds: Bounds, x: Array, reach: float, norm: str, exact: NDArray[np.bool_]
+    outputs: Enclosed, bounds: Bounds, x: Array, reach: float, norm: str, exact: Flags
 ) -> LinearProgram:
     """The mixed program: variables v of the relaxation, then misfits d, then 0/1 variables t.
 

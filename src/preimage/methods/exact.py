@@ -11,12 +11,11 @@ from preimage import lp
 from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LayerProgram, layer_program, take
+from preimage.matrix import Array, Flags
 from preimage.methods.equations import least_squares
 from preimage.methods.layerwise import fill_late, layer_report, no_report
 from preimage.network import Network, known_chain
 from preimage.observation import Observation, scale_of
-
-Array = NDArray[np.float64]
 
 # Relative to the largest entry of a layer's output: backends tell apart what differs by this.
 _RESOLVED = 1e-8
@@ -119,9 +118,7 @@ class Exact:
         return centre.z, status
 
 
-def _solve(
-    layer: Layer, above: Observation, equations: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.bool_]]:
+def _solve(layer: Layer, above: Observation, equations: Flags) -> tuple[Array, Flags]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x

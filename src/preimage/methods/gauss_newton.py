@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
+from preimage.matrix import Array, Indices
 from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.linear_fit import TrustRegion, descend_by_programs
@@ -25,7 +25,6 @@ from preimage.observation import Observation
 if TYPE_CHECKING:
     from preimage.methods import Method
 
-Array = NDArray[np.float64]
 JointNorm = Literal["l2", "l1", "linf"]
 
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
@@ -162,9 +161,7 @@ class GaussNewton:
             *(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True))
         )
 
-    def _linear_descend(
-        self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]
-    ) -> DescentResult:
+    def _linear_descend(self, problem: LeastSquares, z: Array, samples: Indices) -> DescentResult:
         exact = problem.chain is not None and takes(problem.chain)
         kinds: list[tuple[type[TrustRegion] | type[LinearRegions], int]]
         kinds = [(TrustRegion, min(_ROUGH_STEPS, self.steps) if exact else self.steps)]

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Status
+from preimage.matrix import Array, Indices
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
 from preimage.observation import Observation
 
-Array = NDArray[np.float64]
 # Of the number of the step, the samples and their gradients.
-Change = Callable[[int, NDArray[np.intp], Array], Array]
+Change = Callable[[int, Indices, Array], Array]
 
 
 def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> tuple[Array, Array]:
@@ -39,7 +39,7 @@ class _Best:
         self.z = np.zeros((len(observation), network.latent_size))
         self.loss = np.full(len(observation), np.inf)
 
-    def gradient(self, z: Array, samples: NDArray[np.intp]) -> Array:
+    def gradient(self, z: Array, samples: Indices) -> Array:
         """That of the loss at ``z``, which is kept where it is the best."""
         loss, gradient = _loss_and_gradient(self.network, z, self.observation.take(samples))
         better = loss < self.loss[samples]
@@ -153,7 +153,7 @@ class Adam:
         """The update from moments that are 0 in the beginning."""
         square = np.zeros_like(mean)
 
-        def change(count: int, own: NDArray[np.intp], gradient: Array) -> Array:
+        def change(count: int, own: Indices, gradient: Array) -> Array:
             mean[own] += 0.1 * (gradient - mean[own])
             square[own] += 0.001 * (gradient**2 - square[own])
             correction = np.sqrt(1 - 0.999**count) / (1 - 0.9**count)

@@ -13,6 +13,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.layer_program import NORMS, Norm, layer_program
+from preimage.matrix import Array, Flags, Indices
 from preimage.methods.equations import rank_of_rows
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import plug_in
@@ -21,8 +22,6 @@ from preimage.methods.region import Box, Region, box_ends, check_box
 from preimage.network import Network, known_chain
 from preimage.observation import ROUNDING, Observation, scale_of
 from preimage.slab import Slab
-
-Array = NDArray[np.float64]
 
 # eps may grow this far beyond the largest observed entry; by then every row is inactive.
 _LARGEST_TOLERANCE = 10.0
@@ -118,16 +117,14 @@ class _Step:
         self.full = np.zeros(len(observation), dtype=bool)
         self.limit = _LARGEST_TOLERANCE * scale_of(observation.restrict(observation.values))
 
-    def keep(
-        self, z: Array, samples: NDArray[np.intp], solution: lp.Solution, which: NDArray[np.bool_]
-    ) -> None:
+    def keep(self, z: Array, samples: Indices, solution: lp.Solution, which: Flags) -> None:
         """Make those answers to ``samples`` that are marked the ones of this layer."""
         kept = samples[which]
         z[kept], self.slack[kept] = solution.z[which], solution.slack[which]
         # The relaxed program's rows with two sides are not the equations that are reported.
         self.full[kept] = solution.full[which] & (self.method.norm != "relaxed")
 
-    def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
+    def minimise(self, tolerance: Array, samples: Indices) -> lp.Solution:
         """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
         self.programs[samples] += 1
         x = self.observation.take(samples)
@@ -137,13 +134,13 @@ class _Step:
         )  # fmt: skip
         return lp.solve(program, self.method.backend, clock=self.clock)
 
-    def slab(self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Slab:
+    def slab(self, tolerance: Array, samples: Indices | slice = slice(None)) -> Slab:
         """The layer's slab, whose tolerance is that of each entry."""
         x = self.observation.take(samples)
         level = tolerance[samples, None]
         return self.layer.activation.slab(x.values, level if x.spread is None else level * x.spread)
 
-    def error(self, z: Array, samples: NDArray[np.intp]) -> Array:
+    def error(self, z: Array, samples: Indices) -> Array:
         """``|act(W z + b) - x|`` in units of each entry's tolerance; 0 where unobserved."""
         return np.abs(self.observation.take(samples).error(self.layer(z)))
 
@@ -152,9 +149,7 @@ class _Step:
         """Of a sample whose program has no answer."""
         return Status.TIME_LIMIT if self.clock.is_over else Status.FAILED
 
-    def bracket(
-        self, start: Array, samples: NDArray[np.intp]
-    ) -> tuple[Array, Array, NDArray[np.object_]]:
+    def bracket(self, start: Array, samples: Indices) -> tuple[Array, Array, NDArray[np.object_]]:
         """Algorithm 1's tolerance: the smallest ``eps = start * growth**t`` that is feasible.
 
         eps is feasible iff the program without ``delta <= eps`` has ``delta* <= eps``. At
@@ -189,7 +184,7 @@ class _Step:
             open_, fits = open_[optimal], fits[optimal]
             found, slack = solution.z[optimal], solution.slack[optimal]
 
-            def exponent(error: Array, samples: NDArray[np.intp] = open_) -> NDArray[np.int64]:
+            def exponent(error: Array, samples: Indices = open_) -> NDArray[np.int64]:
                 ratio = np.maximum(error / start[samples], 1.0)
                 return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
 
@@ -206,9 +201,7 @@ class _Step:
             open_ = open_[(gap > 1)[open_] | (solved != feasible)[open_]]
         return start * np.exp(log_growth * np.maximum(solved, 0)), z, status
 
-    def scan(
-        self, start: Array, samples: NDArray[np.intp]
-    ) -> tuple[Array, Array, NDArray[np.object_]]:
+    def scan(self, start: Array, samples: Indices) -> tuple[Array, Array, NDArray[np.object_]]:
         """Algorithm 2's tolerance: grow while the layer's own l1 error shrinks, or soon will.
 
         Returns:
@@ -239,9 +232,7 @@ class _Step:
             open_ = self._advance(eps, open_[~broken], misses)
         return reached, z, status
 
-    def _advance(
-        self, eps: Array, samples: NDArray[np.intp], misses: NDArray[np.int64]
-    ) -> NDArray[np.intp]:
+    def _advance(self, eps: Array, samples: Indices, misses: NDArray[np.int64]) -> Indices:
         """Grow eps in place; return the samples whose program that changes, in time.
 
         Under l1 the program depends on eps only through the rates of its rows. Where these stay,
@@ -296,8 +287,8 @@ def layer_report(
     slack: Array,
     tolerance: Array,
     programs: NDArray[np.int64],
-    equations: NDArray[np.bool_],
-    full: NDArray[np.bool_] | None = None,
+    equations: Flags,
+    full: Flags | None = None,
 ) -> LayerReport:
     """Count and rank the ``equations`` (batch, n) that are observed; NaN outputs give -1.
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.enclosure.contraction import Admitted, Ball, Contractor, Interval
-from preimage.enclosure.network import Array
 from preimage.enclosure.observed import observed_interval
 from preimage.enclosure.splitting import Part, explore
 from preimage.generator import Generator
+from preimage.matrix import Array, Flags
 
 Norm = Literal["l2", "l1", "linf"]
 
@@ -87,7 +86,7 @@ class Nearest:
             return Interval(*observed_interval(activation, self.x, level))
         return Ball(self.x, level, self.norm)
 
-    def _visit(self, parts: list[Part]) -> NDArray[np.bool_] | None:
+    def _visit(self, parts: list[Part]) -> Flags | None:
         """Look at the middles; no part is kept."""
         self._improve(np.stack([(part.low + part.high) / 2 for part in parts]))
         return None if self._done else np.zeros(len(parts), dtype=bool)

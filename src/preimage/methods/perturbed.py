@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.inversion import Estimate
+from preimage.matrix import Array
 from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.network import Network
 from preimage.observation import Observation
-
-Array = NDArray[np.float64]
 
 # Steps from each start; a good one needs few.
 _STEPS = 60

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.matrix import as_array, as_float64
+from preimage.matrix import Array, as_array, as_float64
 from preimage.methods.parameters import check_positive
-
-Array = NDArray[np.float64]
 
 # A number c for |z_i| <= c, or two ends, each a number or an array of shape (k,); may be infinite.
 Box = Any

@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.matrix import slices
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.matrix import Array, Flags, Indices, slices
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.model import model_of
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # A run is stationary when no step promises more than ``LeastSquares.negligible``; when the damping
 # has grown to this without a step that lowers the loss; or when so many that do, together, have

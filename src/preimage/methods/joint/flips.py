@@ -17,13 +17,10 @@ value. So a unit promises something where ``u . error > 0``, and the more, the s
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import slices
-from preimage.methods.joint.least_squares import Indices, LeastSquares
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Indices, slices
+from preimage.methods.joint.least_squares import LeastSquares
 
 # Keeps a singular matrix solvable, relative to its diagonal.
 _RIDGE = 1e-8

@@ -10,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import slices
+from preimage.matrix import Array, Indices, slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.joint.step import squares
 from preimage.methods.region import Region
 from preimage.network import Network, chain_of
 from preimage.observation import Observation, scale_of
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
 # of z is not observed. The Gram matrix squares the ratio: it vouches for full rank far above it.

@@ -10,17 +10,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.activation import Identity
 from preimage.layer_program import LayerProgram
-from preimage.matrix import slices
+from preimage.matrix import Array, Flags, Indices, slices
 from preimage.methods.joint.descent import DescentResult
-from preimage.methods.joint.least_squares import Indices, LeastSquares
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from preimage.methods.joint.least_squares import LeastSquares
 
 # A run is stationary when its program promises less than this, relatively, or when the trust
 # region has shrunk to this without a step that lowers the loss (a kink, or a local minimum).

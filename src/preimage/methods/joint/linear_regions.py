@@ -19,17 +19,14 @@ exactly at the present z, so that what lowers the bound lowers the loss.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator
 from preimage.layer_program import LayerProgram
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.matrix import Array, Flags, Indices
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.network import known_chain
 from preimage.slab import Slab
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # No step is longer than so many times the code: a region may be unbounded.
 _FARTHEST = 10.0

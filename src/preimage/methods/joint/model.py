@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.matrix import Array, Indices
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.step import damped_step, decrease, squares
-
-Array = NDArray[np.float64]
 
 # From so many latent coordinates on, the Jacobian of a network that is run is not computed. (That
 # of DCGAN, with 100, takes 0.22 s in float32, as much as 11 products with J^T J.)

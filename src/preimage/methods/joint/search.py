@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import multiply
+from preimage.matrix import Array, Indices, multiply
 from preimage.methods.joint.descent import DescentResult, descend
 from preimage.methods.joint.flips import neighbours
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.observation import scale_of
-
-Array = NDArray[np.float64]
 
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8

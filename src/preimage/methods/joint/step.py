@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from preimage.matrix import Array, Flags, Indices
 from preimage.methods.joint import compiled
 from preimage.methods.region import Region
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
 # Keeps a singular matrix solvable; acts below rounding elsewhere.
 _LEAST_DAMPING = 1e-15
