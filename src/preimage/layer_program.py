@@ -26,6 +26,7 @@ import scipy
 from preimage.activation import Slab
 from preimage.generator import Layer
 from preimage.matrix import Array, Flags, Indices, Weight, multiply
+from preimage.observation import Observation
 from preimage.scaling import Scaled, scale
 
 Norm = Literal["linf", "l1", "relaxed"]
@@ -98,6 +99,11 @@ class LayerProgram:
         if self.weight.ndim == 3:
             return np.matmul(y[:, None, :], self.weight)[:, 0]
         return multiply(self.weight.T, y)
+
+    @property
+    def magnitude(self) -> LayerProgram:
+        """The same over ``|weight|``: its products are the sizes of sums that may cancel."""
+        return replace(self, weight=abs(self.weight))
 
     def violation(self, z: Array) -> Array:
         """How much slack each row needs at ``z``, (batch, n); recomputed, never the solver's word.
@@ -196,38 +202,33 @@ class LinearProgram:
 
 def layer_program(
     layer: Layer,
-    x: Array,
+    observation: Observation,
     tolerance: Array,
     norm: Norm,
-    domain: tuple[float, float],
-    observed: Flags | None = None,
-    spread: Array | None = None,
+    domain: tuple[Array | float, Array | float],
 ) -> LayerProgram:
-    """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.
+    """The program that inverts ``layer`` at its outputs x, possibly noisy, with tolerance eps.
 
     Args:
         layer: Weight, bias and activation.
-        x: (batch, n) outputs, possibly noisy.
-        tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive.
+        observation: Of the outputs x, (batch, n).
+        tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive, each eps in units of
+            its row's own.
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         domain: Interval that holds every input of the layer.
-        observed: (batch, n), the rows that say anything; None for all.
-        spread: (batch, n), tolerance and unit of error of each row, relative to eps; None for 1.
     """
-    eps = tolerance[:, None] if spread is None else tolerance[:, None] * spread
+    x, eps = observation.values, tolerance[:, None] * observation.spread
     slack: Slack
     if norm == "relaxed":
         # Values outside the range are noise, so they push no further than its ends do; a row
         # at act(0) says nothing about its sign, so it does not push at all.
         activation = layer.activation
-        push = np.clip(x, *activation.range) - activation(np.zeros(1))
-        push = push if observed is None else np.where(observed, push, 0.0)
+        push = observation.seen(np.clip(x, *activation.range) - activation(np.zeros(1)))
         slab, slack = activation.relaxed_slab(x, eps), "none"
         objective = -layer.adjoint(push)
     else:
         slab, slack = layer.activation.slab(x, eps), "own" if norm == "l1" else "shared"
         objective = np.zeros((len(x), layer.input_size))
-    slab = slab if spread is None else slab.spread(spread)
-    shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
-    rows = shifted if observed is None else shifted.where(observed)
+    slab = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
+    rows = observation.admit(slab)
     return LayerProgram(layer.weight, rows, slack, objective, domain, layer.scaled)

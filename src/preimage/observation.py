@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
-from preimage.matrix import Array, Flags, Indices, Operator, Weight, as_array, as_float64, as_weight
+from preimage.matrix import (
+    Array,
+    Flags,
+    Indices,
+    Operator,
+    Weight,
+    as_array,
+    as_float64,
+    as_weight,
+)
 from preimage.network import Network, chain_of
 from preimage.slab import Slab
 
@@ -79,14 +88,14 @@ class Observation:
         )
 
     @property
-    def spread(self) -> Array | None:
-        """(batch, m) the tolerance of each entry relative to the sample's; None for 1."""
-        return None if self.weight is None else 1.0 / np.where(self.weight > 0, self.weight, 1.0)
+    def spread(self) -> Array | float:
+        """(batch, m) the tolerance of each entry relative to the sample's; 1 where they agree."""
+        return 1.0 if self.weight is None else 1.0 / np.where(self.weight > 0, self.weight, 1.0)
 
     @property
     def allowed(self) -> Array:
         """(batch, m) or (batch, 1), the error that noise and rounding account for in each entry."""
-        if self.spread is None:
+        if self.weight is None:
             return self.noise[:, None] * (1 + ROUNDING) + self._rounding
         return self.tolerance[:, None] * self.spread + self._rounding
 
@@ -106,10 +115,14 @@ class Observation:
         n = np.maximum(self.count, 1.0)
         return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
 
-    def seen(self, rows: Array) -> Array:
+    def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
         """``rows``, (batch, m, ...), with 0 where nothing was observed."""
         shape = self.values.shape + (1,) * (rows.ndim - 2)
-        return rows if self.mask is None else np.where(self.mask.reshape(shape), rows, 0.0)
+        return (
+            rows
+            if self.mask is None
+            else np.where(self.mask.reshape(shape), rows, rows.dtype.type(0))
+        )
 
     def restrict(self, rows: Array) -> Array:
         """``rows``, (batch, m, ...), times their weights: 0 where nothing was observed."""
@@ -123,7 +136,7 @@ class Observation:
 
     def admit(self, slab: Slab) -> Slab:
         """``slab`` with an error counted in units of ``1 / weight``; nothing where unobserved."""
-        slab = slab if self.spread is None else slab.spread(self.spread)
+        slab = slab if self.weight is None else slab.spread(self.spread)
         return slab if self.mask is None else slab.where(self.mask)
 
     def also_masked(self, mask: Flags) -> Observation:

@@ -18,7 +18,6 @@ from preimage.layer_program import LayerProgram
 from preimage.lp import highs, kernel
 from preimage.lp.duality import dual_bound
 from preimage.lp.solution import Outcome, Solution, unsettled
-from preimage.matrix import Array
 
 Backend = Literal["kernel", "highs"]
 
@@ -34,7 +33,6 @@ __all__ = [
     "highs",
     "kernel",
     "solve",
-    "with_objective",
 ]
 
 
@@ -75,14 +73,3 @@ def solve(
     slack, value = program.slack_at(found.z), (program.objective * found.z).sum(axis=1)
     value = value if program.slack == "none" else value + slack
     return replace(found, slack=slack, value=value, fallback=open_ & (backend == "kernel"))
-
-
-def with_objective(program: LayerProgram, objective: Array, delta: Array) -> LayerProgram:
-    """Minimise ``objective @ z`` over the points of ``program`` whose slack is at most ``delta``.
-
-    Args:
-        program: Its slacks must be shared or absent.
-        objective: (batch, k).
-        delta: (batch,).
-    """
-    return replace(program, slab=program.slab.at(delta[:, None]), slack="none", objective=objective)

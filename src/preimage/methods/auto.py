@@ -130,7 +130,7 @@ class Auto:
         samples = samples[near[samples]]
         part = observation.take(samples)
         reach = _REACH * part.tolerance
-        program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
+        program = layer_program(layer, part, reach, "linf", domain)
         solution = lp.solve(program, self.backend, clock=observation.clock)
         out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
         near[samples[out]] = False
