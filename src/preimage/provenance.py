@@ -14,8 +14,7 @@ from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.matrix import Array, as_array
 from preimage.methods.gauss_newton import GaussNewton
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.observation import Observation
 
 Verdict = Literal["made", "not made", "undecided"]
@@ -89,7 +88,7 @@ def provenance(
     'not made'
     """
     check_positive({"levels": levels, "time_limit": time_limit}, {})
-    check_box(box)
+    box_ends(box)
     named = networks if isinstance(networks, Mapping) else dict(enumerate(networks))
     values = _levels_of(image)
     found = []

@@ -10,12 +10,11 @@ from scipy import sparse
 from preimage import engine, from_arrays
 from preimage.activation import PReLU
 from preimage.generator import Generator, Layer
-from preimage.methods.joint import step
 from preimage.methods.joint.descent import descend
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.model import NormalEquations, Products
-from preimage.methods.region import Region
+from preimage.methods.joint.model import NormalEquations, Products, damped_step
+from preimage.methods.parameters import Region
 from preimage.observation import check_observation
 
 ACTIVATIONS = ("relu", "leaky_relu(0.2)", "identity", "tanh", "sigmoid")
@@ -195,7 +194,7 @@ def test_damped_steps_of_the_kernel_solve_their_equations(seed, k, held, damping
     gram, slope = np.swapaxes(factor, 1, 2) @ factor, rng.normal(size=(4, k))
     low = np.where(rng.random(k) < 0.5, 0.0, -np.inf) if held else np.full(k, -np.inf)
     region, z = Region(low, np.full(k, np.inf), np.inf), np.zeros((4, k))
-    found, predicted = step.damped_step(region, z, gram, slope, np.arange(4), np.full(4, damping))
+    found, predicted = damped_step(region, z, gram, slope, np.arange(4), np.full(4, damping))
     for own, matrix, rhs, promise in zip(found, gram, slope, predicted, strict=True):
         idle = (low == 0) & (rhs < 0)
         assert not own[idle].any()

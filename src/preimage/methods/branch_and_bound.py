@@ -25,8 +25,7 @@ from preimage.layer_program import LinearProgram
 from preimage.lp import highs
 from preimage.matrix import Array, Flags
 from preimage.methods.gauss_newton import GaussNewton, Given
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, box_ends, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.network import Network, known_chain
 from preimage.observation import Observation
 
@@ -98,7 +97,7 @@ class BranchAndBound:
             )
         counts = {"rounds": self.rounds} if self.rounds else {}
         check_positive({"gap": self.gap, "time_limit": self.time_limit}, counts)
-        check_box(self.box)
+        box_ends(self.box)
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""

@@ -14,11 +14,14 @@ from preimage.inversion import Estimate, Status
 from preimage.matrix import Array, Indices
 from preimage.methods.joint.descent import DescentResult
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.linear_fit import TrustRegion, descend_by_programs
-from preimage.methods.joint.linear_regions import LinearRegions, takes
+from preimage.methods.joint.linear_fit import (
+    LinearRegions,
+    TrustRegion,
+    descend_by_programs,
+    takes,
+)
 from preimage.methods.joint.search import Search
-from preimage.methods.parameters import check_positive, is_method
-from preimage.methods.region import Box, Region, box_ends, check_box
+from preimage.methods.parameters import Box, Region, box_ends, check_positive, is_method
 from preimage.network import Network
 from preimage.observation import Observation
 
@@ -103,7 +106,7 @@ class GaussNewton:
         counts |= {"steps": self.steps}
         counts |= {"flip_rounds": self.flip_rounds} if self.flip_rounds else {}
         check_positive(positive, counts)
-        check_box(self.box)
+        box_ends(self.box)
         if self.ball is not None and self.box is not None:
             raise InputError("box, ball: expected one of them, got both")
         if self.norm != "l2" and (self.prior or self.ball is not None):
@@ -114,9 +117,8 @@ class GaussNewton:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        k = network.latent_size
-        low, high = box_ends(self.box, k)
-        region = Region(low, high, np.inf if self.ball is None else self.ball)
+        ends = box_ends(self.box, network.latent_size)
+        region = Region(*ends, np.inf if self.ball is None else self.ball)
         problem = LeastSquares(network, observation, self.prior, region)
         given = None if self.start is None else self.start.solve(network, observation).latent
         best = self._search(problem).run(given)

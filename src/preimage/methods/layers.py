@@ -14,7 +14,7 @@ from preimage.matrix import Array, Flags, Indices
 from preimage.methods.equations import rank_of_rows
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import plug_in
-from preimage.methods.region import Box, Region, box_ends
+from preimage.methods.parameters import Box, Region, box_ends
 from preimage.observation import Observation
 
 # Both ends of the interval of a layer's inputs: numbers, or (k,).
@@ -77,8 +77,8 @@ def invert_layers(
         above = Observation(z, tolerance, clock=clock)
     late = np.flatnonzero((status == Status.TIME_LIMIT) & ~np.isfinite(z).all(axis=1))
     if len(late):
-        region = Region(*box_ends(box, generator.latent_size), np.inf)
-        problem = LeastSquares(generator, observation.take(late), 0.0, region)
+        region = Region(*box_ends(box, generator.latent_size))
+        problem = LeastSquares(generator, observation.take(late), region=region)
         z[late] = region.project(plug_in(problem, generator, np.arange(len(late))))
     return Estimate(z, status, tuple(reversed(reports)))
 

@@ -14,8 +14,7 @@ from preimage.inversion import Estimate, Status
 from preimage.layer_program import NORMS, Norm, layer_program
 from preimage.matrix import Array, Flags, Indices
 from preimage.methods.layers import Domain, LayerAnswer, invert_layers
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.network import Network, known_chain
 from preimage.observation import ROUNDING, Observation, scale_of
 from preimage.slab import Slab
@@ -73,7 +72,7 @@ class LayerwiseLP:
             raise InputError(f"growth: expected a number above 1, got {self.growth!r}")
         check_positive({}, {"patience": self.patience} if self.patience else {})
         lp.check_backend(self.backend)
-        check_box(self.box)
+        box_ends(self.box)
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +13,7 @@ from preimage.generator import Generator
 from preimage.matrix import Array, Indices, slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
-from preimage.methods.joint.step import squares
-from preimage.methods.region import Region
+from preimage.methods.parameters import Region
 from preimage.network import Network, chain_of
 from preimage.observation import Observation, scale_of
 
@@ -49,8 +48,8 @@ class LeastSquares:
 
     network: Network
     observation: Observation
-    prior: float
-    region: Region
+    prior: float = 0.0
+    region: Region = field(default_factory=Region)
 
     @cached_property
     def chain(self) -> Generator | None:
@@ -192,3 +191,8 @@ class LeastSquares:
             observation = self.observation.take(samples[part])
             value, jacobian = network.linearize(z[part])
             yield part, value, observation.restrict(jacobian)
+
+
+def squares(rows: Array) -> Array:
+    """(runs,) ``||row||^2``."""
+    return np.einsum("ij,ij->i", rows, rows)
