@@ -38,10 +38,10 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     mean_square = np.einsum("ij,ij->i", ratio, ratio) / np.maximum(observation.count, 1.0)
     within = (mean_square <= 1) & (np.max(np.abs(ratio), axis=1, initial=0.0) <= 2)
     status = np.array(estimate.status, dtype=object)
-    no_latent = np.array([not s.has_latent for s in status], dtype=bool)
-    status[~finite & ~no_latent] = Status.FAILED
-    latent[~finite | no_latent] = np.nan
-    finite &= ~no_latent
+    has_latent = np.array([each.has_latent for each in status], dtype=bool)
+    status[has_latent & ~finite] = Status.FAILED
+    finite &= has_latent
+    latent[~finite] = np.nan
     rank = np.full(len(latent), -1)
     if estimate.rank is not None:
         rank[finite] = estimate.rank[finite]
