@@ -20,6 +20,7 @@ from preimage.matrix import (
     as_array,
     as_float64,
     as_weight,
+    is_matrix,
 )
 from preimage.network import Network, chain_of
 from preimage.slab import Slab
@@ -71,21 +72,19 @@ class Observation:
     sensing: Weight | None = None
     weight: Array | None = None
     unit: float = ROUNDING
-    rounding: Array | None = None
+    rounding: Array = None  # type: ignore[assignment]  # filled in by __post_init__
     clock: Clock = UNLIMITED
+
+    def __post_init__(self) -> None:
+        if self.rounding is None:
+            object.__setattr__(self, "rounding", self.unit * scale_of(self.values)[:, None])
 
     @property
     def tolerance(self) -> Array:
         """(batch,) the initial tolerance: the noise, but never below the rounding."""
-        if self.weight is None or self.rounding is None:
-            return np.maximum(self.noise, self._rounding[:, 0])
-        return np.maximum(self.noise, _lower_quantile(self._rounding, 0.5, self.weight > 0))
-
-    @property
-    def _rounding(self) -> Array:
-        return (
-            self.unit * scale_of(self.values)[:, None] if self.rounding is None else self.rounding
-        )
+        if self.weight is None:
+            return np.maximum(self.noise, self.rounding[:, 0])
+        return np.maximum(self.noise, _lower_quantile(self.rounding, 0.5, self.weight > 0))
 
     @property
     def spread(self) -> Array | float:
@@ -96,8 +95,8 @@ class Observation:
     def allowed(self) -> Array:
         """(batch, m) or (batch, 1), the error that noise and rounding account for in each entry."""
         if self.weight is None:
-            return self.noise[:, None] * (1 + ROUNDING) + self._rounding
-        return self.tolerance[:, None] * self.spread + self._rounding
+            return self.noise[:, None] * (1 + ROUNDING) + self.rounding
+        return self.tolerance[:, None] * self.spread + self.rounding
 
     @property
     def count(self) -> Array:
@@ -274,17 +273,15 @@ def output_range(network: Network) -> tuple[float, float]:
 def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     """(m,) size of each entry's equation, its weights and bias; None where they are not known."""
     chain = chain_of(generator)
-    last = None if chain is None else chain.layers[-1]
-    weight = operator if operator is not None else None if last is None else last.weight
-    if weight is None or not (isinstance(weight, np.ndarray) or scipy.sparse.issparse(weight)):
+    weight, bias = operator, np.zeros(1)
+    if operator is None:
+        if chain is None:
+            return None
+        weight, bias = chain.layers[-1].weight, chain.layers[-1].bias
+    if not is_matrix(weight):
         return None
-    square = (
-        np.asarray(weight.multiply(weight).sum(axis=1)).ravel()
-        if scipy.sparse.issparse(weight)
-        else np.einsum("ij,ij->i", weight, weight)
-    )
-    size = np.sqrt(square)
-    return size if last is None or operator is not None else np.maximum(size, np.abs(last.bias))
+    norm = scipy.sparse.linalg.norm if scipy.sparse.issparse(weight) else np.linalg.norm
+    return np.maximum(norm(weight, axis=1), np.abs(bias))
 
 
 def _entry_scale(x: Array, mask: Flags | None, size: Array | None) -> Array:
@@ -362,7 +359,7 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[Flags | None, Weight |
             f"sensing: expected a boolean mask, or a linear map of shape (m, {n}) with m >= 1, "
             f"which takes the generator's outputs, got shape {tuple(operator.shape)}"
         )
-    if not isinstance(operator, np.ndarray) and not scipy.sparse.issparse(operator):
+    if not is_matrix(operator):
         try:
             operator.rmatmat(np.zeros((operator.shape[0], 1)))
         except Exception as error:

@@ -121,12 +121,10 @@ class Auto:
         if chain is None or not len(samples):
             return near
         layer, domain = chain.layers[-1], chain.domain(len(chain.layers) - 1)
-        low, high = layer.activation.range
-        part = observation.take(samples)
-        reach = _REACH * part.tolerance
         # The program takes values beyond the range for its ends.
-        beyond = np.abs(part.error(np.clip(part.values, low, high))).max(axis=1, initial=0.0)
-        near[samples[beyond > 2 * reach]] = False
+        inside = np.clip(observation.values, *layer.activation.range)
+        beyond = np.abs(observation.error(inside)).max(axis=1, initial=0.0)
+        near[beyond > 2 * _REACH * observation.tolerance] = False
         samples = samples[near[samples]]
         part = observation.take(samples)
         reach = _REACH * part.tolerance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,7 @@ class ProjectedGradient:
                 break
             clock.report(f"step {step + 1} of {self.steps}", len(open_))
             part = observation.take(open_)
-            target = replace(part, values=x[open_], mask=None, weight=None, rounding=None)
+            target = Observation(x[open_], part.noise, unit=part.unit, clock=clock)
             found = self.projection.solve(generator, target)
             known = np.isfinite(found.latent).all(axis=1)
             open_, part = open_[known], part.take(np.flatnonzero(known))

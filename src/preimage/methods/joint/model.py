@@ -6,8 +6,6 @@ networks that are run and have many latent coordinates: a Jacobian costs more th
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from preimage.matrix import Array, Flags, Indices
@@ -26,31 +24,8 @@ _FORCING = 0.03
 _MOST_PRODUCTS = 24
 
 
-class Model(Protocol):
-    """The models of some runs."""
-
-    def loss(self, runs: Indices, z: Array, below: Array) -> Array:
-        """Losses at ``z``; where they are lower than ``below``, models may be of there already."""
-
-    def update(self, runs: Indices, z: Array) -> None:
-        """Linearise ``runs`` at ``z``, whose loss was asked for and is below what was given."""
-
-    def step(self, runs: Indices, z: Array, damping: Array) -> tuple[Array, Array]:
-        """Damped steps from ``z``, (runs, k), and the decreases that the model predicts."""
-
-    def decrease(self, runs: Indices, step: Array) -> Array:
-        """(runs,) the decrease that the model predicts for some other step."""
-
-
-def model_of(problem: LeastSquares, samples: Indices) -> Model:
-    """The cheaper model of a problem, for runs of these samples."""
-    many = problem.network.latent_size >= FEWEST_FOR_PRODUCTS
-    kind = Products if problem.chain is None and many else NormalEquations
-    return kind(problem, samples)
-
-
 class NormalEquations:
-    """``J^T J`` and ``J^T error`` of each run; see ``Model``."""
+    """``J^T J`` and ``J^T error`` of each run."""
 
     def __init__(self, problem: LeastSquares, samples: Indices) -> None:
         count, k = len(samples), problem.network.latent_size
@@ -59,25 +34,29 @@ class NormalEquations:
         # The kernel gives losses and models in one pass. (With a prior it knows a part of a loss.)
         self.at_once = None if problem.prior else problem.compiled
 
-    def loss(self, runs: Indices, z: Array, below: Array) -> Array:  # noqa: D102
+    def loss(self, runs: Indices, z: Array, below: Array) -> Array:
+        """Losses at ``z``; where they are lower than ``below``, models may be of there already."""
         samples = self.samples[runs]
         if self.at_once is None:
             return self.problem.loss(z, samples)
         return self.at_once.loss(z, samples, self.gram, self.slope, runs, below)
 
-    def update(self, runs: Indices, z: Array) -> None:  # noqa: D102
+    def update(self, runs: Indices, z: Array) -> None:
+        """Linearise ``runs`` at ``z``, whose loss was asked for and is below what was given."""
         if self.at_once is None and len(runs):
             self.gram[runs], self.slope[runs] = self.problem.linearize(z, self.samples[runs])
 
-    def step(self, runs: Indices, z: Array, damping: Array) -> tuple[Array, Array]:  # noqa: D102
+    def step(self, runs: Indices, z: Array, damping: Array) -> tuple[Array, Array]:
+        """Damped steps from ``z``, (runs, k), and the decreases that the model predicts."""
         return damped_step(self.problem.region, z, self.gram, self.slope, runs, damping)
 
-    def decrease(self, runs: Indices, step: Array) -> Array:  # noqa: D102
+    def decrease(self, runs: Indices, step: Array) -> Array:
+        """(runs,) the decrease that the model predicts for some other step."""
         return decrease(step, self.gram[runs], self.slope[runs])
 
 
 class Products:
-    """``J^T error`` of each run, and products with J; see ``Model``.
+    """``J^T error`` of each run, and products with J; methods are as in ``NormalEquations``.
 
     Steps are damped by the curvature along the slope, and found by conjugate gradients on
     ``(J^T J + damping) step = slope``, only as accurately as they are worth (Dembo, Eisenstat and
@@ -139,6 +118,16 @@ class Products:
         observation, z = self.problem.observation.take(self.samples[runs]), self.z[runs]
         image = observation.restrict(observation.restrict(self.network.jvp(z, direction)))
         return self.network.vjp(z, image) + self.problem.prior * direction
+
+
+Model = NormalEquations | Products
+
+
+def model_of(problem: LeastSquares, samples: Indices) -> Model:
+    """The cheaper model of a problem, for runs of these samples."""
+    many = problem.network.latent_size >= FEWEST_FOR_PRODUCTS
+    kind = Products if problem.chain is None and many else NormalEquations
+    return kind(problem, samples)
 
 
 def damped_step(
