@@ -17,7 +17,6 @@ where row j has its own ``d = e_j`` under l1, and ``d`` is the constant ``eps`` 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -65,10 +64,6 @@ class LayerProgram:
 
     def box(self) -> tuple[Array, Array]:
         """The domain as two (batch, k) arrays (read-only views)."""
-        return self._box
-
-    @cached_property
-    def _box(self) -> tuple[Array, Array]:
         low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
         return low, high
 

@@ -274,11 +274,9 @@ def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     """(m,) size of each entry's equation, its weights and bias; None where they are not known."""
     chain = chain_of(generator)
     weight, bias = operator, np.zeros(1)
-    if operator is None:
-        if chain is None:
-            return None
+    if operator is None and chain is not None:
         weight, bias = chain.layers[-1].weight, chain.layers[-1].bias
-    if not is_matrix(weight):
+    if weight is None or not is_matrix(weight):
         return None
     norm = scipy.sparse.linalg.norm if scipy.sparse.issparse(weight) else np.linalg.norm
     return np.maximum(norm(weight, axis=1), np.abs(bias))

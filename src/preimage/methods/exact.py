@@ -16,6 +16,7 @@ from preimage.methods.equations import least_squares
 from preimage.methods.layers import Domain, LayerAnswer, invert_layers
 from preimage.network import Network, known_chain
 from preimage.observation import Observation, scale_of
+from preimage.scaling import largest
 
 # Relative to the largest entry of a layer's output: backends tell apart what differs by this.
 _RESOLVED = 1e-8
@@ -81,8 +82,7 @@ class Exact:
         # A polytope thinner than what the backends resolve would seem empty to them.
         reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(above.values)), centre.slack)
         # In units of x: what a column's largest entry makes of it.
-        column = abs(program.weight).max(axis=0)
-        column = column if isinstance(column, np.ndarray) else column.toarray()
+        column = largest(abs(program.weight), -2)
         column = np.where(column > 0, column, 1.0)
         direction = column * np.random.default_rng(0).normal(size=len(column))
         objective = np.tile(direction, (len(above), 1))

@@ -14,7 +14,7 @@ from preimage.matrix import Array, Indices, slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.parameters import Region
-from preimage.network import Network, chain_of
+from preimage.network import Network, chain_of, numbers_of
 from preimage.observation import Observation, scale_of
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
@@ -102,7 +102,7 @@ class LeastSquares:
             loss = self.compiled.loss(z, samples)
         else:
             loss = np.empty(len(z))
-            for part in slices(len(z), self._units):
+            for part in slices(len(z), numbers_of(self.network)):
                 loss[part] = 0.5 * squares(self.error(z[part], samples[part]))
         return loss + 0.5 * self.prior * squares(z) if self.prior else loss
 
@@ -176,11 +176,6 @@ class LeastSquares:
             condition[some] = np.inf
             condition[some[full]] = values[full, 0] / values[full, -1]
         return rank, variance, condition
-
-    @cached_property
-    def _units(self) -> int:
-        """Numbers that a forward pass of one run computes, as far as is known."""
-        return sum(self.chain.sizes) if self.chain else self.network.observation_size
 
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
