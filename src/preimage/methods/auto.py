@@ -140,8 +140,7 @@ class Auto:
 
 def _expands(layer: Layer) -> bool:
     """Whether its active rows may determine its input."""
-    pieces = layer.activation.slopes(layer.output_size)
-    inactive = pieces is not None and not pieces[0].all()
+    inactive = layer.slopes is not None and not layer.slopes[0].all()
     return layer.output_size >= (_EXPANDS if inactive else 1.0) * layer.input_size
 
 
@@ -160,12 +159,7 @@ class _Run:
         """Samples that nothing explains yet."""
         return self.loss > self.observation.explained
 
-    def stage(
-        self,
-        name: str,
-        wanted: Flags,
-        method: Callable[[Indices], Method],
-    ) -> None:
+    def stage(self, name: str, wanted: Flags, method: Callable[[Indices], Method]) -> None:
         """Try a method, made for the samples that are wanted and open, on these."""
         nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)
         reached, answered = self.stages.setdefault(name, nothing)
