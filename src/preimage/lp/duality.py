@@ -223,8 +223,9 @@ def _present(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> tup
 
 def bound_sizes(program: LayerProgram) -> tuple[Array, Array]:
     """(batch, n) each, the magnitudes of the lower and the upper bounds; 0 where there is none."""
-    lower, upper = (np.abs(part) for part in (program.slab.lower, program.slab.upper))
-    return np.where(lower < np.inf, lower, 0.0), np.where(upper < np.inf, upper, 0.0)
+    ends = program.slab.lower, program.slab.upper
+    lower, upper = (np.where(np.isinf(end), 0.0, np.abs(end)) for end in ends)
+    return lower, upper
 
 
 def _unit(program: LayerProgram) -> Array:
