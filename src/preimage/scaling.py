@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from preimage.matrix import Array, Flags
+Array = NDArray[np.float64]
 
 # Rows and columns whose largest entries, and 1, differ by less than this need no least squares.
 _SPREAD = 2.0**10
@@ -152,7 +152,7 @@ def multiplied(matrix: Any, row: Array | None, column: Array | None) -> Any:
     return found if column is None else found * column[..., None, :]
 
 
-def _odd(peak: Array) -> Flags:
+def _odd(peak: Array) -> NDArray[np.bool_]:
     """Whether the nonzero ones among (..., n) numbers lie far from each other or from 1, (...)."""
     least = np.where(peak > 0, peak, 1.0).min(axis=-1, initial=1.0)
     return np.asarray(least * _SPREAD < peak.max(axis=-1, initial=1.0))
