@@ -13,6 +13,7 @@ from peers import PEERS
 from preimage import lp
 from preimage.generator import Layer
 from preimage.layer_program import LayerProgram, Norm, layer_program
+from preimage.observation import Observation
 
 NOISE = 0.01
 AGREE = 1e-7
@@ -92,7 +93,8 @@ def draw(n: int, k: int, norm: Norm, batch: int, seed: int = 0) -> LayerProgram:
     layer = Layer(rng.normal(size=(n, k)) / np.sqrt(n))
     z = np.maximum(rng.normal(size=(batch, k)), 0)
     x = layer(z) + rng.uniform(-NOISE, NOISE, size=(batch, n))
-    return layer_program(layer, x, np.full(batch, NOISE), norm, (0.0, np.inf))
+    noise = np.full(batch, NOISE)
+    return layer_program(layer, Observation(x, noise), noise, norm, (0.0, np.inf))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -28,6 +28,7 @@ from rows import Row, finish, row
 
 import preimage
 from preimage.layer_program import layer_program
+from preimage.observation import Observation
 
 BATCH = 256
 # How many times the throughput of cvxopt a whole ``invert`` of one layer is asked for.
@@ -113,9 +114,8 @@ def one_layer(n: int, k: int, repeats: int) -> Row:
         peer = (time.perf_counter() - start) / few
         mine = seconds(lambda: preimage.invert(generator, x, "linf", noise=NOISE), 1)
         ratio[turn] = peer / (mine[0] / BATCH)
-    program = layer_program(
-        generator.layers[0], x[:few], np.full(few, NOISE), "linf", (-np.inf, np.inf)
-    )
+    seen = Observation(x[:few], np.full(few, NOISE))
+    program = layer_program(generator.layers[0], seen, seen.noise, "linf", (-np.inf, np.inf))
     apart = np.abs(program.slack_at(found.latent[:few]) / program.slack_at(theirs) - 1).max()
     return row(
         f"invert of one layer {n} x {k}, linf, batch {BATCH}, against cvxopt",

@@ -6,7 +6,9 @@ import itertools
 
 import numpy as np
 
-from preimage import Generator, from_arrays
+from preimage import Generator, Layer, from_arrays
+from preimage.layer_program import LayerProgram, layer_program
+from preimage.observation import Observation
 
 
 def gaussian_generator(
@@ -27,3 +29,10 @@ def gaussian_generator(
 def relative_error(latent: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """``||z - z*|| / ||z*||`` a sample."""
     return np.linalg.norm(latent - truth, axis=-1) / np.linalg.norm(truth, axis=-1)
+
+
+def program_of(
+    layer: Layer, x: np.ndarray, eps: np.ndarray, norm: str, domain: tuple[float, float]
+) -> LayerProgram:
+    """The program of one layer for all of its outputs ``x``."""
+    return layer_program(layer, Observation(x, eps), eps, norm, domain)

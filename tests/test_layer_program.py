@@ -7,10 +7,10 @@ paper prints them, and hands them to GLPK's simplex method (through cvxopt).
 import cvxopt
 import numpy as np
 import pytest
+from planted import program_of
 
 from preimage import Identity, LeakyReLU, ReLU, lp
 from preimage.generator import Layer
-from preimage.layer_program import layer_program
 
 DRAWS = 50
 
@@ -90,7 +90,7 @@ def test_value_equals_the_papers_formulation_by_another_solver(activation, norm,
         if norm == "relaxed" and draw % 4 >= 2:
             x = layer(truth) + rng.uniform(-0.9, 0.9, size=(1, n)) * eps
         domain = (0.0, np.inf) if nonnegative else (-np.inf, np.inf)
-        program = layer_program(layer, x, np.array([eps]), norm, domain)
+        program = program_of(layer, x, np.array([eps]), norm, domain)
         solution = lp.solve(program, backend)
         assert solution.outcome[0] == "optimal"
         expected = oracle(layer, x[0], eps, norm, nonnegative)

@@ -78,6 +78,11 @@ class Layer:
         return int(self.weight.shape[0])
 
     @property
+    def slopes(self) -> tuple[Array, Array] | None:
+        """Slopes of the units below and above 0, (outputs,) each; None if they are smooth."""
+        return self.activation.slopes(self.output_size)
+
+    @property
     def storage(self) -> str:
         """``"dense"`` or ``"csr"``."""
         return "dense" if isinstance(self.weight, np.ndarray) else "csr"

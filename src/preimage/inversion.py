@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import extra
+from preimage.matrix import Array, Flags
 from preimage.network import Network
 from preimage.notebook import inversion_html
 from preimage.plot import image_grid
-
-Array = NDArray[np.float64]
 
 
 class Status(StrEnum):
@@ -115,7 +114,7 @@ class Stage(NamedTuple):
 
     name: str
     residual: Array
-    answered: NDArray[np.bool_]
+    answered: Flags
 
 
 class Estimate(NamedTuple):

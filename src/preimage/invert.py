@@ -16,7 +16,7 @@ from preimage.matrix import slices
 from preimage.methods import Method, as_method
 from preimage.methods.assess import assess
 from preimage.methods.parameters import check_positive
-from preimage.network import Measured, Network, chain_of
+from preimage.network import Measured, Network, numbers_of
 from preimage.observation import check_observation
 
 
@@ -78,7 +78,7 @@ def invert(
     network = generator
     if checked.sensing is not None:
         network, checked = Measured(generator, checked.sensing), replace(checked, sensing=None)
-    solver, cuts = as_method(method), slices(len(checked), _numbers(network)) or [slice(0)]
+    solver, cuts = as_method(method), slices(len(checked), numbers_of(network)) or [slice(0)]
     deadline, inversions = start + (math.inf if time_limit is None else time_limit), []
     with Progress(len(checked), progress) as bar:
         for part in map(checked.take, cuts):
@@ -87,9 +87,3 @@ def invert(
             bar.finish(len(part))
     inversion = inversions[0] if len(cuts) == 1 else Inversion.concatenate(inversions)
     return inversion.squeeze() if single else inversion
-
-
-def _numbers(network: Network) -> int:
-    """Numbers that a forward pass of one sample computes, as far as is known."""
-    chain = chain_of(network)
-    return network.latent_size + network.observation_size if chain is None else sum(chain.sizes)

@@ -17,19 +17,17 @@ where row j has its own ``d = e_j`` under l1, and ``d`` is the constant ``eps`` 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.activation import Slab
 from preimage.generator import Layer
-from preimage.matrix import Weight, multiply
+from preimage.matrix import Array, Flags, Indices, Weight, multiply
+from preimage.observation import Observation
 from preimage.scaling import Scaled, scale
 
-Array = NDArray[np.float64]
 Norm = Literal["linf", "l1", "relaxed"]
 Slack = Literal["shared", "own", "none"]
 NORMS: tuple[Norm, ...] = ("linf", "l1", "relaxed")
@@ -66,10 +64,6 @@ class LayerProgram:
 
     def box(self) -> tuple[Array, Array]:
         """The domain as two (batch, k) arrays (read-only views)."""
-        return self._box
-
-    @cached_property
-    def _box(self) -> tuple[Array, Array]:
         low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
         return low, high
 
@@ -101,6 +95,11 @@ class LayerProgram:
             return np.matmul(y[:, None, :], self.weight)[:, 0]
         return multiply(self.weight.T, y)
 
+    @property
+    def magnitude(self) -> LayerProgram:
+        """The same over ``|weight|``: its products are the sizes of sums that may cancel."""
+        return replace(self, weight=abs(self.weight))
+
     def violation(self, z: Array) -> Array:
         """How much slack each row needs at ``z``, (batch, n); recomputed, never the solver's word.
 
@@ -118,7 +117,7 @@ class LayerProgram:
         need = self.violation(z)
         return need.sum(axis=1) if self.slack == "own" else need.max(axis=1, initial=0.0)
 
-    def finite_sides(self, sample: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def finite_sides(self, sample: int) -> tuple[Indices, Indices]:
         """Rows of one sample that are bounded above, and those that are bounded below."""
         upper, lower = self.slab.upper[sample], self.slab.lower[sample]
         return np.flatnonzero(upper < np.inf), np.flatnonzero(lower > -np.inf)
@@ -161,7 +160,7 @@ class LayerProgram:
         )
 
 
-def take(program: LayerProgram, samples: NDArray[np.intp] | slice) -> LayerProgram:
+def take(program: LayerProgram, samples: Indices | slice) -> LayerProgram:
     """The programs of some samples."""
     low, high = program.box()
     return replace(
@@ -193,43 +192,38 @@ class LinearProgram:
     lower: Array
     upper: Array
     least: Array | None = None
-    integer: NDArray[np.bool_] | None = None
+    integer: Flags | None = None
 
 
 def layer_program(
     layer: Layer,
-    x: Array,
+    observation: Observation,
     tolerance: Array,
     norm: Norm,
-    domain: tuple[float, float],
-    observed: NDArray[np.bool_] | None = None,
-    spread: Array | None = None,
+    domain: tuple[Array | float, Array | float],
 ) -> LayerProgram:
-    """The program that inverts ``layer`` at the outputs ``x``, with tolerance eps.
+    """The program that inverts ``layer`` at its outputs x, possibly noisy, with tolerance eps.
 
     Args:
         layer: Weight, bias and activation.
-        x: (batch, n) outputs, possibly noisy.
-        tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive.
+        observation: Of the outputs x, (batch, n).
+        tolerance: (batch,) eps: rows with ``x_j <= eps`` count as inactive, each eps in units of
+            its row's own.
         norm: ``"linf"``, ``"l1"`` or ``"relaxed"``.
         domain: Interval that holds every input of the layer.
-        observed: (batch, n), the rows that say anything; None for all.
-        spread: (batch, n), tolerance and unit of error of each row, relative to eps; None for 1.
     """
-    eps = tolerance[:, None] if spread is None else tolerance[:, None] * spread
+    x, eps = observation.values, tolerance[:, None] * observation.spread
     slack: Slack
     if norm == "relaxed":
         # Values outside the range are noise, so they push no further than its ends do; a row
         # at act(0) says nothing about its sign, so it does not push at all.
         activation = layer.activation
-        push = np.clip(x, *activation.range) - activation(np.zeros(1))
-        push = push if observed is None else np.where(observed, push, 0.0)
+        push = observation.seen(np.clip(x, *activation.range) - activation(np.zeros(1)))
         slab, slack = activation.relaxed_slab(x, eps), "none"
         objective = -layer.adjoint(push)
     else:
         slab, slack = layer.activation.slab(x, eps), "own" if norm == "l1" else "shared"
         objective = np.zeros((len(x), layer.input_size))
-    slab = slab if spread is None else slab.spread(spread)
-    shifted = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
-    rows = shifted if observed is None else shifted.where(observed)
+    slab = slab._replace(lower=slab.lower - layer.bias, upper=slab.upper - layer.bias)
+    rows = observation.admit(slab)
     return LayerProgram(layer.weight, rows, slack, objective, domain, layer.scaled)

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.errors import InputError
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
 
 # Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use

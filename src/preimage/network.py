@@ -151,6 +151,12 @@ def chain_of(network: Network) -> Generator | None:
     return network if isinstance(network, Generator) else None
 
 
+def numbers_of(network: Network) -> int:
+    """Numbers that a forward pass of one sample computes, as far as is known."""
+    chain = chain_of(network)
+    return network.latent_size + network.observation_size if chain is None else sum(chain.sizes)
+
+
 def known_chain(network: Network, method: str) -> Generator:
     """The network as a chain of layers with matrices, for a method that needs to know them.
 

@@ -11,11 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
-from preimage.matrix import Operator, Weight, as_array, as_float64, as_weight
+from preimage.matrix import (
+    Array,
+    Flags,
+    Indices,
+    Operator,
+    Weight,
+    as_array,
+    as_float64,
+    as_weight,
+    is_matrix,
+)
 from preimage.network import Network, chain_of
 from preimage.slab import Slab
-
-Array = NDArray[np.float64]
 
 # Relative to the largest entry of an observation: differences below this are taken as rounding.
 # Linear programs are solved to about 1e-10 of their scale, so this is what "exact" can mean.
@@ -60,37 +68,35 @@ class Observation:
 
     values: Array
     noise: Array
-    mask: NDArray[np.bool_] | None = None
+    mask: Flags | None = None
     sensing: Weight | None = None
     weight: Array | None = None
     unit: float = ROUNDING
-    rounding: Array | None = None
+    rounding: Array = None  # type: ignore[assignment]  # filled in by __post_init__
     clock: Clock = UNLIMITED
+
+    def __post_init__(self) -> None:
+        if self.rounding is None:
+            object.__setattr__(self, "rounding", self.unit * scale_of(self.values)[:, None])
 
     @property
     def tolerance(self) -> Array:
         """(batch,) the initial tolerance: the noise, but never below the rounding."""
-        if self.weight is None or self.rounding is None:
-            return np.maximum(self.noise, self._rounding[:, 0])
-        return np.maximum(self.noise, _lower_quantile(self._rounding, 0.5, self.weight > 0))
+        if self.weight is None:
+            return np.maximum(self.noise, self.rounding[:, 0])
+        return np.maximum(self.noise, _lower_quantile(self.rounding, 0.5, self.weight > 0))
 
     @property
-    def _rounding(self) -> Array:
-        return (
-            self.unit * scale_of(self.values)[:, None] if self.rounding is None else self.rounding
-        )
-
-    @property
-    def spread(self) -> Array | None:
-        """(batch, m) the tolerance of each entry relative to the sample's; None for 1."""
-        return None if self.weight is None else 1.0 / np.where(self.weight > 0, self.weight, 1.0)
+    def spread(self) -> Array | float:
+        """(batch, m) the tolerance of each entry relative to the sample's; 1 where they agree."""
+        return 1.0 if self.weight is None else 1.0 / np.where(self.weight > 0, self.weight, 1.0)
 
     @property
     def allowed(self) -> Array:
         """(batch, m) or (batch, 1), the error that noise and rounding account for in each entry."""
-        if self.spread is None:
-            return self.noise[:, None] * (1 + ROUNDING) + self._rounding
-        return self.tolerance[:, None] * self.spread + self._rounding
+        if self.weight is None:
+            return self.noise[:, None] * (1 + ROUNDING) + self.rounding
+        return self.tolerance[:, None] * self.spread + self.rounding
 
     @property
     def count(self) -> Array:
@@ -108,10 +114,14 @@ class Observation:
         n = np.maximum(self.count, 1.0)
         return self.tolerance * np.sqrt(n) * (1 + 3 / np.sqrt(2 * n))
 
-    def seen(self, rows: Array) -> Array:
+    def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
         """``rows``, (batch, m, ...), with 0 where nothing was observed."""
         shape = self.values.shape + (1,) * (rows.ndim - 2)
-        return rows if self.mask is None else np.where(self.mask.reshape(shape), rows, 0.0)
+        return (
+            rows
+            if self.mask is None
+            else np.where(self.mask.reshape(shape), rows, rows.dtype.type(0))
+        )
 
     def restrict(self, rows: Array) -> Array:
         """``rows``, (batch, m, ...), times their weights: 0 where nothing was observed."""
@@ -125,16 +135,16 @@ class Observation:
 
     def admit(self, slab: Slab) -> Slab:
         """``slab`` with an error counted in units of ``1 / weight``; nothing where unobserved."""
-        slab = slab if self.spread is None else slab.spread(self.spread)
+        slab = slab if self.weight is None else slab.spread(self.spread)
         return slab if self.mask is None else slab.where(self.mask)
 
-    def also_masked(self, mask: NDArray[np.bool_]) -> Observation:
+    def also_masked(self, mask: Flags) -> Observation:
         """Only what ``mask``, (batch, m), leaves."""
         both = mask if self.mask is None else mask & self.mask
         weight = None if self.weight is None else np.where(both, self.weight, 0.0)
         return replace(self, values=np.where(both, self.values, 0.0), mask=both, weight=weight)
 
-    def take(self, samples: NDArray[np.intp] | slice) -> Observation:
+    def take(self, samples: Indices | slice) -> Observation:
         """Only these samples."""
         arrays = {n: getattr(self, n) for n in ("values", "noise", "mask", "weight", "rounding")}
         return replace(self, **{n: a[samples] for n, a in arrays.items() if a is not None})
@@ -263,20 +273,16 @@ def output_range(network: Network) -> tuple[float, float]:
 def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     """(m,) size of each entry's equation, its weights and bias; None where they are not known."""
     chain = chain_of(generator)
-    last = None if chain is None else chain.layers[-1]
-    weight = operator if operator is not None else None if last is None else last.weight
-    if weight is None or not (isinstance(weight, np.ndarray) or scipy.sparse.issparse(weight)):
+    weight, bias = operator, np.zeros(1)
+    if operator is None and chain is not None:
+        weight, bias = chain.layers[-1].weight, chain.layers[-1].bias
+    if weight is None or not is_matrix(weight):
         return None
-    square = (
-        np.asarray(weight.multiply(weight).sum(axis=1)).ravel()
-        if scipy.sparse.issparse(weight)
-        else np.einsum("ij,ij->i", weight, weight)
-    )
-    size = np.sqrt(square)
-    return size if last is None or operator is not None else np.maximum(size, np.abs(last.bias))
+    norm = scipy.sparse.linalg.norm if scipy.sparse.issparse(weight) else np.linalg.norm
+    return np.maximum(norm(weight, axis=1), np.abs(bias))
 
 
-def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -> Array:
+def _entry_scale(x: Array, mask: Flags | None, size: Array | None) -> Array:
     """(batch, m) or (batch, 1), the scale to which each entry's rounding is relative.
 
     An entry is a sum of products of its row of weights with values of the layer below, so that its
@@ -302,7 +308,7 @@ def _entry_scale(x: Array, mask: NDArray[np.bool_] | None, size: Array | None) -
     return scale if alike.all() else np.where(alike, scale, np.maximum(natural, median))
 
 
-def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Array:
+def _lower_quantile(values: Array, part: float, where: Flags) -> Array:
     """(batch,) the entry below which this part of the chosen entries lies; 0 where none is."""
     if not values.shape[1]:
         return np.zeros(len(values))
@@ -313,7 +319,7 @@ def _lower_quantile(values: Array, part: float, where: NDArray[np.bool_]) -> Arr
 
 
 def _weighted(
-    x: Array, noise: Array, mask: NDArray[np.bool_] | None, operator: Weight | None,
+    x: Array, noise: Array, mask: Flags | None, operator: Weight | None,
     unit: float, rounding: Array,
 ) -> Observation:  # fmt: skip
     """The observation, with weights where the entries of a sample have unequal tolerances."""
@@ -327,7 +333,7 @@ def _weighted(
     return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0))
 
 
-def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | None, Weight | None]:
+def as_sensing(generator: Network, sensing: Any) -> tuple[Flags | None, Weight | None]:
     """The mask or the operator that ``sensing`` is; see ``check_observation``."""
     if sensing is None:
         return None, None
@@ -351,7 +357,7 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | No
             f"sensing: expected a boolean mask, or a linear map of shape (m, {n}) with m >= 1, "
             f"which takes the generator's outputs, got shape {tuple(operator.shape)}"
         )
-    if not isinstance(operator, np.ndarray) and not scipy.sparse.issparse(operator):
+    if not is_matrix(operator):
         try:
             operator.rmatmat(np.zeros((operator.shape[0], 1)))
         except Exception as error:
@@ -361,7 +367,7 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[NDArray[np.bool_] | No
     return None, operator
 
 
-def _without_unobserved(values: ArrayLike, mask: NDArray[np.bool_]) -> Any:
+def _without_unobserved(values: ArrayLike, mask: Flags) -> Any:
     """``values`` with 0 where the mask is False: what is there may be anything, NaN included."""
     array = as_array(values, "observation")
     if array.shape[-1:] != mask.shape[-1:] or (mask.ndim == 2 and array.shape != mask.shape):

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.certify import Certificate, certify
 from preimage.errors import InputError
 from preimage.generator import Generator
-from preimage.matrix import as_array
+from preimage.matrix import Array, as_array
 from preimage.methods.gauss_newton import GaussNewton
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.observation import Observation
 
-Array = NDArray[np.float64]
 Verdict = Literal["made", "not made", "undecided"]
 
 # A network runs in float32 somewhere else: its outputs may differ by so many gray levels.
@@ -90,7 +88,7 @@ def provenance(
     'not made'
     """
     check_positive({"levels": levels, "time_limit": time_limit}, {})
-    check_box(box)
+    box_ends(box)
     named = networks if isinstance(networks, Mapping) else dict(enumerate(networks))
     values = _levels_of(image)
     found = []
@@ -137,14 +135,16 @@ def _judge(
         sharp = GaussNewton(norm="linf", box=box, seed=seed)
         asked = Observation(x[None], np.array([levels * unit]), mask=seen[None])
         codes.append(np.asarray(sharp.solve(generator, asked).latent[0]))
-    codes = [code for code in codes if np.isfinite(code).all()]
-    nothing = np.full(len(x), np.nan)
-    if not codes:
-        verdict: Verdict = "not made" if certificate.verdict == "infeasible" else "undecided"
-        latent = np.full(generator.latent_size, np.nan)
-        return Provenance(name, verdict, latent, np.nan, nothing, certificate)
-    shown = [np.clip((generator(code) - low) / (high - low), 0.0, 1.0) for code in codes]
-    errors = [float(np.abs(_TOP * picture - values).max()) for picture in shown]
-    best = int(np.argmin(errors))
-    verdict = "made" if errors[best] <= levels + 2 * _ELSEWHERE else "undecided"
-    return Provenance(name, verdict, codes[best], errors[best], shown[best], certificate)
+    verdict: Verdict = "not made" if certificate.verdict == "infeasible" else "undecided"
+    latent, error, shown = np.full(generator.latent_size, np.nan), np.nan, np.full(len(x), np.nan)
+    for code in codes:
+        if not np.isfinite(code).all():
+            continue
+        picture = np.clip((generator(code) - low) / (high - low), 0.0, 1.0)
+        off = float(np.abs(_TOP * picture - values).max())
+        verdict = "undecided"
+        if not error <= off:
+            latent, error, shown = code, off, picture
+    if error <= levels + 2 * _ELSEWHERE:
+        verdict = "made"
+    return Provenance(name, verdict, latent, error, shown, certificate)

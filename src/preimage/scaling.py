@@ -75,28 +75,13 @@ class Scaled:
         first = np.concatenate([[0], np.cumsum(in_row)]).astype(np.int32)
         return first, np.nonzero(present)[1].astype(np.int32)
 
-    def matrix(self, sample: int = 0) -> Any:
-        """(n, k) ``row w column`` of one sample, dense or CSR as it came."""
-        if scipy.sparse.issparse(self.weight):
-            rows, columns = (
-                scipy.sparse.diags_array(self.row),
-                scipy.sparse.diags_array(self.column),
-            )
-            return scipy.sparse.csr_array(rows @ self.weight @ columns)
-        weight, row, column = self.of(sample)
-        return row[:, None] * weight * column
-
-    def of(self, sample: int) -> tuple[Array, Array, Array]:
-        """Weight and factors of one sample."""
-        if self.weight.ndim == 3:
-            return self.weight[sample], self.row[sample], self.column[sample]
-        return self.weight, self.row, self.column
-
     @cached_property
     def usable(self) -> bool:
         """Whether the numbers compare in the new units: none overflows, vanishes or nearly does."""
-        weight = self.weight.data if scipy.sparse.issparse(self.weight) else self.weight
-        scaled = np.abs(self.matrix().data if scipy.sparse.issparse(self.weight) else self.table)
+        weight, scaled = self.weight, self.table
+        if scipy.sparse.issparse(weight):
+            weight, scaled = weight.data, multiplied(weight, self.row, self.column).data
+        scaled = np.abs(scaled)
         comparable = (scaled > _SMALLEST) & (scaled < 1 / _SMALLEST)
         return bool(
             np.isfinite(weight).all() and np.count_nonzero(comparable) == np.count_nonzero(weight)
@@ -114,21 +99,21 @@ def scale(weight: Any) -> Scaled:
     smallest, which undo any scaling of rows and columns (Curtis and Reid 1972).
     """
     magnitude = abs(weight)
-    in_row, in_column = _largest(magnitude, -1), _largest(magnitude, -2)
+    in_row, in_column = largest(magnitude, -1), largest(magnitude, -2)
     row, column = np.ones_like(in_row), np.ones_like(in_column)
     odd = _odd(in_row) | _odd(in_column)
     for sample in np.argwhere(odd):
         at = tuple(sample)
         row[at], column[at] = _curtis_reid(magnitude[at] if at else magnitude)
     if odd.any():
-        magnitude = _multiplied(magnitude, row, column)
-        in_column = _largest(magnitude, -2)
-    row_size = _largest(_multiplied(magnitude, None, 1.0 / _positive(in_column)), -1)
+        magnitude = multiplied(magnitude, row, column)
+        in_column = largest(magnitude, -2)
+    row_size = largest(multiplied(magnitude, None, 1.0 / _positive(in_column)), -1)
     # Two rounds of largest entries; the second row factor is that of columns near 1.
-    more_row = 1.0 / _positive(_largest(magnitude, -1))
-    more_column = 1.0 / _positive(_largest(_multiplied(magnitude, more_row, None), -2))
-    more_row = 1.0 / _positive(_largest(_multiplied(magnitude, None, more_column), -1))
-    more_column = 1.0 / _positive(_largest(_multiplied(magnitude, more_row, None), -2))
+    more_column = np.ones_like(column)
+    for _ in range(2):
+        more_row = 1.0 / _positive(largest(multiplied(magnitude, None, more_column), -1))
+        more_column = 1.0 / _positive(largest(multiplied(magnitude, more_row, None), -2))
     return Scaled(
         weight,
         row * power_of_two(more_row),
@@ -138,16 +123,17 @@ def scale(weight: Any) -> Scaled:
     )
 
 
-def power_of_two(values: Array) -> Array:
+def power_of_two(values: Array | float) -> Array:
     """The power of two nearest to each value in the logarithm; 1 for 0."""
     return np.asarray(np.exp2(np.round(np.log2(_positive(values)))))
 
 
-def _positive(values: Array) -> Array:
-    return np.where(values > 0, values, 1.0)
+def _positive(values: Array | float) -> Array:
+    return np.where(np.greater(values, 0), values, 1.0)
 
 
-def _largest(magnitude: Any, axis: int) -> Array:
+def largest(magnitude: Any, axis: int) -> Array:
+    """Of each row (axis -1) or column (axis -2) of a matrix of numbers that are at least 0."""
     if scipy.sparse.issparse(magnitude):
         if 0 in magnitude.shape:
             return np.zeros(magnitude.shape[0 if axis == -1 else 1])
@@ -155,13 +141,14 @@ def _largest(magnitude: Any, axis: int) -> Array:
     return np.asarray(magnitude.max(axis=axis, initial=0.0))
 
 
-def _multiplied(magnitude: Any, row: Array | None, column: Array | None) -> Any:
-    if scipy.sparse.issparse(magnitude):
-        found = magnitude if row is None else scipy.sparse.diags_array(row) @ magnitude
+def multiplied(matrix: Any, row: Array | None, column: Array | None) -> Any:
+    """``row w column``, dense or CSR as it came; None for factors of 1."""
+    if scipy.sparse.issparse(matrix):
+        found = matrix if row is None else scipy.sparse.diags_array(row) @ matrix
         return scipy.sparse.csr_array(
             found if column is None else found @ scipy.sparse.diags_array(column)
         )
-    found = magnitude if row is None else magnitude * row[..., :, None]
+    found = matrix if row is None else matrix * row[..., :, None]
     return found if column is None else found * column[..., None, :]
 
 

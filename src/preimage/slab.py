@@ -40,7 +40,7 @@ class Slab(NamedTuple):
         lower, upper = self.lower - self.lower_rate * delta, self.upper + self.upper_rate * delta
         return Slab(lower, zero, upper, zero)
 
-    def spread(self, size: Array) -> Slab:
+    def spread(self, size: Array | float) -> Slab:
         """The slab in which ``delta`` counts ``size`` times in each entry."""
         return Slab(self.lower, self.lower_rate * size, self.upper, self.upper_rate * size)
 

@@ -9,12 +9,13 @@ import pytest
 from degenerate import DOMAINS, SCALED, SLACKS, draw, judge, rescaled, units, value_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from planted import program_of
 from scipy import sparse
 
 from preimage import LayerwiseLP, engine, from_arrays, invert, lp
 from preimage.activation import Slab
 from preimage.generator import Layer
-from preimage.layer_program import LayerProgram, layer_program, take
+from preimage.layer_program import LayerProgram, take
 from preimage.lp import Outcome, kernel
 
 
@@ -166,7 +167,7 @@ def batch_of(n, k, slack, count, many):
     z = np.maximum(rng.normal(size=(count, k)), 0)
     x = layer(z) + rng.uniform(-0.01, 0.01, size=(count, n))
     norm = {"shared": "linf", "own": "l1", "none": "relaxed"}[slack]
-    program = layer_program(layer, x, np.full(count, 0.01), norm, (0.0, np.inf))
+    program = program_of(layer, x, np.full(count, 0.01), norm, (0.0, np.inf))
     # One infeasible or unbounded sample must not disturb its neighbours.
     program.slab.lower[1], program.slab.lower_rate[1] = program.slab.upper[1] + 1, 0.0
     program.slab.upper_rate[1] = 0.0
@@ -215,7 +216,7 @@ def test_a_slack_of_nothing_is_proven(norm):
     rng = np.random.default_rng(0)
     layer = Layer(rng.normal(size=(200, 80)) / np.sqrt(200))
     x = layer(np.maximum(rng.normal(size=(40, 80)), 0))
-    program = layer_program(layer, x, np.zeros(40), norm, (0.0, np.inf))
+    program = program_of(layer, x, np.zeros(40), norm, (0.0, np.inf))
     solution = lp.solve(program, "kernel")
     assert not solution.fallback.any()
     assert solution.value.max() < 1e-12
@@ -232,7 +233,7 @@ def test_small_noise_before_a_sigmoid_is_solved_under_l1(noise):
         layer = Layer(rng.normal(size=(100, 50)) / 10, activation="sigmoid")
         x = layer(np.maximum(rng.normal(size=(1, 50)), 0))
         x += noise * rng.uniform(-1, 1, size=x.shape)
-        program = layer_program(layer, x, np.full(1, noise), "l1", (0.0, np.inf))
+        program = program_of(layer, x, np.full(1, noise), "l1", (0.0, np.inf))
         left += kernel.minimise(program, 1).outcome[0] == Outcome.FAILED
     assert left <= 2
 
@@ -294,7 +295,7 @@ def test_sparse_matrices_are_solved(slack):
     z = np.maximum(rng.normal(size=(4, 64)), 0)
     x = layer(z) + rng.uniform(-0.01, 0.01, size=(4, 300))
     norm = {"shared": "linf", "own": "l1", "none": "relaxed"}[slack]
-    program = layer_program(layer, x, np.full(4, 0.01), norm, (0.0, np.inf))
+    program = program_of(layer, x, np.full(4, 0.01), norm, (0.0, np.inf))
     solution = lp.solve(program, "kernel")
     assert not solution.fallback.any()
     right = lp.solve(program, "highs")
@@ -319,5 +320,5 @@ def test_full_rank_is_seen():
     layer = Layer(np.random.default_rng(0).normal(size=(60, 12)))
     x = layer(np.random.default_rng(1).normal(size=(3, 12)))
     x[2, 8:] = 0.0
-    program = layer_program(layer, x, np.full(3, 1e-3), "linf", (-np.inf, np.inf))
+    program = program_of(layer, x, np.full(3, 1e-3), "linf", (-np.inf, np.inf))
     assert kernel.minimise(program).full.tolist() == [True, True, False]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import program_of
 from scipy import sparse
 from scipy.optimize import linprog
 
@@ -11,7 +12,7 @@ from preimage import InputError, engine, lp
 from preimage.activation import Slab
 from preimage.clock import Clock
 from preimage.generator import Layer
-from preimage.layer_program import LayerProgram, layer_program
+from preimage.layer_program import LayerProgram
 
 FREE = (-np.inf, np.inf)
 BACKENDS = ["kernel", "highs"]
@@ -54,7 +55,7 @@ def test_tiny_and_huge_weights_are_scaled_away(backend, exponent):
     layer = Layer(rng.normal(size=(30, 4)) * 10.0**exponent)
     z = np.abs(rng.normal(size=(1, 4)))
     x = layer(z)
-    program = layer_program(layer, x, np.array([1e-9 * x.max()]), "linf", (0, np.inf))
+    program = program_of(layer, x, np.array([1e-9 * x.max()]), "linf", (0, np.inf))
     np.testing.assert_allclose(lp.solve(program, backend).z, z, rtol=1e-6)
 
 
@@ -78,7 +79,7 @@ def test_backends_agree_on_degenerate_programs(seed, norm):
     weight = np.vstack([weight, weight[:1], 2 * weight[:1], np.zeros(k)])
     layer = Layer(weight)
     x = np.maximum(rng.integers(-1, 3, size=(1, len(weight))), 0).astype(float)
-    program = layer_program(layer, x, np.array([0.1]), norm, (0.0, np.inf))
+    program = program_of(layer, x, np.array([0.1]), norm, (0.0, np.inf))
     first = lp.solve(program, "highs")
     assert first.outcome[0] != "failed"
     second = lp.solve(program, "kernel")
@@ -95,7 +96,7 @@ def test_sparse_weights_have_the_dense_answer(backend, norm):
     z = np.abs(rng.normal(size=(3, 5)))
     x = Layer(weight)(z) + rng.uniform(-0.01, 0.01, size=(3, 40))
     values = [
-        lp.solve(layer_program(Layer(w), x, np.full(3, 0.01), norm, (0, np.inf)), backend).value
+        lp.solve(program_of(Layer(w), x, np.full(3, 0.01), norm, (0, np.inf)), backend).value
         for w in (weight, sparse.csr_array(weight))
     ]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-8, atol=1e-9)
@@ -105,7 +106,7 @@ def test_sparse_weights_have_the_dense_answer(backend, norm):
 @pytest.mark.parametrize("shape", [(5, 0), (0, 3)])
 def test_no_columns_or_no_rows(backend, shape):
     layer = Layer(np.zeros(shape), np.ones(shape[0]))
-    program = layer_program(layer, np.ones((2, shape[0])), np.full(2, 0.1), "linf", (0, np.inf))
+    program = program_of(layer, np.ones((2, shape[0])), np.full(2, 0.1), "linf", (0, np.inf))
     solution = lp.solve(program, backend)
     assert solution.z.shape == (2, shape[1])
     assert (solution.outcome == "optimal").all()
@@ -142,9 +143,9 @@ def test_small_sums_of_errors_are_smallest(backend):
     layer = Layer(rng.normal(size=(100, 50)) / 10, activation="sigmoid")
     clean = layer(np.maximum(rng.normal(size=(3, 50)), 0))
     x = clean + noise * rng.uniform(-1, 1, size=clean.shape)
-    found = lp.solve(layer_program(layer, x, np.full(3, noise), "l1", (0, np.inf)), backend)
+    found = lp.solve(program_of(layer, x, np.full(3, noise), "l1", (0, np.inf)), backend)
     assert (found.outcome == "optimal").all()
-    program = layer_program(layer, x, np.full(3, noise), "l1", (0, 1e2))
+    program = program_of(layer, x, np.full(3, noise), "l1", (0, 1e2))
     bound = lp.dual_bound(program, found.dual_lower, found.dual_upper)
     assert (found.value - bound <= 1e-6 * found.value).all()
 
@@ -154,7 +155,7 @@ def test_a_time_limit_ends_a_batch():
     rng = np.random.default_rng(0)
     layer = Layer(rng.normal(size=(40, 8)))
     x = layer(np.maximum(rng.normal(size=(5, 8)), 0))
-    program = layer_program(layer, x, np.full(5, 1e-3), "linf", (0, np.inf))
+    program = program_of(layer, x, np.full(5, 1e-3), "linf", (0, np.inf))
     for backend in BACKENDS:
         assert (lp.solve(program, backend, clock=Clock(0.0)).outcome == "failed").all()
 
@@ -185,7 +186,7 @@ def test_fits_of_ill_conditioned_functions(fit, norm, backend):
     """Claim: at conditions of 1e4 to 1e8 the optimum is found, not above that of SciPy's HiGHS."""
     weight, x = FITS[fit]
     layer = Layer(weight, activation="identity")
-    program = layer_program(layer, x[None], np.array([1e-3]), norm, FREE)
+    program = program_of(layer, x[None], np.array([1e-3]), norm, FREE)
     solution = lp.solve(program, backend)
     linear = program.linear_program(0)
     bounds = np.stack([linear.lower, linear.upper], axis=1)

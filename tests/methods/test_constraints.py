@@ -12,7 +12,7 @@ from test_joint_norms import best_fit
 
 from preimage import BranchAndBound, GaussNewton, InputError, LayerwiseLP, from_arrays, invert
 from preimage.inversion import Estimate, Status
-from preimage.methods.region import Region
+from preimage.methods.parameters import Region
 
 SEEDS = st.integers(0, 10_000)
 

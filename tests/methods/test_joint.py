@@ -10,12 +10,11 @@ from scipy import sparse
 from preimage import engine, from_arrays
 from preimage.activation import PReLU
 from preimage.generator import Generator, Layer
-from preimage.methods.joint import step
-from preimage.methods.joint.descent import descend
+from preimage.methods.joint.descent import levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.model import NormalEquations, Products
-from preimage.methods.region import Region
+from preimage.methods.joint.model import NormalEquations, Products, damped_step
+from preimage.methods.parameters import Region
 from preimage.observation import check_observation
 
 ACTIVATIONS = ("relu", "leaky_relu(0.2)", "identity", "tanh", "sigmoid")
@@ -174,7 +173,10 @@ def test_a_descent_in_the_kernel_takes_the_steps_of_numpy(seed, body, masked, pr
     of these networks need not determine a code then.)
     """
     (one, two), z, samples = drawn(seed, body, "identity", masked, prior=prior)
-    one, two = (descend(problem, z, samples, steps=steps, damping=1e-2) for problem in (one, two))
+    one, two = (
+        levenberg_marquardt(problem, z, samples, steps=steps, damping=1e-2)
+        for problem in (one, two)
+    )
     np.testing.assert_allclose(one.loss, two.loss, rtol=1e-7, atol=1e-13)
     if prior:
         np.testing.assert_allclose(one.z, two.z, rtol=1e-5, atol=1e-7)
@@ -195,7 +197,7 @@ def test_damped_steps_of_the_kernel_solve_their_equations(seed, k, held, damping
     gram, slope = np.swapaxes(factor, 1, 2) @ factor, rng.normal(size=(4, k))
     low = np.where(rng.random(k) < 0.5, 0.0, -np.inf) if held else np.full(k, -np.inf)
     region, z = Region(low, np.full(k, np.inf), np.inf), np.zeros((4, k))
-    found, predicted = step.damped_step(region, z, gram, slope, np.arange(4), np.full(4, damping))
+    found, predicted = damped_step(region, z, gram, slope, np.arange(4), np.full(4, damping))
     for own, matrix, rhs, promise in zip(found, gram, slope, predicted, strict=True):
         idle = (low == 0) & (rhs < 0)
         assert not own[idle].any()
@@ -273,8 +275,8 @@ def test_steps_do_not_depend_on_the_units_of_a_coordinate():
     other = Generator((Layer(first.weight * units, first.bias, first.activation), *rest))
     start, samples = z + 0.3 * rng.normal(size=(4, 3)), np.arange(4)
     plain, scaled = problem_of(generator, x), problem_of(other, x)
-    ends = descend(plain, start, samples, steps=30, damping=1e-2)
-    twins = descend(scaled, start / units, samples, steps=30, damping=1e-2)
+    ends = levenberg_marquardt(plain, start, samples, steps=30, damping=1e-2)
+    twins = levenberg_marquardt(scaled, start / units, samples, steps=30, damping=1e-2)
     np.testing.assert_allclose(twins.z * units, ends.z, rtol=1e-6, atol=1e-8)
     assert scaled.identify(twins.z, samples)[0].tolist() == [3] * 4
 
@@ -285,7 +287,7 @@ def test_other_runs_of_an_explained_sample_end():
     truth = rng.normal(size=(2, 3))
     problem = problem_of(generator, generator(truth))
     z = np.array([truth[0], truth[0] + 1, truth[1] + 1, truth[1]])
-    ends = descend(
+    ends = levenberg_marquardt(
         problem, z, np.array([0, 0, 1, 1]), steps=30, damping=1e-2, target_loss=np.full(2, 1e-20)
     )
     np.testing.assert_array_equal(ends.z[[1, 2]], z[[1, 2]])
@@ -331,12 +333,14 @@ def test_neighbours_lead_out_of_local_minima():
     generator = gaussian_generator((4, 12, 16), rng, bias=True)
     problem = problem_of(generator, generator(rng.normal(size=(1, 4))))
     starts = 3 * rng.normal(size=(60, 4))
-    ends = descend(problem, starts, np.zeros(60, int), steps=60, damping=1e-2)
+    ends = levenberg_marquardt(problem, starts, np.zeros(60, int), steps=60, damping=1e-2)
     caught, lower = np.flatnonzero(ends.loss > 1e-3), 0
     for z, loss in zip(ends.z[caught], ends.loss[caught], strict=True):
         found = neighbours(problem, z[None], np.array([0]), 12)[0]
         found = found[np.isfinite(found).all(axis=1)]
-        further = descend(problem, found, np.zeros(len(found), int), steps=20, damping=1e-2)
+        further = levenberg_marquardt(
+            problem, found, np.zeros(len(found), int), steps=20, damping=1e-2
+        )
         lower += further.loss.min(initial=np.inf) < 0.999 * loss
     assert len(caught) > 5
     assert lower > 0.8 * len(caught), (lower, len(caught))

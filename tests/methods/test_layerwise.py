@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from planted import gaussian_generator, relative_error
+from planted import gaussian_generator, program_of, relative_error
 
 from preimage import (
     Generator,
@@ -13,7 +13,6 @@ from preimage import (
     lp,
     zoo,
 )
-from preimage.layer_program import layer_program
 
 NORMS = ["linf", "l1", "relaxed"]
 
@@ -24,7 +23,7 @@ def scanned(generator, x, start, growth=1.2):
     for index in reversed(range(len(generator.layers))):
         while True:
             layer, domain = generator.layers[index], generator.domain(index)
-            solution = lp.solve(layer_program(layer, z, np.array([eps]), "linf", domain))
+            solution = lp.solve(program_of(layer, z, np.array([eps]), "linf", domain))
             if solution.slack[0] <= eps * (1 + 1e-9):
                 break
             eps *= growth
@@ -88,7 +87,7 @@ def test_l1_stops_where_its_own_error_stops_falling(patience):
     x = generator(rng.normal(size=5)) + 0.05 * rng.normal(size=40)
     eps, best, misses = 0.01, np.inf, 0
     while misses <= patience:
-        program = layer_program(generator.layers[0], x[None], np.array([eps]), "l1", (-9e9, 9e9))
+        program = program_of(generator.layers[0], x[None], np.array([eps]), "l1", (-9e9, 9e9))
         z = lp.solve(program).z[0]
         error = np.abs(generator(z) - x).sum()
         misses = 0 if error < best * (1 - 1e-12) else misses + 1

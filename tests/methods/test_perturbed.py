@@ -5,7 +5,7 @@ from planted import gaussian_generator, relative_error
 
 import preimage
 from preimage.measurements import magnitudes
-from preimage.methods.perturbed import Perturbed
+from preimage.methods.auto import Perturbed
 from preimage.observation import check_observation
 
 

@@ -8,7 +8,7 @@ from planted import gaussian_generator
 
 import preimage
 from preimage import METHODS, Adam, BranchAndBound, Exact, GaussNewton, LayerwiseLP, invert
-from preimage.methods.perturbed import Perturbed
+from preimage.methods.auto import Perturbed
 
 LIMIT = 0.3
 SLOW = {

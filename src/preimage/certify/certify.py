@@ -15,8 +15,7 @@ from preimage.enclosure.network import as_network
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.methods.gauss_newton import GaussNewton
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, box_ends, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.observation import check_observation
 
 
@@ -80,7 +79,6 @@ def certify(
     positive = {"time_limit": time_limit}
     positive |= {} if resolution is None else {"resolution": resolution}
     check_positive(positive, {"rounds": rounds, "nodes": nodes})
-    check_box(box)
     k = generator.latent_size
     low, high = box_ends(box, k)
     checked, single = check_observation(generator, observation, noise, sensing)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.errors import InputError
@@ -20,7 +19,6 @@ from preimage.lp import highs, kernel
 from preimage.lp.duality import dual_bound
 from preimage.lp.solution import Outcome, Solution, unsettled
 
-Array = NDArray[np.float64]
 Backend = Literal["kernel", "highs"]
 
 BACKENDS = ("kernel", "highs")
@@ -35,7 +33,6 @@ __all__ = [
     "highs",
     "kernel",
     "solve",
-    "with_objective",
 ]
 
 
@@ -76,14 +73,3 @@ def solve(
     slack, value = program.slack_at(found.z), (program.objective * found.z).sum(axis=1)
     value = value if program.slack == "none" else value + slack
     return replace(found, slack=slack, value=value, fallback=open_ & (backend == "kernel"))
-
-
-def with_objective(program: LayerProgram, objective: Array, delta: Array) -> LayerProgram:
-    """Minimise ``objective @ z`` over the points of ``program`` whose slack is at most ``delta``.
-
-    Args:
-        program: Its slacks must be shared or absent.
-        objective: (batch, k).
-        delta: (batch,).
-    """
-    return replace(program, slab=program.slab.at(delta[:, None]), slack="none", objective=objective)

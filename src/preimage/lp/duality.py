@@ -18,12 +18,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.activation import Slab
 from preimage.layer_program import LayerProgram
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Flags
 
 # What counts as rounding in an equation, relative to the largest bound or cost of the program.
 _ROUNDING = 1e-9
@@ -51,7 +49,7 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
 
     def size() -> Array:
         column = program.scaled.column_size  # 0 where nothing is rounded
-        return np.asarray(column * _price(program, *program.sizes)[:, None])
+        return np.asarray(column * _price(program)[:, None])
 
     bound = _bound(program, program.objective, lam, ups, size)
     if program.slack != "none":
@@ -63,7 +61,7 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
     return bound
 
 
-def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
+def is_feasible(program: LayerProgram, z: Array) -> Flags:
     """Whether ``z`` (batch, k) keeps the rows that no slack can bend, (batch,)."""
     low, high = program.box()
     inside = np.asarray(((low <= z) & (z <= high)).all(axis=1))
@@ -75,18 +73,18 @@ def is_feasible(program: LayerProgram, z: Array) -> NDArray[np.bool_]:
         np.where(hard_lower, slab.lower - a, -np.inf), np.where(hard_upper, a - slab.upper, -np.inf)
     )
     row, column = program.sizes
-    unit = _unit(program, row)
+    unit = _unit(program)
     # Bounds that are all 0 make a cone, which has no size but that of the point.
     unit = np.where(unit > 0, unit, (column * np.abs(z)).max(axis=1, initial=0.0))
     allowed = _ROUNDING * row * unit[:, None]
     if (miss > allowed).any():
-        allowed = allowed + 1e-13 * replace(program, weight=abs(program.weight)).image(np.abs(z))
+        allowed = allowed + 1e-13 * program.magnitude.image(np.abs(z))
     return np.asarray((miss <= allowed).all(axis=1) & inside)
 
 
 def is_optimal(
     program: LayerProgram, z: Array, dual_lower: Array, dual_upper: Array, allowed: float = _GAP
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Whether ``z`` is feasible and the multipliers prove that nothing is better, (batch,).
 
     ``allowed`` is the largest relative gap between value and bound.
@@ -111,18 +109,16 @@ def _is_rounding(program: LayerProgram, gap: Array, value: Array, terms: Array) 
     program's own numbers. And a bound above the value by more than the rows' tolerance explains
     shows a point that is none.
     """
-    row, column = program.sizes
-    unit = _unit(program, row)
-    own = np.abs(value) + np.where(unit > 0, unit, 1.0) * _price(program, row, column)
+    unit = _unit(program)
+    own = np.abs(value) + np.where(unit > 0, unit, 1.0) * _price(program)
     rounding = np.where(1e-14 * terms <= _SIGN * own, 1e-14 * terms, 0.0)
     return np.asarray((gap <= _GAP * np.abs(value) + rounding) & (gap >= -_SIGN * own))
 
 
 def _terms(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Array:
     """(batch,) the magnitudes of the terms of ``lam . lower - ups . upper``."""
-    slab = program.slab
-    terms = _weighted(np.abs(dual_lower), np.where(np.isinf(slab.lower), 0.0, np.abs(slab.lower)))
-    terms += _weighted(np.abs(dual_upper), np.where(np.isinf(slab.upper), 0.0, np.abs(slab.upper)))
+    lower, upper = bound_sizes(program)
+    terms = _weighted(np.abs(dual_lower), lower) + _weighted(np.abs(dual_upper), upper)
     return np.asarray(terms.sum(axis=1))
 
 
@@ -134,7 +130,7 @@ def _slack_terms(program: LayerProgram, z: Array) -> Array:
     if program.slack == "none":
         return np.zeros(len(z))
     slab, size = program.slab, np.zeros_like(program.slab.lower)
-    image = replace(program, weight=abs(program.weight)).image(np.abs(z))
+    image = program.magnitude.image(np.abs(z))
     for bound, rate in ((slab.lower, slab.lower_rate), (slab.upper, slab.upper_rate)):
         bent = (rate > 0) & np.isfinite(bound)
         terms = image + np.where(bent, np.abs(bound), 0.0)
@@ -142,31 +138,28 @@ def _slack_terms(program: LayerProgram, z: Array) -> Array:
     return np.asarray(size.sum(axis=1) if program.slack == "own" else size.max(axis=1, initial=0.0))
 
 
-def proves_infeasible(
-    program: LayerProgram, dual_lower: Array, dual_upper: Array
-) -> NDArray[np.bool_]:
+def proves_infeasible(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> Flags:
     """Whether multipliers are a Farkas proof that a sample has no feasible point, (batch,)."""
     lam, ups = _present(program, dual_lower, dual_upper)
     hard_lower, hard_upper = _hard(program)
     lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
 
     def size() -> Array:  # no more is rounding than the sums' own terms explain
-        return replace(program, weight=abs(program.weight)).adjoint(lam + ups)
+        return program.magnitude.adjoint(lam + ups)
 
     bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
     # Those that cancelled are terms, too: what is left of them may be all that rounding made.
     return np.asarray(bound > _SIGN * _terms(program, dual_lower, dual_upper))
 
 
-def proves_unbounded(program: LayerProgram, ray: Array) -> NDArray[np.bool_]:
+def proves_unbounded(program: LayerProgram, ray: Array) -> Flags:
     """Whether the objective falls for ever along ``ray`` (batch, k), from any feasible point."""
     still = recession(program)
     fall = (program.objective * ray).sum(axis=1)
     if program.slack != "none":
         fall = fall + still.slack_at(ray)
     # Rows may be missed by a part of the ray's largest entry, so the fall must be above that too.
-    row, column = program.sizes
-    size = _price(program, row, column) * (column * np.abs(ray)).max(axis=1, initial=0.0)
+    size = _price(program) * (program.sizes[1] * np.abs(ray)).max(axis=1, initial=0.0)
     return np.asarray(is_feasible(still, ray) & (fall < -_SIGN * size))
 
 
@@ -189,9 +182,8 @@ def elastic(program: LayerProgram) -> LayerProgram:
     It always has a point; if its optimum is above 0, its multipliers prove that the program itself
     has none.
     """
-    slab = program.slab
-    bounds = [np.where(np.isinf(part), 0.0, np.abs(part)) for part in (slab.lower, slab.upper)]
-    size = np.where(program.scaled.row_size > 0, program.scaled.row_size, np.maximum(*bounds))
+    row = program.scaled.row_size
+    size = np.where(row > 0, row, np.maximum(*bound_sizes(program)))
     rate = np.where(size > 0, size, 1.0)
     hard_lower, hard_upper = _hard(program)
     slab = Slab(
@@ -203,7 +195,7 @@ def elastic(program: LayerProgram) -> LayerProgram:
     return replace(program, slab=slab, slack="shared", objective=np.zeros_like(program.objective))
 
 
-def _hard(program: LayerProgram) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _hard(program: LayerProgram) -> tuple[Flags, Flags]:
     """Which lower and upper sides exist and cannot be bent by a slack, (batch, n)."""
     slab, bent = program.slab, program.slack != "none"
     lower = (slab.lower > -np.inf) & ~(bent & (slab.lower_rate > 0))
@@ -229,16 +221,23 @@ def _present(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> tup
     return lam - common, ups - common
 
 
-def _unit(program: LayerProgram, row: Array) -> Array:
+def bound_sizes(program: LayerProgram) -> tuple[Array, Array]:
+    """(batch, n) each, the magnitudes of the lower and the upper bounds; 0 where there is none."""
+    ends = program.slab.lower, program.slab.upper
+    lower, upper = (np.where(np.isinf(end), 0.0, np.abs(end)) for end in ends)
+    return lower, upper
+
+
+def _unit(program: LayerProgram) -> Array:
     """(batch,) the largest bound, in units of its row."""
-    bounds = np.stack([program.slab.lower, program.slab.upper])
-    counts = ~np.isinf(bounds) & (row > 0)
-    size = np.where(counts, np.abs(bounds), 0.0) / np.where(row > 0, row, 1.0)
-    return np.asarray(size.max(axis=(0, 2), initial=0.0))
+    row = program.scaled.row_size
+    size = np.where(row > 0, np.maximum(*bound_sizes(program)), 0.0) / np.where(row > 0, row, 1.0)
+    return np.asarray(size.max(axis=1, initial=0.0))
 
 
-def _price(program: LayerProgram, row: Array, column: Array) -> Array:
+def _price(program: LayerProgram) -> Array:
     """(batch,) the largest cost of z, in units of its column, or of a row's violation."""
+    row, column = program.sizes
     price = (np.abs(program.objective) / column).max(axis=1, initial=0.0)
     if program.slack != "none":
         for rate in (program.slab.lower_rate, program.slab.upper_rate):

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, LinearProgram, take
-from preimage.lp.duality import is_optimal
+from preimage.lp.duality import bound_sizes, is_optimal
 from preimage.lp.solution import Outcome
-from preimage.scaling import Scaled, power_of_two
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array
+from preimage.scaling import largest, multiplied, power_of_two
 
 # HiGHS's tolerances are absolute, in scaled units; its own default for integers, 1e-6, is as large
 # as the gaps asked for.
@@ -147,27 +145,18 @@ def minimise_mixed(
     Returns:
         (variables,) or None where none was found; the bound, infinite where there is no point.
     """
-    low, high, whole = program.lower, program.upper, program.integer
+    low, high = program.lower, program.upper
+    whole = np.zeros(len(low), bool) if program.integer is None else program.integer
     free = whole | ~np.isfinite(high - low)
     with np.errstate(invalid="ignore"):
         middle = np.where(free, 0.0, (low + high) / 2)
         radius = np.where(free | (high <= low), 1.0, (high - low) / 2)
-    matrix = scipy.sparse.csr_array(program.matrix.multiply(radius[None, :]))
-    size = abs(matrix).max(axis=1).toarray().ravel() if matrix.nnz else np.ones(len(program.bound))
-    size = np.where(size > 0, size, 1.0)
-    shift, cost = program.matrix @ middle, program.cost * radius
-    unit = float(np.abs(cost).max(initial=0.0)) or 1.0
-    scaled = LinearProgram(
-        cost / unit,
-        scipy.sparse.csr_array(matrix.multiply(1.0 / size[:, None])),
-        (program.bound - shift) / size,
-        (low - middle) / radius,
-        (high - middle) / radius,
-        (program.least - shift) / size,
-        whole if whole is not None and whole.any() else None,
-    )
+    size = largest(abs(multiplied(program.matrix, None, radius)), -1)
+    scaled = _in_units(program, middle, radius, 1.0 / np.where(size > 0, size, 1.0))
+    unit = float(np.abs(scaled.cost).max(initial=0.0)) or 1.0
+    scaled = replace(scaled, cost=scaled.cost / unit, integer=whole if whole.any() else None)
     answer = minimise(scaled, seconds, gap / unit, _MIXED_TOLERANCE)
-    lost = _MIXED_TOLERANCE * len(cost)
+    lost = _MIXED_TOLERANCE * len(middle)
     bound = float(program.cost @ middle) + unit * (answer.bound - lost)
     return None if answer.point is None else middle + radius * answer.point, bound
 
@@ -250,70 +239,70 @@ def _solve(
     """A batch of one, as steps from ``center``, with bounds in units of ``unit``; see ``solve``."""
     n, k = program.weight.shape[-2:]
     z, lower, upper = np.full(k, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-    image, (low, high) = program.image(center[None]), program.box()
-    slab = program.slab._replace(lower=program.slab.lower - image, upper=program.slab.upper - image)
-    shifted = replace(program, slab=slab, domain=(low - center, high - center))
-    scaled, column, row, unit, price = _standard_form(shifted, unit)
+    failed = Outcome.FAILED, z, lower, upper, None
+    scaled, column, row, price = _standard_form(program, center, unit)
     if not _is_finite(scaled):
-        return Outcome.FAILED, z, lower, upper, None
+        return failed
     try:
         outcome, point, dual, _, basis = minimise(scaled, seconds, basis=basis)
     except (ArithmeticError, RuntimeError, ValueError):
-        return Outcome.FAILED, z, lower, upper, None
+        return failed
     if outcome is Outcome.UNBOUNDED and not program.objective.any():
         outcome = Outcome.FAILED  # a slack alone is at least 0
     if outcome is Outcome.OPTIMAL and point is not None:
         if not (scaled.matrix @ point - scaled.bound).max(initial=0.0) <= _FEASIBLE:
-            return Outcome.FAILED, z, lower, upper, None
+            return failed
         # The domain binds exactly: a tiny negative input would be a wrong sign below.
-        z = np.clip(center + point[:k] * column * unit, low[0], high[0])
+        low, high = program.box()
+        z = np.clip(center + point[:k] * column[:k], low[0], high[0])
         above, below = program.finite_sides(0)
-        dual = np.maximum(dual, 0.0) * price
+        dual = np.maximum(dual, 0.0) * price * row
         lower[:], upper[:] = 0.0, 0.0
-        upper[above] = dual[: len(above)] * row[above]
-        lower[below] = dual[len(above) :] * row[below]
+        upper[above], lower[below] = dual[: len(above)], dual[len(above) :]
     return outcome, z, lower, upper, basis
 
 
 def _standard_form(
-    program: LayerProgram, unit: float | None
-) -> tuple[LinearProgram, Array, Array, float, float]:
+    program: LayerProgram, center: Array, unit: float | None
+) -> tuple[LinearProgram, Array, Array, float]:
     """A batch of one in its units: rows, columns, slacks and costs have their largest near 1.
 
     Returns:
-        The program; factors of z's entries and of the rows; units of the bounds (if not given, that
-        of the largest) and of the costs.
+        The program; factors of its variables and of its rows, which hold the unit of the bounds (if
+        not given, that of the largest); and the unit of the costs.
     """
-    units, slab, (low, high) = program.scaled, program.slab, program.box()
-    _, row, column = units.of(0)
+    linear, (above, below) = program.linear_program(0), program.finite_sides(0)
+    row, column = program.scaled.row.reshape(-1), program.scaled.column.reshape(-1)
     # A row without an entry has no unit of its own: its rates give one, or its bounds.
-    size = np.maximum(slab.lower_rate, slab.upper_rate)[0]
-    bounds = [np.where(np.isinf(part[0]), 0.0, np.abs(part[0])) for part in slab[::2]]
-    empty = (units.row_size[0] if units.row_size.ndim == 2 else units.row_size) == 0
-    row = np.where(empty, 1.0 / power_of_two(np.where(size > 0, size, np.maximum(*bounds))), row)
-    scaled = LayerProgram(
-        units.matrix(0),
-        slab._replace(**{name: part * row for name, part in slab._asdict().items()}),
-        program.slack,
-        program.objective * column,
-        (low / column, high / column),
-    ).linear_program(0)
-    factor, slacks = np.ones(len(scaled.cost)), scaled.matrix[:, len(column) :]
-    if slacks.shape[1] and slacks.shape[0]:
-        largest = abs(slacks).max(axis=0)
-        largest = largest.toarray().ravel() if not isinstance(largest, np.ndarray) else largest
-        factor[len(column) :] = 1.0 / power_of_two(largest)
-    matrix = Scaled(scaled.matrix, np.ones(len(scaled.bound)), factor, factor, factor).matrix()
-    cost = scaled.cost * factor
-    largest = np.abs(scaled.bound).max(initial=0.0)
-    largest = largest if unit is None else max(unit, _SMALLEST_UNIT * largest)
-    unit, price = (
-        float(power_of_two(np.asarray(size))) for size in (largest, np.abs(cost).max(initial=0.0))
+    size = np.maximum(program.slab.lower_rate, program.slab.upper_rate)[0]
+    size = np.where(size > 0, size, np.maximum(*bound_sizes(program))[0])
+    empty = program.scaled.row_size.reshape(-1) == 0
+    row = np.where(empty, 1.0 / power_of_two(size), row)[np.concatenate([above, below])]
+    slacks = largest(abs(multiplied(linear.matrix[:, len(column) :], row, None)), -2)
+    column = np.concatenate([column, 1.0 / power_of_two(slacks)])
+    center = np.concatenate([center, np.zeros(len(slacks))])
+    most = np.abs((linear.bound - linear.matrix @ center) * row).max(initial=0.0)
+    most = power_of_two(most if unit is None else max(unit, _SMALLEST_UNIT * most))
+    scaled = _in_units(linear, center, column * most, row / most)
+    price = float(power_of_two(np.abs(scaled.cost).max(initial=0.0)))
+    return replace(scaled, cost=scaled.cost / price), column * most, row / most, price
+
+
+def _in_units(program: LinearProgram, center: Array, column: Array, row: Array) -> LinearProgram:
+    """The program of u in ``v = center + column u``, with its rows times ``row``.
+
+    What ``center`` costs is left out.
+    """
+    shift = program.matrix @ center
+    return replace(
+        program,
+        cost=program.cost * column,
+        matrix=multiplied(program.matrix, row, column),
+        bound=(program.bound - shift) * row,
+        lower=(program.lower - center) / column,
+        upper=(program.upper - center) / column,
+        least=None if program.least is None else (program.least - shift) * row,
     )
-    found = LinearProgram(
-        cost / price, matrix, scaled.bound / unit, scaled.lower / unit, scaled.upper / unit
-    )
-    return found, column, row, unit, price
 
 
 def _is_finite(program: LinearProgram) -> bool:

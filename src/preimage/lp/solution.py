@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.layer_program import LayerProgram
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Flags
 
 
 class Outcome(StrEnum):
@@ -52,8 +51,8 @@ class Solution:
     steps: NDArray[np.int64]
     slack: Array
     value: Array
-    fallback: NDArray[np.bool_]
-    full: NDArray[np.bool_]
+    fallback: Flags
+    full: Flags
 
 
 def unsettled(program: LayerProgram) -> Solution:

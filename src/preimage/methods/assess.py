@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Inversion, Status, outputs_of
-from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.methods.region import Region
+from preimage.matrix import Array, Flags, Indices
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.network import Network, chain_of
 from preimage.observation import Observation
-
-Array = NDArray[np.float64]
 
 # What differs by more is lost in the rounding of a float64 sum of some terms.
 _FAR_APART = 2.0**46
@@ -35,18 +32,16 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     """
     latent = np.array(estimate.latent, dtype=np.float64)
     finite = np.isfinite(latent).all(axis=1)
-    error = observation.values - outputs_of(network, latent)
-    if observation.mask is not None:
-        error = np.where(observation.mask, error, 0.0)
+    error = observation.seen(observation.values - outputs_of(network, latent))
     largest = np.max(np.abs(error), axis=1, initial=0.0)
     ratio = error / observation.allowed
     mean_square = np.einsum("ij,ij->i", ratio, ratio) / np.maximum(observation.count, 1.0)
     within = (mean_square <= 1) & (np.max(np.abs(ratio), axis=1, initial=0.0) <= 2)
     status = np.array(estimate.status, dtype=object)
-    no_latent = np.array([not s.has_latent for s in status], dtype=bool)
-    status[~finite & ~no_latent] = Status.FAILED
-    latent[~finite | no_latent] = np.nan
-    finite &= ~no_latent
+    has_latent = np.array([each.has_latent for each in status], dtype=bool)
+    status[has_latent & ~finite] = Status.FAILED
+    finite &= has_latent
+    latent[~finite] = np.nan
     rank = np.full(len(latent), -1)
     if estimate.rank is not None:
         rank[finite] = estimate.rank[finite]
@@ -56,7 +51,7 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     if observation.clock.is_over:
         wanted &= within  # of other codes it is of little use
     if len(samples := np.flatnonzero(wanted)):
-        fit = _fit(network, observation)
+        fit = LeastSquares(network, observation)
         found, variance, condition[samples] = fit.identify(latent[samples], samples)
         rank[samples] = np.where(rank[samples] < 0, found, rank[samples])
         hidden[samples] = _hidden(observation, error, latent, samples, np.sqrt(variance))
@@ -74,20 +69,13 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     residual = np.linalg.norm(error, axis=1)
     residual[~finite] = largest[~finite] = np.nan
     bound, gap = (
-        np.full(len(latent), np.nan)
-        if part is None
-        else np.where(finite & ~no_latent, part, np.nan)
+        np.where(finite, np.nan if part is None else part, np.nan)
         for part in (estimate.bound, estimate.gap)
     )
     return Inversion(
         latent, residual, largest, status, rank, estimate.layers, estimate.stages, bound, gap,
         standard_error, condition,
     )  # fmt: skip
-
-
-def _fit(network: Network, observation: Observation) -> LeastSquares:
-    infinite = np.full(network.latent_size, np.inf)
-    return LeastSquares(network, observation, 0.0, Region(-infinite, infinite, np.inf))
 
 
 def _far_apart(network: Network) -> bool:
@@ -100,7 +88,7 @@ def _far_apart(network: Network) -> bool:
 
 def _hidden(
     observation: Observation, error: Array, latent: Array, samples: Indices, deviation: Array
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Whether the error that is left hides a coordinate of these samples, (samples,).
 
     Args:

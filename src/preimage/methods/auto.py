@@ -7,24 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Stage, Status, outputs_of
 from preimage.layer_program import layer_program
+from preimage.matrix import Array, Flags, Indices
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.layerwise import LayerwiseLP
 from preimage.methods.parameters import check_positive
-from preimage.methods.perturbed import Perturbed
 from preimage.network import Network, chain_of
 from preimage.observation import ROUNDING, Observation
 
 if TYPE_CHECKING:
     from preimage.methods import Method
-
-Array = NDArray[np.float64]
 
 
 # Beyond so many times the noise no entry of Gaussian noise is to be expected.
@@ -32,6 +29,10 @@ _REACH = 4.0
 # With fewer rows for each input, layers of units with an inactive side are hardly ever inverted by
 # themselves: Gaussian ones in none of 60 draws, or in a third if their inputs are at least 0.
 _EXPANDS = 1.25
+# Steps from each start; a good one needs few.
+_ROUND_STEPS = 60
+# Rounds in a row that improve nothing, after which a sample is given up.
+_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -117,24 +118,20 @@ class Auto:
         run.stage("perturbed", near, lambda own: Perturbed(run.latent[own], seed=self.seed + 2))
         return run.estimate()
 
-    def _in_reach(
-        self, chain: Generator | None, observation: Observation, open_: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _in_reach(self, chain: Generator | None, observation: Observation, open_: Flags) -> Flags:
         """Whether the last layer has inputs that come within a few times the noise."""
         near, samples = np.ones(len(observation), dtype=bool), np.flatnonzero(open_)
         if chain is None or not len(samples):
             return near
         layer, domain = chain.layers[-1], chain.domain(len(chain.layers) - 1)
-        low, high = layer.activation.range
-        part = observation.take(samples)
-        reach = _REACH * part.tolerance
         # The program takes values beyond the range for its ends.
-        beyond = np.abs(part.error(np.clip(part.values, low, high))).max(axis=1, initial=0.0)
-        near[samples[beyond > 2 * reach]] = False
+        inside = np.clip(observation.values, *layer.activation.range)
+        beyond = np.abs(observation.error(inside)).max(axis=1, initial=0.0)
+        near[beyond > 2 * _REACH * observation.tolerance] = False
         samples = samples[near[samples]]
         part = observation.take(samples)
         reach = _REACH * part.tolerance
-        program = layer_program(layer, part.values, reach, "linf", domain, part.mask, part.spread)
+        program = layer_program(layer, part, reach, "linf", domain)
         solution = lp.solve(program, self.backend, clock=observation.clock)
         out = (solution.outcome == lp.Outcome.OPTIMAL) & (solution.slack > reach * (1 + ROUNDING))
         near[samples[out]] = False
@@ -143,8 +140,7 @@ class Auto:
 
 def _expands(layer: Layer) -> bool:
     """Whether its active rows may determine its input."""
-    pieces = layer.activation.slopes(layer.output_size)
-    inactive = pieces is not None and not pieces[0].all()
+    inactive = layer.slopes is not None and not layer.slopes[0].all()
     return layer.output_size >= (_EXPANDS if inactive else 1.0) * layer.input_size
 
 
@@ -157,18 +153,13 @@ class _Run:
         self.latent = np.full((batch, network.latent_size), np.nan)
         self.status, self.loss = Status.FAILED.each(batch), np.full(batch, np.inf)
         self.rank, self.tried = np.full(batch, -1), False
-        self.stages: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
+        self.stages: dict[str, tuple[Array, Flags]] = {}
 
-    def open(self) -> NDArray[np.bool_]:
+    def open(self) -> Flags:
         """Samples that nothing explains yet."""
         return self.loss > self.observation.explained
 
-    def stage(
-        self,
-        name: str,
-        wanted: NDArray[np.bool_],
-        method: Callable[[NDArray[np.intp]], Method],
-    ) -> None:
+    def stage(self, name: str, wanted: Flags, method: Callable[[Indices], Method]) -> None:
         """Try a method, made for the samples that are wanted and open, on these."""
         nothing = np.full(len(wanted), np.nan), np.zeros(len(wanted), dtype=bool)
         reached, answered = self.stages.setdefault(name, nothing)
@@ -200,3 +191,67 @@ class _Run:
             self.status[self.open()] = Status.TIME_LIMIT
         stages = tuple(Stage(name, *parts) for name, parts in self.stages.items())
         return Estimate(self.latent, self.status, stages=stages, rank=self.rank)
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """Rounds of damped Gauss-Newton steps from codes near the best ones.
+
+    Where a network contracts, as behind the magnitudes of phase retrieval, its misfit has many
+    local minima, and good ones lie near each other: a perturbed good code ends at a better one far
+    more often than a fresh draw does (Lourenco, Martin and Stuetzle 2003, "Iterated local search").
+
+    Args:
+        latent: (batch, k) codes that are known; NaN where there are none.
+        starts: Of each round; the first round's are Gaussian draws.
+        kept: Codes that are perturbed.
+        rounds: Most rounds after the first.
+        size: Of the perturbations, relative to the best code's root mean square.
+        seed: Of all draws.
+    """
+
+    latent: Array
+    starts: int = 64
+    kept: int = 8
+    rounds: int = 12
+    size: float = 0.5
+    seed: int = 0
+
+    def solve(self, network: Network, observation: Observation) -> Estimate:
+        """Invert every sample; see ``methods.Method``."""
+        latent = np.array(self.latent)
+        for sample in range(len(observation)):
+            if observation.clock.is_over:
+                break
+            many = observation.take(np.full(self.starts, sample))
+            latent[sample] = self._search(network, many, latent[sample])
+        return GaussNewton(restarts=1, flip_rounds=0, start=Given(latent)).solve(
+            network, observation
+        )
+
+    def _search(self, network: Network, many: Observation, known: Array) -> Array:
+        """The best code of one sample."""
+        rng = np.random.default_rng(self.seed)
+        codes = rng.normal(size=(self.starts, network.latent_size))
+        if np.isfinite(known).all():
+            codes[0] = known
+        best, loss = np.empty((0, codes.shape[1])), np.empty(0)
+        lowest, vain = np.inf, 0
+        for _ in range(1 + self.rounds):
+            joint = GaussNewton(restarts=1, flip_rounds=0, steps=_ROUND_STEPS, start=Given(codes))
+            found = joint.solve(network, many).latent
+            error = np.linalg.norm(many.error(network(found)), axis=1)
+            error = np.where(np.isfinite(error), error, np.inf)
+            best, loss = np.concatenate([best, found]), np.concatenate([loss, error])
+            # Starts that end at one code count once.
+            digits = np.round(loss / max(loss.min(), 1e-300), 6)
+            _, different = np.unique(digits, return_index=True)
+            best, loss = best[different[: self.kept]], loss[different[: self.kept]]
+            vain = 0 if loss[0] < lowest * (1 - 1e-6) else vain + 1
+            lowest = loss[0]
+            if loss[0] <= many.explained[0] or vain == _PATIENCE or many.clock.is_over:
+                break
+            scale = self.size * float(np.sqrt(np.mean(best[0] ** 2)))
+            pick = np.arange(self.starts) % len(best)
+            codes = best[pick] + scale * rng.normal(size=codes.shape)
+        return best[0]

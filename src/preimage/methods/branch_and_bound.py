@@ -8,35 +8,33 @@ from typing import Literal
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.activation import Identity
-from preimage.enclosure.contraction import Contractor
+from preimage.enclosure.contraction import Admitted, Ball, Contractor, Interval
 from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Bounds, Targets, as_network
 from preimage.enclosure.network import Network as Enclosed
-from preimage.enclosure.observed import starting_bounds
+from preimage.enclosure.observed import observed_interval, starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.splitting import LARGEST
+from preimage.enclosure.splitting import LARGEST, Part, explore
 from preimage.enclosure.tighten import Budget, Deduction
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LinearProgram
 from preimage.lp import highs
+from preimage.matrix import Array, Flags
 from preimage.methods.gauss_newton import GaussNewton, Given
-from preimage.methods.nearest import Nearest, misfits
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, box_ends, check_box
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.network import Network, known_chain
 from preimage.observation import Observation
-
-Array = NDArray[np.float64]
 
 # Programs a sample, each with integers for the outputs that the one before got wrong.
 _REPAIRS = 4
 # Outputs above this part of the misfit U get theirs at once: the minimum is hardly below it.
 _CLOSE = 0.98
+# The level that parts of the box are refuted at is this part of the gap below the best misfit.
+_SHARE = 0.98
 # Networks with more hidden units are split by their latents, if these are few.
 _WIDE = 150
 
@@ -59,7 +57,7 @@ class BranchAndBound:
     the l-infinity norm an output under a ReLU needs no integer, unless U is above x_j > d.
 
     The l2 norm is minimised by splitting the box instead, until linear bounds of all layers exclude
-    every part (see ``methods.nearest``), which needs at most 6 latent entries in a finite box. With
+    every part, which needs at most 6 latent entries in a finite box. With
     ``decide``, networks of many units are treated likewise.
 
     ``inversion.bound`` is a lower bound on the misfit of any code in the box: rounded outward where
@@ -99,13 +97,13 @@ class BranchAndBound:
             )
         counts = {"rounds": self.rounds} if self.rounds else {}
         check_positive({"gap": self.gap, "time_limit": self.time_limit}, counts)
-        check_box(self.box)
+        box_ends(self.box)
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         generator = known_chain(network, "branch and bound")
         last = generator.layers[-1]
-        if last.activation.slopes(last.output_size) is None:
+        if last.slopes is None:
             raise InputError(
                 f"branch and bound needs a piecewise-linear head, not {last.activation.name}"
             )
@@ -142,10 +140,10 @@ class BranchAndBound:
             part = replace(part, clock=replace(observation.clock, deadline=deadline))
             start = joint.solve(generator, part).latent[0]
             search = Search(self, enclosed, outputs, generator, part)
-            latent[sample], value, bound[sample] = search.run(start, contractor)
-            gap[sample] = value - bound[sample]
-            done = gap[sample] <= self.gap or (self.decide and search.decided(value, bound[sample]))
-            if not done:
+            bound[sample] = search.run(start, contractor)
+            latent[sample], gap[sample] = search.z, search.value - bound[sample]
+            decided = self.decide and search.decided(bound[sample])
+            if not (gap[sample] <= self.gap or decided):
                 over = part.clock.is_over
                 status[sample] = Status.TIME_LIMIT if over else Status.STEP_LIMIT
         return Estimate(latent, status, bound=bound, gap=gap)
@@ -165,82 +163,138 @@ class BranchAndBound:
 
 
 class Search:
-    """One sample."""
+    """One sample: the best code so far and its misfit, which codes and bounds are compared with.
+
+    Attributes:
+        z: (k,) the best code; NaN for none.
+        value: Its misfit.
+        goal: The misfit that is small enough: the noise where that only is to be decided, else the
+            gap.
+    """
 
     def __init__(
-        self,
-        method: BranchAndBound,
-        network: Enclosed,
-        outputs: Enclosed,
-        generator: Generator,
+        self, method: BranchAndBound, network: Enclosed, outputs: Enclosed, generator: Generator,
         observation: Observation,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.method, self.network, self.generator = method, network, generator
         self.outputs = outputs
         self.observation, self.clock = observation, observation.clock
         self.x, self.noise = observation.values[0], float(observation.noise[0])
         self.low, self.high = box_ends(method.box, network.sizes[0])
+        self.z, self.value = np.full(network.sizes[0], np.nan), np.inf
+        self.goal = self.noise if method.decide else method.gap
 
-    def value(self, z: Array) -> float:
-        """The misfit."""
-        if not np.isfinite(z).all():
-            return np.inf
-        return float(misfits(self.generator, self.x, z[None], self.method.norm)[0])
-
-    def decided(self, value: float, bound: float) -> bool:
-        """Whether it is known that some code explains x, or that none does."""
-        return value <= self.noise or bound > self.noise
-
-    def run(self, z: Array, contractor: Contractor | None) -> tuple[Array, float, float]:
-        """The best code, its misfit, and a lower bound; split with a contractor."""
+    def run(self, z: Array, contractor: Contractor | None) -> float:
+        """A lower bound on the misfit of any code, from the code z on; split with a contractor."""
         if contractor is not None:
-            method, level = self.method, self.noise if self.method.decide else None
-            nearest = Nearest(contractor, self.generator, self.x, method.norm, method.gap,
-                              self.polished, level)  # fmt: skip
-            return nearest.run(z, self.low, self.high, self.clock.deadline)
-        best, bound = self.value(z), 0.0
-        if self.clock.is_over or (self.method.decide and best <= self.noise):
-            return z, best, bound
-        reach = self.noise if self.method.decide else best * (1 + 1e-9)
-        bounds = self.enclosure(reach)
+            return min(self.split(z, contractor), self.value)
+        if np.isfinite(z).all():
+            self.consider(z)
+        return self.solve_programs()
+
+    def decided(self, bound: float) -> bool:
+        """Whether it is known that some code explains x, or that none does."""
+        return self.value <= self.noise or bound > self.noise
+
+    def misfits(self, codes: Array) -> Array:
+        """``||x - G(z)||`` of each code, (codes, k) to (codes,)."""
+        order = {"l2": 2, "l1": 1, "linf": np.inf}[self.method.norm]
+        found = np.linalg.norm(self.generator(codes) - self.x, order, axis=1)
+        return np.where(np.isfinite(found), found, np.inf)
+
+    def consider(self, *codes: Array) -> None:
+        """Keep the best of these codes, if it is better than all before."""
+        for code in codes:
+            value = float(self.misfits(code[None])[0])
+            if value < self.value:
+                self.z, self.value = code, value
+
+    def polished(self, z: Array) -> Array:
+        """The best code near z, by linear programs on its pieces."""
+        joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, flip_rounds=0,
+                            start=Given(z[None]))  # fmt: skip
+        return np.asarray(joint.solve(self.generator, self.observation).latent[0])
+
+    def split(self, z: Array, contractor: Contractor) -> float:
+        """The bound, by splitting the box until linear bounds exclude every part.
+
+        A part is excluded if no code in it has a misfit of the best one's less the gap. Middles of
+        parts that do better are polished, which lowers that level.
+        """
+        middle = (self.low + self.high) / 2
+        self._improve(np.clip(np.where(np.isfinite(z), z, middle), self.low, self.high)[None])
+        if self.value <= self.goal:
+            return 0.0
+        root = Part(self.low.copy(), self.high.copy())
+        explore(contractor, root, self._admitted, self._visit, self.clock.deadline)
+        left = [part.misfit for part in root.leaves()]
+        if left:
+            return min(left)
+        return self._excluded(self.noise) if self.method.decide else self._level
+
+    @property
+    def _level(self) -> float:
+        level = self.noise if self.method.decide else self.value - _SHARE * self.method.gap
+        return max(level, 0.0)
+
+    def _admitted(self) -> Admitted:
+        if self.method.norm == "linf":
+            activation = self.generator.layers[-1].activation
+            return Interval(*observed_interval(activation, self.x, self._level))
+        return Ball(self.x, self._level, self.method.norm)
+
+    def _visit(self, parts: list[Part]) -> Flags | None:
+        """Look at the middles; no part is kept."""
+        self._improve(np.stack([(part.low + part.high) / 2 for part in parts]))
+        return None if self.value <= self.goal else np.zeros(len(parts), dtype=bool)
+
+    def _improve(self, codes: Array) -> None:
+        """Polish the best of these codes, if it is better than all before."""
+        values = self.misfits(codes)
+        best = codes[int(values.argmin())]
+        if values.min() < self.value or not np.isfinite(self.value):
+            self.consider(best, self.polished(best))
+
+    def _excluded(self, reach: float) -> float:
+        """The bound where no code has a misfit of at most ``reach``, or none that is better."""
+        return float(np.nextafter(reach, np.inf)) if self.method.decide else self.value
+
+    def solve_programs(self) -> float:
+        """The bound, by mixed programs."""
+        method, bound = self.method, 0.0
+        if self.clock.is_over or (method.decide and self.value <= self.noise):
+            return bound
+        reach = self.noise if method.decide else self.value * (1 + 1e-9)
+        bounds = starting_bounds(self.network, self.x, reach, self.low, self.high)
+        bounds = enclose(self.network, bounds, Budget(self.clock.deadline, 1), method.rounds).bounds
         if bounds.empty:
-            return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
+            return self._excluded(reach)
         if not all(np.isfinite(end).all() for end in bounds.outputs(self.network, 0)):
-            return z, best, bound
+            return bound
         bounds = self.with_outputs(bounds)
-        if self.method.norm == "l1":
+        if method.norm == "l1":
             exact = self.x > 0
         else:
-            exact = (self.x > _CLOSE * reach) & (not self.method.decide)
+            exact = (self.x > _CLOSE * reach) & (not method.decide)
         for _ in range(_REPAIRS):
             if self.clock.is_over:
                 break
-            program = mixed_program(self.outputs, bounds, self.x, reach, self.method.norm, exact)
-            gap = self.noise / 2 if self.method.decide else self.method.gap / 2
-            point, found = highs.minimise_mixed(program, gap, self.clock.left)
+            program = mixed_program(self.outputs, bounds, self.x, reach, method.norm, exact)
+            point, found = highs.minimise_mixed(program, self.goal / 2, self.clock.left)
             if found == np.inf:
-                return z, best, np.nextafter(reach, np.inf) if self.method.decide else best
+                return self._excluded(reach)
             bound = max(bound, found)
             if point is None:
                 break
             code = np.clip(point[: len(self.low)], self.low, self.high)
-            for candidate in (code, self.polished(code)):
-                if self.value(candidate) < best:
-                    z, best = candidate, self.value(candidate)
+            self.consider(code, self.polished(code))
             # Outputs that a ReLU leaves too small, and that the program did not see.
             more = (self.x - self.generator(code) > bound) & (self.x > bound) & ~exact
-            done = best <= self.noise if self.method.decide else best - bound <= self.method.gap
-            if done or not more.any():
+            if self.value - (0.0 if method.decide else bound) <= self.goal or not more.any():
                 break
             exact |= more
-            reach = reach if self.method.decide else min(reach, best * (1 + 1e-9))
-        return z, best, min(bound, best) if best > 0 else 0.0
-
-    def enclosure(self, reach: float) -> Bounds:
-        """What is known of codes whose misfit is at most reach."""
-        bounds = starting_bounds(self.network, self.x, reach, self.low, self.high)
-        budget = Budget(self.clock.deadline, 1)
-        return enclose(self.network, bounds, budget, self.method.rounds).bounds
+            reach = reach if method.decide else min(reach, self.value * (1 + 1e-9))
+        return min(bound, self.value)
 
     def with_outputs(self, bounds: Bounds) -> Bounds:
         """The same bounds for ``outputs``, whose last layer has none."""
@@ -249,15 +303,9 @@ class Search:
         deduction.propagate(self.outputs)
         return deduction.bounds
 
-    def polished(self, z: Array) -> Array:
-        """The best code near z, by linear programs on its pieces."""
-        joint = GaussNewton(norm=self.method.norm, box=self.method.box, restarts=1, flip_rounds=0,
-                            start=Given(z[None]))  # fmt: skip
-        return np.asarray(joint.solve(self.generator, self.observation).latent[0])
-
 
 def mixed_program(
-    outputs: Enclosed, bounds: Bounds, x: Array, reach: float, norm: str, exact: NDArray[np.bool_]
+    outputs: Enclosed, bounds: Bounds, x: Array, reach: float, norm: str, exact: Flags
 ) -> LinearProgram:
     """The mixed program: variables v of the relaxation, then misfits d, then 0/1 variables t.
 

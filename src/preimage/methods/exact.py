@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from preimage import lp
 from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import LayerProgram, layer_program, take
+from preimage.matrix import Array, Flags, Indices
 from preimage.methods.equations import least_squares
-from preimage.methods.layerwise import fill_late, layer_report, no_report
+from preimage.methods.layers import Domain, LayerAnswer, invert_layers
 from preimage.network import Network, known_chain
 from preimage.observation import Observation, scale_of
-
-Array = NDArray[np.float64]
+from preimage.scaling import largest
 
 # Relative to the largest entry of a layer's output: backends tell apart what differs by this.
 _RESOLVED = 1e-8
@@ -48,44 +48,28 @@ class Exact:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "exact inversion")
-        clock, tolerance, reports = observation.clock, observation.tolerance, []
-        above = observation
-        for index in reversed(range(len(generator.layers))):
-            layer, domain = generator.layers[index], generator.domain(index)
-            clock.report(f"layer {index + 1} of {len(generator.layers)}", len(above))
-            z = np.full((len(above), layer.input_size), np.nan)
-            if clock.is_over:
-                status[status != Status.FAILED] = Status.TIME_LIMIT
-                reports.append(no_report(len(z)))
-                continue
-            program = layer_program(
-                layer, above.values, tolerance, "linf", domain, above.mask, above.spread
-            )
-            equations = np.isfinite(program.slab.lower)
-            z, determined = _solve(layer, above, equations)
-            # Rounding leaves tiny values of either sign where the layer below gave 0.
-            z = np.clip(z, *domain)
-            programs = np.zeros(len(z), dtype=np.int64)
-            rest = np.flatnonzero(~determined & np.isfinite(above.values).all(axis=1))
-            if len(rest):
-                z[rest], verdict = self._polytope(
-                    take(program, rest), above.take(rest), tolerance[rest]
-                )
-                programs[rest] = 3
-                worse = verdict != Status.SOLVED
-                status[rest[worse]] = verdict[worse]
-            slack = program.slack_at(z)
-            reports.append(
-                no_report(len(z)) if clock.is_over else
-                layer_report(layer, above, slack, tolerance, programs, equations, determined)
-            )  # fmt: skip
-            above = Observation(z, tolerance, clock=clock)
-        fill_late(generator, observation, z, status)
+        found = invert_layers(generator, observation, self._invert)
         # What the layers determine is unique, whatever the Jacobian at a kink may say.
-        rank = np.where(status == Status.SOLVED, generator.latent_size, -1)
-        return Estimate(z, status, tuple(reversed(reports)), rank=rank)
+        rank = np.where(found.status == Status.SOLVED, generator.latent_size, -1)
+        return found._replace(rank=rank)
+
+    def _invert(
+        self, layer: Layer, domain: Domain, above: Observation, tolerance: Array, samples: Indices
+    ) -> LayerAnswer:
+        program = layer_program(layer, above, tolerance, "linf", domain)
+        equations = np.isfinite(program.slab.lower)
+        z, determined = _solve(layer, above, equations)
+        # Rounding leaves tiny values of either sign where the layer below gave 0.
+        z = np.clip(z, *domain)
+        programs, status = np.zeros(len(z), dtype=np.int64), Status.SOLVED.each(len(z))
+        rest = samples[~determined[samples]]
+        if len(rest):
+            part = take(program, rest)
+            z[rest], status[rest] = self._polytope(part, above.take(rest), tolerance[rest])
+            programs[rest] = 3
+        slack = program.slack_at(z)
+        return LayerAnswer(z, tolerance, status, slack, programs, equations, determined)
 
     def _polytope(
         self, program: LayerProgram, above: Observation, tolerance: Array
@@ -98,13 +82,13 @@ class Exact:
         # A polytope thinner than what the backends resolve would seem empty to them.
         reach = np.fmax(np.maximum(tolerance, _RESOLVED * scale_of(above.values)), centre.slack)
         # In units of x: what a column's largest entry makes of it.
-        column = abs(program.weight).max(axis=0)
-        column = column if isinstance(column, np.ndarray) else column.toarray()
+        column = largest(abs(program.weight), -2)
         column = np.where(column > 0, column, 1.0)
         direction = column * np.random.default_rng(0).normal(size=len(column))
         objective = np.tile(direction, (len(above), 1))
+        near = replace(program, slab=program.slab.at(reach[:, None]), slack="none")
         ends = [
-            lp.solve(lp.with_objective(program, sign * objective, reach), self.backend, clock=clock)
+            lp.solve(replace(near, objective=sign * objective), self.backend, clock=clock)
             for sign in (1.0, -1.0)
         ]
         # Along a random direction two different ends have different values; a single point may
@@ -119,9 +103,7 @@ class Exact:
         return centre.z, status
 
 
-def _solve(
-    layer: Layer, above: Observation, equations: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.bool_]]:
+def _solve(layer: Layer, above: Observation, equations: Flags) -> tuple[Array, Flags]:
     """Least squares on the active rows of each sample, and whether their rank is full.
 
     Rows are weighted by the activation's derivative at the observed value, so that an error in x
@@ -131,5 +113,4 @@ def _solve(
     active = equations & np.isfinite(target)
     target = np.where(active, target, 0.0)
     trust = np.where(active, layer.activation.derivative(target), 0.0)
-    trust = trust if above.spread is None else trust / above.spread
-    return least_squares(layer.scaled, trust, target - layer.bias, above.clock)
+    return least_squares(layer.scaled, trust / above.spread, target - layer.bias, above.clock)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
-from preimage.methods.joint.descent import DescentResult
+from preimage.matrix import Array
+from preimage.methods.joint.descent import DescentResult, Steps, descend
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.linear_fit import TrustRegion, descend_by_programs
-from preimage.methods.joint.linear_regions import LinearRegions, takes
-from preimage.methods.joint.search import Search
-from preimage.methods.parameters import check_positive, is_method
-from preimage.methods.region import Box, Region, box_ends, check_box
+from preimage.methods.joint.linear_fit import Fit, LinearRegions, TrustRegion, takes
+from preimage.methods.joint.search import Search, best_runs
+from preimage.methods.parameters import Box, Region, box_ends, check_positive, is_method
 from preimage.network import Network
 from preimage.observation import Observation
 
 if TYPE_CHECKING:
     from preimage.methods import Method
 
-Array = NDArray[np.float64]
 JointNorm = Literal["l2", "l1", "linf"]
 
 # For l1 fits: rounds of least squares without the worst entries, and the part that is kept.
@@ -104,7 +102,7 @@ class GaussNewton:
         counts |= {"steps": self.steps}
         counts |= {"flip_rounds": self.flip_rounds} if self.flip_rounds else {}
         check_positive(positive, counts)
-        check_box(self.box)
+        box_ends(self.box)
         if self.ball is not None and self.box is not None:
             raise InputError("box, ball: expected one of them, got both")
         if self.norm != "l2" and (self.prior or self.ball is not None):
@@ -115,9 +113,8 @@ class GaussNewton:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        k = network.latent_size
-        low, high = box_ends(self.box, k)
-        region = Region(low, high, np.inf if self.ball is None else self.ball)
+        ends = box_ends(self.box, network.latent_size)
+        region = Region(*ends, np.inf if self.ball is None else self.ball)
         problem = LeastSquares(network, observation, self.prior, region)
         given = None if self.start is None else self.start.solve(network, observation).latent
         best = self._search(problem).run(given)
@@ -152,31 +149,26 @@ class GaussNewton:
 
     def _linear_finish(self, problem: LeastSquares, z: Array, given: Array | None) -> DescentResult:
         """Linear programs from the answer and from the given codes; the better end of these."""
-        everyone = np.arange(len(z))
-        starts = [z]
+        samples = np.arange(len(z))
         if given is not None:
-            starts.append(np.where(np.isfinite(given).all(axis=1, keepdims=True), given, z))
-        ends = [self._linear_descend(problem, start, everyone) for start in starts]
-        first = np.argmin([end.loss for end in ends], axis=0)
-        return DescentResult(
-            *(np.stack(parts)[first, everyone] for parts in zip(*ends, strict=True))
-        )
-
-    def _linear_descend(
-        self, problem: LeastSquares, z: Array, samples: NDArray[np.intp]
-    ) -> DescentResult:
-        exact = problem.chain is not None and takes(problem.chain)
-        kinds: list[tuple[type[TrustRegion] | type[LinearRegions], int]]
-        kinds = [(TrustRegion, min(_ROUGH_STEPS, self.steps) if exact else self.steps)]
-        kinds += [(LinearRegions, self.steps)] if exact else []
+            known = np.flatnonzero(np.isfinite(given).all(axis=1))
+            z, samples = np.concatenate([z, given[known]]), np.concatenate([samples, known])
+        chain = problem.chain if problem.chain is not None and takes(problem.chain) else None
+        rows = problem.network.observation_size if chain is None else sum(chain.sizes[1:])
+        kinds: list[tuple[Callable[[Fit, Array], Steps], int]] = [(TrustRegion, self.steps)]
+        if chain is not None:
+            rough = min(_ROUGH_STEPS, self.steps)
+            kinds = [(TrustRegion, rough), (LinearRegions, self.steps)]
         for kind, steps in kinds:
-            z = problem.region.project(z)
-            programs = kind(problem, z, samples, self.norm)
-            end = descend_by_programs(
-                problem, programs, z, samples, norm=self.norm, steps=steps, backend=self.backend
-            )
+            start = problem.region.project(z)
+
+            def steps_of(part: slice, kind: Any = kind, start: Array = start) -> Steps:
+                fit = Fit(problem, samples[part], self.norm, self.backend)
+                return kind(fit, start[part])
+
+            end = descend(problem, steps_of, rows * z.shape[1], start, samples, steps)
             z = end.z
-        return end
+        return end.take(best_runs(samples, end.loss, 1))
 
 
 @dataclass(frozen=True, eq=False)

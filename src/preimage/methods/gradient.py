@@ -9,26 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Status
+from preimage.matrix import Array, Indices
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
 from preimage.observation import Observation
 
-Array = NDArray[np.float64]
 # Of the number of the step, the samples and their gradients.
-Change = Callable[[int, NDArray[np.intp], Array], Array]
-
-
-def _loss_and_gradient(network: Network, z: Array, observation: Observation) -> tuple[Array, Array]:
-    """``0.5 ||x - G(z)||^2`` and its gradient in z, (batch,) and (batch, k)."""
-    safe = np.where(np.isfinite(z), z, 0.0)
-    error = observation.error(network(safe))
-    loss = 0.5 * np.einsum("ij,ij->i", error, error)
-    # A descent that diverged: networks take finite numbers only.
-    lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(loss))
-    error[lost] = 0.0
-    gradient = network.vjp(safe, -observation.restrict(error))
-    loss[lost], gradient[lost] = np.nan, np.nan
-    return loss, gradient
+Change = Callable[[int, Indices, Array], Array]
 
 
 class _Best:
@@ -39,9 +26,16 @@ class _Best:
         self.z = np.zeros((len(observation), network.latent_size))
         self.loss = np.full(len(observation), np.inf)
 
-    def gradient(self, z: Array, samples: NDArray[np.intp]) -> Array:
-        """That of the loss at ``z``, which is kept where it is the best."""
-        loss, gradient = _loss_and_gradient(self.network, z, self.observation.take(samples))
+    def gradient(self, z: Array, samples: Indices) -> Array:
+        """(samples, k) that of the loss at ``z``, which is kept where it is the best."""
+        observation, safe = self.observation.take(samples), np.where(np.isfinite(z), z, 0.0)
+        error = observation.error(self.network(safe))
+        loss = 0.5 * np.einsum("ij,ij->i", error, error)
+        # A descent that diverged: networks take finite numbers only.
+        lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(loss))
+        error[lost] = 0.0
+        gradient = self.network.vjp(safe, -observation.restrict(error))
+        loss[lost], gradient[lost] = np.nan, np.nan
         better = loss < self.loss[samples]
         self.z[samples[better]], self.loss[samples[better]] = z[better], loss[better]
         return gradient
@@ -51,11 +45,8 @@ class _Best:
     ) -> NDArray[np.object_]:
         """Take ``change`` from z in each step, from ``start``, (k,); the statuses, (batch,)."""
         batch, clock = len(self.observation), self.observation.clock
-        z, open_, status = (
-            np.tile(start, (batch, 1)),
-            np.arange(batch),
-            Status.STEP_LIMIT.each(batch),
-        )
+        z, open_ = np.tile(start, (batch, 1)), np.arange(batch)
+        status = Status.STEP_LIMIT.each(batch)
         # Divergence is an outcome here, not a fault.
         with np.errstate(over="ignore", invalid="ignore"):
             for count in range(1, steps + 1):
@@ -146,14 +137,14 @@ class Adam:
         for start in random.normal(size=(self.restarts, network.latent_size)):
             if observation.clock.is_over:
                 break
-            status = best.descend(start, self.steps, self._change(np.zeros_like(best.z)))
+            status = best.descend(start, self.steps, self._change(best.z.shape))
         return Estimate(best.z, status)
 
-    def _change(self, mean: Array) -> Change:
+    def _change(self, shape: tuple[int, ...]) -> Change:
         """The update from moments that are 0 in the beginning."""
-        square = np.zeros_like(mean)
+        mean, square = np.zeros(shape), np.zeros(shape)
 
-        def change(count: int, own: NDArray[np.intp], gradient: Array) -> Array:
+        def change(count: int, own: Indices, gradient: Array) -> Array:
             mean[own] += 0.1 * (gradient - mean[own])
             square[own] += 0.001 * (gradient**2 - square[own])
             correction = np.sqrt(1 - 0.999**count) / (1 - 0.9**count)

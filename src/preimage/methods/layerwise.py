@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.errors import InputError
-from preimage.generator import Generator, Layer
-from preimage.inversion import Estimate, LayerReport, Status
+from preimage.generator import Layer
+from preimage.inversion import Estimate, Status
 from preimage.layer_program import NORMS, Norm, layer_program
-from preimage.methods.equations import rank_of_rows
-from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.search import plug_in
-from preimage.methods.parameters import check_positive
-from preimage.methods.region import Box, Region, box_ends, check_box
+from preimage.matrix import Array, Flags, Indices
+from preimage.methods.layers import Domain, LayerAnswer, invert_layers
+from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.network import Network, known_chain
 from preimage.observation import ROUNDING, Observation, scale_of
 from preimage.slab import Slab
-
-Array = NDArray[np.float64]
 
 # eps may grow this far beyond the largest observed entry; by then every row is inactive.
 _LARGEST_TOLERANCE = 10.0
@@ -77,84 +72,72 @@ class LayerwiseLP:
             raise InputError(f"growth: expected a number above 1, got {self.growth!r}")
         check_positive({}, {"patience": self.patience} if self.patience else {})
         lp.check_backend(self.backend)
-        check_box(self.box)
+        box_ends(self.box)
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        status = Status.SOLVED.each(len(observation))
         generator = known_chain(network, "layer-wise programs")
-        clock, tolerance, reports = observation.clock, observation.tolerance, []
-        above = observation
-        for index in reversed(range(len(generator.layers))):
-            domain: tuple[Any, Any] = generator.domain(index)
-            if index == 0 and self.box is not None:
-                domain = box_ends(self.box, generator.latent_size)
-            clock.report(f"layer {index + 1} of {len(generator.layers)}", len(above))
-            step = _Step(self, generator.layers[index], domain, above)
-            search = step.bracket if self.norm == "linf" else step.scan
-            going = np.flatnonzero(status == Status.SOLVED)
-            tolerance, z, found = search(tolerance, going)
-            status[going] = found[going]
-            reports.append(no_report(len(z)) if clock.is_over else step.report(z, tolerance))
-            above = Observation(z, tolerance, clock=clock)
-        fill_late(generator, observation, z, status, self.box)
-        return Estimate(z, status, tuple(reversed(reports)))
+        return invert_layers(generator, observation, self._invert, self.box)
+
+    def _invert(
+        self, layer: Layer, domain: Domain, observation: Observation, tolerance: Array,
+        samples: Indices,
+    ) -> LayerAnswer:  # fmt: skip
+        step = _Step(self, layer, domain, observation, tolerance)
+        search = step.bracket if self.norm == "linf" else step.scan
+        search(samples)
+        slack = np.where(np.isfinite(step.z).all(axis=1), step.slack, np.nan)
+        equations = np.isfinite(step.slab(step.tolerance).lower)
+        return LayerAnswer(
+            step.z, step.tolerance, step.status, slack, step.programs, equations, step.full
+        )
 
 
 class _Step:
     """One layer of one batch, whose outputs are ``observation``: solves programs, counts them."""
 
     def __init__(
-        self,
-        method: LayerwiseLP,
-        layer: Layer,
-        domain: tuple[Any, Any],
-        observation: Observation,
-    ) -> None:
+        self, method: LayerwiseLP, layer: Layer, domain: Domain, observation: Observation,
+        start: Array,
+    ) -> None:  # fmt: skip
+        batch = len(observation)
         self.method, self.layer, self.domain = method, layer, domain
-        self.observation, self.clock = observation, observation.clock
-        self.programs = np.zeros(len(observation), dtype=np.int64)
-        self.slack = np.full(len(observation), np.nan)
-        self.full = np.zeros(len(observation), dtype=bool)
+        self.observation, self.clock, self.start = observation, observation.clock, start
         self.limit = _LARGEST_TOLERANCE * scale_of(observation.restrict(observation.values))
+        self.z, self.tolerance = np.full((batch, layer.input_size), np.nan), start.copy()
+        self.status, self.slack = Status.SOLVED.each(batch), np.full(batch, np.nan)
+        self.programs = np.zeros(batch, dtype=np.int64)
+        self.full = np.zeros(batch, dtype=bool)
 
-    def keep(
-        self, z: Array, samples: NDArray[np.intp], solution: lp.Solution, which: NDArray[np.bool_]
-    ) -> None:
+    def minimise(self, eps: Array, samples: Indices) -> lp.Solution:
+        """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
+        self.programs[samples] += 1
+        x, method = self.observation.take(samples), self.method
+        program = layer_program(self.layer, x, eps[samples], method.norm, self.domain)
+        return lp.solve(program, method.backend, clock=self.clock)
+
+    def keep(self, eps: Array, samples: Indices, solution: lp.Solution, which: Flags) -> None:
         """Make those answers to ``samples`` that are marked the ones of this layer."""
         kept = samples[which]
-        z[kept], self.slack[kept] = solution.z[which], solution.slack[which]
+        self.z[kept], self.slack[kept] = solution.z[which], solution.slack[which]
+        self.tolerance[kept], self.status[kept] = eps[kept], Status.SOLVED
         # The relaxed program's rows with two sides are not the equations that are reported.
         self.full[kept] = solution.full[which] & (self.method.norm != "relaxed")
 
-    def minimise(self, tolerance: Array, samples: NDArray[np.intp]) -> lp.Solution:
-        """Solve the programs of ``samples`` at their tolerances (given for the whole batch)."""
-        self.programs[samples] += 1
-        x = self.observation.take(samples)
-        program = layer_program(
-            self.layer, x.values, tolerance[samples], self.method.norm, self.domain, x.mask,
-            x.spread,
-        )  # fmt: skip
-        return lp.solve(program, self.method.backend, clock=self.clock)
+    def give_up(self, samples: Indices) -> None:
+        """These samples' programs have no answer."""
+        self.status[samples] = Status.TIME_LIMIT if self.clock.is_over else Status.FAILED
 
-    def slab(self, tolerance: Array, samples: NDArray[np.intp] | slice = slice(None)) -> Slab:
+    def slab(self, eps: Array, samples: Indices | slice = slice(None)) -> Slab:
         """The layer's slab, whose tolerance is that of each entry."""
         x = self.observation.take(samples)
-        level = tolerance[samples, None]
-        return self.layer.activation.slab(x.values, level if x.spread is None else level * x.spread)
+        return self.layer.activation.slab(x.values, eps[samples, None] * x.spread)
 
-    def error(self, z: Array, samples: NDArray[np.intp]) -> Array:
+    def error(self, z: Array, samples: Indices) -> Array:
         """``|act(W z + b) - x|`` in units of each entry's tolerance; 0 where unobserved."""
         return np.abs(self.observation.take(samples).error(self.layer(z)))
 
-    @property
-    def broken(self) -> Status:
-        """Of a sample whose program has no answer."""
-        return Status.TIME_LIMIT if self.clock.is_over else Status.FAILED
-
-    def bracket(
-        self, start: Array, samples: NDArray[np.intp]
-    ) -> tuple[Array, Array, NDArray[np.object_]]:
+    def bracket(self, samples: Indices) -> None:
         """Algorithm 1's tolerance: the smallest ``eps = start * growth**t`` that is feasible.
 
         eps is feasible iff the program without ``delta <= eps`` has ``delta* <= eps``. At
@@ -163,40 +146,32 @@ class _Step:
         the exponent t from above. Where delta* never grows with eps (the rows of a larger eps are
         a subset), a feasible program's delta* also bounds it from below. The last program solved
         is that of the answer, so z is what the scan would have returned.
-
-        Returns:
-            Tolerances (batch,), inputs (batch, k), statuses (batch,).
         """
-        batch, log_growth = len(start), np.log(self.method.growth)
-        z = np.full((batch, self.layer.input_size), np.nan)
-        status = Status.SOLVED.each(batch)
-        slopes = self.layer.activation.slopes(self.layer.output_size)
-        subset_rows = slopes is not None and bool(np.isin(slopes[0], (0.0, 1.0)).all())
-        trial, solved = np.zeros(batch, dtype=np.int64), np.full(batch, -1)
-        infeasible, feasible = np.full(batch, -1), np.full(batch, _UNKNOWN)
-        eps, open_ = start.copy(), samples
+        start, log_growth = self.start, np.log(self.method.growth)
+        pieces = self.layer.slopes
+        subset_rows = pieces is not None and bool(np.isin(pieces[0], (0.0, 1.0)).all())
+        trial, solved = np.zeros(len(start), dtype=np.int64), np.full(len(start), -1)
+        infeasible, feasible = np.full(len(start), -1), np.full(len(start), _UNKNOWN)
+
+        def exponent(error: Array, samples: Indices) -> NDArray[np.int64]:
+            ratio = np.maximum(error / start[samples], 1.0)
+            return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
+
+        open_ = samples
         while len(open_):
-            if self.clock.is_over:
-                status[open_] = Status.TIME_LIMIT
-                break
-            eps[open_] = start[open_] * np.exp(log_growth * trial[open_])
+            eps = start * np.exp(log_growth * trial)
             solution = self.minimise(eps, open_)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
-            status[open_[~optimal]] = self.broken
+            self.give_up(open_[~optimal])
             fits = optimal & (solution.slack <= eps[open_] * (1 + ROUNDING))
-            self.keep(z, open_, solution, fits)
+            self.keep(eps, open_, solution, fits)
             solved[open_[fits]] = trial[open_[fits]]
             open_, fits = open_[optimal], fits[optimal]
-            found, slack = solution.z[optimal], solution.slack[optimal]
-
-            def exponent(error: Array, samples: NDArray[np.intp] = open_) -> NDArray[np.int64]:
-                ratio = np.maximum(error / start[samples], 1.0)
-                return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
-
-            error = self.error(found, open_).max(axis=1, initial=0.0)
-            above = np.where(fits, trial[open_], exponent(error))
-            feasible[open_] = np.minimum(feasible[open_], np.minimum(above, exponent(error)))
-            below = np.where(fits, exponent(slack) - 1 if subset_rows else -1, trial[open_])
+            error = self.error(solution.z[optimal], open_).max(axis=1, initial=0.0)
+            near, least = exponent(error, open_), exponent(solution.slack[optimal], open_)
+            above = np.where(fits, trial[open_], near)
+            feasible[open_] = np.minimum(feasible[open_], np.minimum(above, near))
+            below = np.where(fits, least - 1 if subset_rows else -1, trial[open_])
             infeasible[open_] = np.maximum(infeasible[open_], below)
             # Rounding may let the two bounds cross by one step; a miss that was solved counts.
             feasible[open_] = np.maximum(feasible[open_], infeasible[open_] + 1)
@@ -204,44 +179,30 @@ class _Step:
             stride = np.where(solved < 0, np.minimum(gap // 2, _FIRST_STRIDE), gap // 2)
             trial = np.where(gap <= 1, feasible, infeasible + np.maximum(stride, 1))
             open_ = open_[(gap > 1)[open_] | (solved != feasible)[open_]]
-        return start * np.exp(log_growth * np.maximum(solved, 0)), z, status
 
-    def scan(
-        self, start: Array, samples: NDArray[np.intp]
-    ) -> tuple[Array, Array, NDArray[np.object_]]:
-        """Algorithm 2's tolerance: grow while the layer's own l1 error shrinks, or soon will.
-
-        Returns:
-            As ``bracket``.
-        """
-        batch, k = len(start), self.layer.input_size
-        z, eps = np.full((batch, k), np.nan), start.copy()
+    def scan(self, samples: Indices) -> None:
+        """Algorithm 2's tolerance: grow while the layer's own l1 error shrinks, or soon will."""
+        batch, eps = len(self.start), self.start.copy()
         best, misses = np.full(batch, np.inf), np.zeros(batch, dtype=np.int64)
-        status = Status.INFEASIBLE.each(batch)
-        reached, open_ = start.copy(), samples
+        self.status[samples], open_ = Status.INFEASIBLE, samples
         while len(open_):
             if self.clock.is_over:
-                status[open_] = Status.TIME_LIMIT
+                self.give_up(open_)
                 break
             solution = self.minimise(eps, open_)
             error = self.error(solution.z, open_).sum(axis=1)
             optimal = solution.outcome == lp.Outcome.OPTIMAL
             better = optimal & (error < best[open_] * (1 - ROUNDING))
-            improved = open_[better]
-            self.keep(z, open_, solution, better)
-            best[improved] = error[better]
-            reached[improved], status[improved] = eps[improved], Status.SOLVED
+            self.keep(eps, open_, solution, better)
+            best[open_[better]] = error[better]
             # Only the relaxed program can be infeasible, while eps is too small.
             waiting = (solution.outcome == lp.Outcome.INFEASIBLE) & ~np.isfinite(best[open_])
             broken = ~optimal & ~waiting & ~np.isfinite(best[open_])
-            status[open_[broken]] = self.broken
+            self.give_up(open_[broken])
             misses[open_] = np.where(better | waiting, 0, misses[open_] + 1)
             open_ = self._advance(eps, open_[~broken], misses)
-        return reached, z, status
 
-    def _advance(
-        self, eps: Array, samples: NDArray[np.intp], misses: NDArray[np.int64]
-    ) -> NDArray[np.intp]:
+    def _advance(self, eps: Array, samples: Indices, misses: NDArray[np.int64]) -> Indices:
         """Grow eps in place; return the samples whose program that changes, in time.
 
         Under l1 the program depends on eps only through the rates of its rows. Where these stay,
@@ -259,65 +220,3 @@ class _Step:
             samples = samples[within & ~new]
             misses[samples] += 1
         return np.sort(np.concatenate(changed)) if changed else samples
-
-    def report(self, z: Array, tolerance: Array) -> LayerReport:
-        """What this layer did, for the inputs ``z`` that were found."""
-        slack = np.where(np.isfinite(z).all(axis=1), self.slack, np.nan)
-        equations = np.isfinite(self.slab(tolerance).lower)
-        return layer_report(
-            self.layer, self.observation, slack, tolerance, self.programs, equations, self.full
-        )
-
-
-def no_report(batch: int) -> LayerReport:
-    """Of a layer that was not reached in time."""
-    unknown, none = np.full(batch, np.nan), np.full(batch, -1)
-    return LayerReport(unknown, unknown, none, none, none, np.zeros(batch, dtype=np.int64))
-
-
-def fill_late(
-    generator: Generator,
-    observation: Observation,
-    z: Array,
-    status: NDArray[np.object_],
-    box: Box = None,
-) -> None:
-    """Give rough codes, in place, to samples that time left without one: see ``plug_in``."""
-    late = np.flatnonzero((status == Status.TIME_LIMIT) & ~np.isfinite(z).all(axis=1))
-    if len(late):
-        region = Region(*box_ends(box, generator.latent_size), np.inf)
-        problem = LeastSquares(generator, observation.take(late), 0.0, region)
-        z[late] = region.project(plug_in(problem, generator, np.arange(len(late))))
-
-
-def layer_report(
-    layer: Layer,
-    observation: Observation,
-    slack: Array,
-    tolerance: Array,
-    programs: NDArray[np.int64],
-    equations: NDArray[np.bool_],
-    full: NDArray[np.bool_] | None = None,
-) -> LayerReport:
-    """Count and rank the ``equations`` (batch, n) that are observed; NaN outputs give -1.
-
-    ``full`` names the samples whose equations are known to have full column rank.
-    """
-    x, eps = observation.values, tolerance[:, None]
-    low, high = layer.activation.range
-    outside = (x < low - eps) | (x > high + eps)
-    if observation.mask is not None:
-        outside, equations = outside & observation.mask, equations & observation.mask
-    known = np.isfinite(x).all(axis=1)
-    rank = np.full(len(x), -1, dtype=np.int64)
-    open_ = known if full is None else known & ~full
-    rank[known] = layer.input_size
-    rank[open_] = rank_of_rows(layer.scaled, equations[open_], observation.clock)
-    return LayerReport(
-        slack,
-        np.where(known, tolerance, np.nan),
-        np.where(known, equations.sum(axis=1), -1),
-        rank,
-        np.where(known, outside.sum(axis=1), -1),
-        programs,
-    )

@@ -1,12 +1,17 @@
-"""Checks of the numbers that methods take."""
+"""What methods are told: numbers, other methods, and where codes may lie."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from preimage.errors import InputError
+from preimage.matrix import Array, Flags, as_array, as_float64
+
+# A number c for |z_i| <= c, or two ends, each a number or an array of shape (k,); may be infinite.
+Box = Any
 
 
 def is_method(candidate: Any) -> bool:
@@ -23,3 +28,81 @@ def check_positive(positive: dict[str, float], counts: dict[str, int]) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise InputError(f"{name}: expected a whole number of at least 1, got {count!r}")
+
+
+def box_ends(box: Box, latent_size: int | None = None) -> tuple[Array, Array]:
+    """Both ends, infinite without a box: (k,) each, or as they came without a latent size.
+
+    Raises:
+        InputError: ``box`` is not None, a number above 0, or two ends in order; or it has another
+            number of coordinates.
+    """
+    if box is not None and np.ndim(box) == 0:
+        check_positive({"box": box}, {})
+    try:
+        low, high = (-np.inf, np.inf) if box is None else (-box, box) if np.ndim(box) == 0 else box
+    except (TypeError, ValueError) as error:
+        raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
+    low, high = (_as_end(end, name) for end, name in ((low, "box, low"), (high, "box, high")))
+    if low.ndim > 1 or high.ndim > 1 or not np.all(low <= high):
+        raise InputError(
+            "box: expected low <= high, each a number or an array of shape (latent_size,), got "
+            f"{box!r}"
+        )
+    if latent_size is None:
+        return low, high
+    try:
+        return np.broadcast_to(low, latent_size), np.broadcast_to(high, latent_size)
+    except ValueError as error:
+        raise InputError(
+            f"box: expected numbers or arrays of shape ({latent_size},), got {box!r}"
+        ) from error
+
+
+def _as_end(end: Any, argument: str) -> Array:
+    """As ``as_float64``, but an end may be infinite."""
+    array = as_array(end, argument)
+    if array.dtype.kind == "f":
+        as_float64(np.where(np.isinf(array), 0.0, array), argument)
+        return array.astype(np.float64)
+    return as_float64(array, argument)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """``low <= z <= high`` and ``||z||_2 <= radius``; not both at a time.
+
+    Attributes:
+        low: A number or (k,); infinite for none.
+        high: Likewise.
+        radius: Infinite for none.
+    """
+
+    low: Array | float = -np.inf
+    high: Array | float = np.inf
+    radius: float = np.inf
+
+    @property
+    def has_box(self) -> bool:
+        """Whether any end is finite."""
+        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a box or a ball."""
+        return self.has_box or bool(np.isfinite(self.radius))
+
+    def project(self, z: Array) -> Array:
+        """The nearest point of the region to each row."""
+        if np.isfinite(self.radius):
+            norm = np.linalg.norm(z, axis=-1, keepdims=True)
+            return z * np.minimum(1.0, self.radius / np.where(norm > 0, norm, 1.0))
+        return np.clip(z, self.low, self.high) if self.has_box else z
+
+    def held(self, z: Array, slope: Array) -> Flags:
+        """Coordinates at a face of the box that the negative gradient ``slope`` pushes against."""
+        return ((z <= self.low) & (slope < 0)) | ((z >= self.high) & (slope > 0))
+
+    def steps(self, z: Array, reach: Array) -> tuple[Array, Array]:
+        """Ends of the interval of steps from ``z`` that end in the box and are within ``reach``."""
+        return np.maximum(-reach, self.low - z), np.minimum(reach, self.high - z)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
-from preimage.matrix import Weight, multiply, multiply_adjoint
+from preimage.matrix import Array, Weight, multiply, multiply_adjoint
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive, is_method
 from preimage.network import Measured, Network
@@ -19,7 +18,6 @@ from preimage.observation import ROUNDING, Observation
 if TYPE_CHECKING:
     from preimage.methods import Method
 
-Array = NDArray[np.float64]
 
 # An estimate of ||A|| by this many steps of the power method is at most a few percent too small.
 _POWER_STEPS = 30
@@ -82,7 +80,7 @@ class ProjectedGradient:
                 break
             clock.report(f"step {step + 1} of {self.steps}", len(open_))
             part = observation.take(open_)
-            target = replace(part, values=x[open_], mask=None, weight=None, rounding=None)
+            target = Observation(x[open_], part.noise, unit=part.unit, clock=clock)
             found = self.projection.solve(generator, target)
             known = np.isfinite(found.latent).all(axis=1)
             open_, part = open_[known], part.take(np.flatnonzero(known))

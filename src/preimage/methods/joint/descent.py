@@ -1,18 +1,15 @@
-"""Levenberg-Marquardt descents of many runs at once: which steps are taken, and when to stop."""
+"""Descents of many runs at once: which steps are taken, and when to stop."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.matrix import slices
-from preimage.methods.joint.least_squares import Indices, LeastSquares
-from preimage.methods.joint.model import model_of
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from preimage.matrix import Array, Flags, Indices, slices
+from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.model import Model, model_of
 
 # A run is stationary when no step promises more than ``LeastSquares.negligible``; when the damping
 # has grown to this without a step that lowers the loss; or when so many that do, together, have
@@ -36,109 +33,162 @@ class DescentResult(NamedTuple):
         )
 
 
-class Damping:
-    """The damping of each run, by the gain ratio (Nielsen, IMM-REP-1999-05).
+class Steps(Protocol):
+    """Which step each of some runs tries next.
 
-    A faithful model is trusted at once, a poor one by degrees.
+    Attributes:
+        gain: Relative decrease of the loss that makes a step worth taking.
+        done: (runs,) whether there is no further step.
+        stationary: (runs,) whether the end is known to be a local minimum.
+        damping: (runs,) with which another descent may go on.
+        model: What tells the decrease of a step that the region cuts short; None if it cuts none.
     """
 
-    def __init__(self, weight: Array) -> None:
-        self.weight, self.growth = weight, np.full(len(weight), 2.0)
+    gain: float
+    done: Flags
+    damping: Array
+    stationary: Flags
 
-    def accepted(self, runs: Indices, ratio: Array) -> None:
-        """Steps whose achieved decrease was ``ratio`` times the predicted one."""
-        cubic = np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
-        self.weight[runs] *= np.where(ratio > 0.9, 0.01, cubic)
-        self.growth[runs] = 2.0
+    @property
+    def model(self) -> Model | None:
+        """See above."""
 
-    def rejected(self, runs: Indices) -> None:
-        """Steps that did not lower the loss."""
-        self.weight[runs] = np.maximum(self.weight[runs], 1e-12) * self.growth[runs]
-        self.growth[runs] *= 2.0
+    def loss(self, runs: Indices, z: Array, below: Array) -> Array:
+        """Losses at ``z``; where they are lower than ``below``, the next step is from there."""
+
+    def step(self, runs: Indices, z: Array, loss: Array) -> tuple[Array, Array]:
+        """Steps from ``z`` and the decreases that they promise; runs without one are done."""
+
+    def learn(
+        self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
+    ) -> None:
+        """The losses before and after steps, and which were taken."""
 
 
 def descend(
     problem: LeastSquares,
+    steps_of: Callable[[slice], Steps],
+    entries: int,
     z: Array,
     samples: Indices,
-    *,
     steps: int,
-    damping: Array | float,
-    target_loss: Array | None = None,
+    target_loss: Array | float = -np.inf,
 ) -> DescentResult:
-    """Levenberg-Marquardt from each row of ``z``; no loss ever rises.
+    """Take steps from each row of ``z``, where they lower the loss.
 
     Args:
         problem: What to minimise.
+        steps_of: Makes the steps of some of the runs.
+        entries: Numbers that these hold for a run.
         z: (runs, k) starts.
         samples: (runs,) the sample of each; runs of a sample stand side by side.
         steps: Most steps of a run.
-        damping: Initial; a number, or one a run.
         target_loss: (samples,) once a run's loss is at most this, the sample's other runs end.
     """
-    runs, k = z.shape
-    weight = np.zeros(runs) + damping
-    parts = slices(runs, k * k) or [slice(0)]
-    ends = [_descend(problem, z[i], samples[i], steps, weight[i], target_loss) for i in parts]
-    return (
-        ends[0] if len(ends) == 1 else DescentResult(*map(np.concatenate, zip(*ends, strict=True)))
-    )
+    target_loss = np.broadcast_to(target_loss, len(problem.observation))
+    ends = [
+        _descend(problem, steps_of(part), z[part], samples[part], steps, target_loss)
+        for part in slices(len(z), entries) or [slice(0)]
+    ]
+    return DescentResult(*map(np.concatenate, zip(*ends, strict=True)))
 
 
 def _descend(
-    problem: LeastSquares,
-    z: Array,
-    samples: Indices,
-    steps: int,
-    weight: Array,
-    target_loss: Array | None,
-) -> DescentResult:
-    count = len(z)
-    z = problem.region.project(z).copy()
-    damping, model = Damping(weight), model_of(problem, samples)
-    open_ = moved = np.arange(count)
-    loss = model.loss(open_, z, np.full(count, np.inf))
-    run = DescentResult(z, loss, np.zeros(count, dtype=bool), weight)
-    rounding = problem.rounding[samples]
-    before, taken = run.loss.copy(), np.zeros(count, dtype=np.int64)
+    problem: LeastSquares, control: Steps, z: Array, samples: Indices, steps: int,
+    target_loss: Array,
+) -> DescentResult:  # fmt: skip
+    region, clock = problem.region, problem.observation.clock
+    z, open_ = region.project(z).copy(), np.arange(len(z))
+    loss = control.loss(open_, z, np.full(len(z), np.inf))
     for turn in range(steps):
-        if problem.observation.clock.is_over:
+        open_ = open_[~control.done[open_]]
+        if not len(open_) or clock.is_over:
             break
-        unfinished = moved[run.loss[moved] > rounding[moved]]
-        model.update(unfinished, run.z[unfinished])
-        step, predicted = model.step(open_, run.z[open_], weight[open_])
-        flat = ~(predicted > problem.negligible(run.loss[open_], samples[open_]))
-        flat |= (weight[open_] > _LARGEST_DAMPING) | (run.loss[open_] <= rounding[open_])
-        due = taken[open_] == _IDLE_STEPS
-        flat |= due & (run.loss[open_] >= (1 - problem.idle) * before[open_])
-        before[open_[due]], taken[open_[due]] = run.loss[open_[due]], 0
-        run.stationary[open_[flat]] = True
-        going = (
-            ~flat if target_loss is None else ~flat & ~_surpassed(run, samples, target_loss)[open_]
-        )
-        open_, step, predicted = open_[going], step[going], predicted[going]
+        step, promised = control.step(open_, z[open_], loss[open_])
+        going = ~(control.done | _surpassed(loss, samples, target_loss))[open_]
+        open_, step, promised = open_[going], step[going], promised[going]
         if not len(open_):
             break
-        trial = run.z[open_] + step
-        if problem.region.is_bounded:
+        trial = region.project(z[open_] + step)
+        if region.is_bounded and control.model is not None:
             # The region may cut the step short, so the model is asked about what is taken.
-            trial = problem.region.project(trial)
-            predicted = model.decrease(open_, trial - run.z[open_])
+            promised = control.model.decrease(open_, trial - z[open_])
         # Steps that promise nothing are not taken, and nothing is asked of a model after the last.
-        below = np.where((predicted > 0) & (turn < steps - 1), run.loss[open_], -np.inf)
-        loss = model.loss(open_, trial, below)
-        better = (loss < run.loss[open_]) & (predicted > 0)
-        moved = open_[better]
-        damping.accepted(moved, (run.loss[moved] - loss[better]) / predicted[better])
-        damping.rejected(open_[~better])
-        run.z[moved], run.loss[moved] = trial[better], loss[better]
-        taken[moved] += 1
-    return run
+        before = loss[open_]
+        below = np.where((promised > 0) & (turn < steps - 1), before, -np.inf)
+        after = control.loss(open_, trial, below)
+        better = (after < before * (1 - control.gain)) & (promised > 0)
+        control.learn(open_, promised, before, after, better)
+        z[open_[better]], loss[open_[better]] = trial[better], after[better]
+    return DescentResult(z, loss, control.stationary, control.damping)
 
 
-def _surpassed(run: DescentResult, samples: Indices, target_loss: Array) -> Flags:
-    """Runs that are not good target_loss, while another of the same sample is."""
-    good = run.loss <= target_loss[samples]
+def levenberg_marquardt(
+    problem: LeastSquares, z: Array, samples: Indices, steps: int, damping: Array | float,
+    target_loss: Array | float = -np.inf,
+) -> DescentResult:  # fmt: skip
+    """``descend`` by damped steps; ``damping`` is the initial one, a number or one a run."""
+    weight = np.zeros(len(z)) + damping
+
+    def steps_of(part: slice) -> Steps:
+        return LevenbergMarquardt(problem, samples[part], weight[part])
+
+    return descend(problem, steps_of, z.shape[1] ** 2, z, samples, steps, target_loss)
+
+
+class LevenbergMarquardt:
+    """Damped steps; the damping follows the gain ratio (Nielsen, IMM-REP-1999-05). See ``Steps``.
+
+    A faithful model is trusted at once, a poor one by degrees.
+    """
+
+    gain = 0.0
+
+    def __init__(self, problem: LeastSquares, samples: Indices, damping: Array) -> None:
+        count = len(samples)
+        self.problem, self.samples, self.damping = problem, samples, damping
+        self.model = model_of(problem, samples)
+        self.loss = self.model.loss
+        self.done, self.moved = np.zeros(count, dtype=bool), np.ones(count, dtype=bool)
+        self.stationary, self.growth = self.done, np.full(count, 2.0)
+        # Steps taken since the loss was this, of which there are at most ``_IDLE_STEPS``.
+        self.taken, self.earlier = np.zeros(count, dtype=np.int64), np.full(count, np.inf)
+
+    def step(self, runs: Indices, z: Array, loss: Array) -> tuple[Array, Array]:
+        """See ``Steps``."""
+        problem, samples, damping = self.problem, self.samples[runs], self.damping[runs]
+        rounding = loss <= problem.rounding[samples]
+        moved = self.moved[runs] & ~rounding
+        self.model.update(runs[moved], z[moved])
+        step, promised = self.model.step(runs, z, damping)
+        flat = ~(promised > problem.negligible(loss, samples))
+        flat |= (damping > _LARGEST_DAMPING) | rounding
+        due = self.taken[runs] == _IDLE_STEPS
+        flat |= due & (loss >= (1 - problem.idle) * self.earlier[runs])
+        self.taken[runs[due]] = 0
+        fresh = self.taken[runs] == 0
+        self.earlier[runs[fresh]] = loss[fresh]
+        self.done[runs] = flat
+        return step, promised
+
+    def learn(
+        self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
+    ) -> None:
+        """See ``Steps``."""
+        taken, rejected = runs[better], runs[~better]
+        ratio = (before[better] - after[better]) / promised[better]
+        cubic = np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
+        self.damping[taken] *= np.where(ratio > 0.9, 0.01, cubic)
+        self.damping[rejected] = np.maximum(self.damping[rejected], 1e-12) * self.growth[rejected]
+        self.growth[taken] = 2.0
+        self.growth[rejected] *= 2.0
+        self.moved[runs] = better
+        self.taken[taken] += 1
+
+
+def _surpassed(loss: Array, samples: Indices, target_loss: Array) -> Flags:
+    """Runs that are not good enough, while another of the same sample is."""
+    good = loss <= target_loss[samples]
     explained = np.zeros(len(target_loss), dtype=bool)
     explained[samples[good]] = True
     return explained[samples] & ~good

@@ -17,13 +17,10 @@ value. So a unit promises something where ``u . error > 0``, and the more, the s
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import slices
-from preimage.methods.joint.least_squares import Indices, LeastSquares
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Indices, slices
+from preimage.methods.joint.least_squares import LeastSquares
 
 # Keeps a singular matrix solvable, relative to its diagonal.
 _RIDGE = 1e-8
@@ -44,7 +41,7 @@ def neighbours(problem: LeastSquares, z: Array, samples: Indices, count: int) ->
     runs, k = z.shape
     found = np.full((runs, count, k), np.nan)
     chain = problem.chain
-    if chain is None or not any(jump.any() for jump in _jumps(chain)):
+    if chain is None or not any(jump.any() for jump in jumps(chain)):
         return found
     for part in slices(runs, sum(chain.sizes) * k):
         codes = _mirrored(problem, chain, z[part], samples[part], count)
@@ -60,7 +57,7 @@ def _mirrored(
     error = problem.observation.take(samples).restrict(problem.error(z, samples))
     # From the last layer to the first; the last of both is not a hidden unit's.
     promised = list(chain.cotangents(preactivations, error))[-2::-1]
-    jump = np.concatenate(_jumps(chain))
+    jump = np.concatenate(jumps(chain))
     a, along = (np.concatenate(parts, axis=1) for parts in (preactivations[:-1], promised))
     v = np.concatenate([v.copy() for v in chain.jacobians(preactivations)][:-1], axis=1)
     direction = np.matmul(v, _inverse(problem.linearize(z, samples)[0]))
@@ -73,14 +70,14 @@ def _mirrored(
     return z[:, None] + length[at][:, :, None] * direction[at]
 
 
-def _jumps(chain: Generator) -> list[Array]:
+def jumps(chain: Generator) -> list[Array]:
     """|s| of the units of each hidden layer, (units,); 0 where there is no kink."""
-    found = []
-    for layer in chain.layers[:-1]:
-        pieces = layer.activation.slopes(layer.output_size)
-        jump = np.zeros(layer.output_size) if pieces is None else np.abs(pieces[1] - pieces[0])
-        found.append(jump)
-    return found
+    return [
+        np.zeros(layer.output_size)
+        if layer.slopes is None
+        else np.abs(layer.slopes[1] - layer.slopes[0])
+        for layer in chain.layers[:-1]
+    ]
 
 
 def _inverse(gram: Array) -> Array:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import slices
+from preimage.matrix import Array, Indices, slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
-from preimage.methods.joint.step import squares
-from preimage.methods.region import Region
-from preimage.network import Network, chain_of
+from preimage.methods.parameters import Region
+from preimage.network import Network, chain_of, numbers_of
 from preimage.observation import Observation, scale_of
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
 # of z is not observed. The Gram matrix squares the ratio: it vouches for full rank far above it.
@@ -52,8 +48,8 @@ class LeastSquares:
 
     network: Network
     observation: Observation
-    prior: float
-    region: Region
+    prior: float = 0.0
+    region: Region = field(default_factory=Region)
 
     @cached_property
     def chain(self) -> Generator | None:
@@ -106,7 +102,7 @@ class LeastSquares:
             loss = self.compiled.loss(z, samples)
         else:
             loss = np.empty(len(z))
-            for part in slices(len(z), self._units):
+            for part in slices(len(z), numbers_of(self.network)):
                 loss[part] = 0.5 * squares(self.error(z[part], samples[part]))
         return loss + 0.5 * self.prior * squares(z) if self.prior else loss
 
@@ -181,11 +177,6 @@ class LeastSquares:
             condition[some[full]] = values[full, 0] / values[full, -1]
         return rank, variance, condition
 
-    @cached_property
-    def _units(self) -> int:
-        """Numbers that a forward pass of one run computes, as far as is known."""
-        return sum(self.chain.sizes) if self.chain else self.network.observation_size
-
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
     ) -> Iterator[tuple[slice, Array, Array]]:
@@ -195,3 +186,8 @@ class LeastSquares:
             observation = self.observation.take(samples[part])
             value, jacobian = network.linearize(z[part])
             yield part, value, observation.restrict(jacobian)
+
+
+def squares(rows: Array) -> Array:
+    """(runs,) ``||row||^2``."""
+    return np.einsum("ij,ij->i", rows, rows)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import multiply
-from preimage.methods.joint.descent import DescentResult, descend
+from preimage.matrix import Array, Indices, multiply
+from preimage.methods.joint.descent import DescentResult, levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
-from preimage.methods.joint.least_squares import Indices, LeastSquares
+from preimage.methods.joint.least_squares import LeastSquares
 from preimage.observation import scale_of
-
-Array = NDArray[np.float64]
 
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
@@ -49,6 +47,7 @@ _DRAWS = Racing(first=6, kept=2, then=15)
 _NEIGHBOURS = Racing(first=4, kept=1, then=8)
 
 
+@dataclass(eq=False)
 class Search:
     """The runs of one call: keeps the best end of each sample.
 
@@ -61,29 +60,28 @@ class Search:
         seed: Of the draws.
     """
 
-    def __init__(
-        self,
-        problem: LeastSquares,
-        restarts: int,
-        flip_rounds: int,
-        steps: int,
-        damping: float,
-        seed: int,
-    ) -> None:
-        self.problem, self.restarts, self.flip_rounds = problem, restarts, flip_rounds
-        self.steps, self.damping, self.seed = steps, damping, seed
-        samples, k = len(problem.observation), problem.network.latent_size
-        nothing = np.full(samples, np.inf)
+    problem: LeastSquares
+    restarts: int
+    flip_rounds: int
+    steps: int
+    damping: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        problem, observation = self.problem, self.problem.observation
+        self.clock, count = observation.clock, len(observation)
         self.best = DescentResult(
-            np.zeros((samples, k)), nothing, np.zeros(samples, bool), nothing.copy()
+            np.zeros((count, problem.network.latent_size)),
+            np.full(count, np.inf),
+            np.zeros(count, dtype=bool),
+            np.full(count, np.inf),
         )
         # A loss that needs no other start: rounding error, or where starts are dear what noise
         # accounts for.
-        observation = problem.observation
         size = np.linalg.norm(observation.restrict(observation.values), axis=1)
         self.target_loss = 0.5 * (observation.unit * size) ** 2
         # A loss that noise accounts for: what is better can only be near.
-        self.explained = np.maximum(0.5 * problem.observation.explained**2, self.target_loss)
+        self.explained = np.maximum(0.5 * observation.explained**2, self.target_loss)
         if problem.chain is None:
             self.target_loss = self.explained
 
@@ -98,17 +96,18 @@ class Search:
         if given is not None:
             known = np.isfinite(given[open_]).all(axis=1)
             starts[known, 0] = given[open_[known]]
-        self.problem.observation.clock.report("start 1", len(open_))
-        self._improve(open_, starts[:, :1], _ALL)
+        self.clock.report("start 1", len(open_))
+        self._race(open_, starts[:, 0], _ALL)
         place = np.full(len(self.best.z), -1)
         place[open_] = np.arange(len(open_))
         for i in range(1, self.restarts, _WAVE):
-            if self.problem.observation.clock.is_over:
+            if self.clock.is_over:
                 break
             open_ = self._open()
-            self.problem.observation.clock.report(f"start {i + 1} of {self.restarts}", len(open_))
+            self.clock.report(f"start {i + 1} of {self.restarts}", len(open_))
             wave = starts[place[open_], i : i + _WAVE]
-            self._improve(open_, wave, _DRAWS)
+            own = np.repeat(open_, wave.shape[1])
+            self._race(own, wave.reshape(len(own), wave.shape[2]), _DRAWS)
         self._polish()
         if self.problem.chain is not None:
             self._flip()
@@ -137,13 +136,12 @@ class Search:
         known = np.full((count, width, k), np.nan)
         tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
         for turn in range(self.flip_rounds):
-            if self.problem.observation.clock.is_over:
+            if self.clock.is_over:
                 break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.target_loss) & ~settled)
-            self.problem.observation.clock.report(
-                f"neighbours, round {turn + 1} of {self.flip_rounds}", len(open_)
-            )
+            stage = f"neighbours, round {turn + 1} of {self.flip_rounds}"
+            self.clock.report(stage, len(open_))
             new = open_[fresh[open_]]
             known[new] = neighbours(self.problem, self.best.z[new], new, width)
             rank = np.arange(width) - tried[open_, None]
@@ -162,11 +160,6 @@ class Search:
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.steps))
 
-    def _improve(self, open_: Indices, starts: Array, racing: Racing) -> None:
-        """Descend from ``starts``, (samples, runs, k), and keep what is better."""
-        count, runs, k = starts.shape
-        self._race(np.repeat(open_, runs), starts.reshape(count * runs, k), racing)
-
     def _race(self, samples: Indices, z: Array, racing: Racing) -> None:
         """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better."""
         if not len(samples):
@@ -174,16 +167,14 @@ class Search:
         most, damping = self.steps, np.full(len(z), self.damping)
         ends = self._descend(samples, z, damping, min(racing.first, most))
         if racing.then and most > racing.first:
-            kept = _best(samples, ends.loss, racing.kept)
+            kept = best_runs(samples, ends.loss, racing.kept)
             samples, z, damping = samples[kept], ends.z[kept], ends.damping[kept]
             ends = self._descend(samples, z, damping, min(racing.then, most - racing.first))
-        best = _best(samples, ends.loss, 1)
+        best = best_runs(samples, ends.loss, 1)
         self._keep(samples[best], ends.take(best))
 
     def _descend(self, samples: Indices, z: Array, damping: Array, steps: int) -> DescentResult:
-        return descend(
-            self.problem, z, samples, steps=steps, damping=damping, target_loss=self.target_loss
-        )
+        return levenberg_marquardt(self.problem, z, samples, steps, damping, self.target_loss)
 
     def _keep(self, samples: Indices, ends: DescentResult) -> None:
         """Take over the ends, one a sample, that are better than what is known."""
@@ -192,8 +183,8 @@ class Search:
             kept[samples[better]] = new[better]
 
 
-def _best(samples: Indices, loss: Array, count: int) -> Indices:
-    """The ``count`` best runs of each sample, samples in ascending order."""
+def best_runs(samples: Indices, loss: Array, count: int) -> Indices:
+    """Which are the ``count`` best runs of each sample, samples in ascending order."""
     order = np.lexsort((loss, samples))
     own = samples[order]
     first = np.searchsorted(own, own)
