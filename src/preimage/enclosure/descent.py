@@ -123,7 +123,7 @@ def invert_layer(network: Network, deduction: Deduction, start: int, budget: Bud
     inverse, mu = shortened(inverse), np.zeros((2 * count, network.sizes[start + 1]))
     mu[:count, rows], mu[count:, rows] = -inverse, inverse
     targets = Targets.both(start, np.arange(count))
-    deduction.deduce(network, start, targets, {start + 1: mu}, budget, signs=True)
+    deduction.deduce(network, start, targets, {start + 1: mu}, budget)
 
 
 def add_radius(

@@ -146,12 +146,8 @@ class Deduction:
         targets: Targets,
         mu: dict[int, Array],
         budget: Budget | None = None,
-        *,
-        signs: bool = False,
     ) -> float:
         """One step: the ends that multipliers prove and that are worth it.
-
-        With ``signs``, units whose sign becomes known get the one end that tells it and no other.
 
         Args:
             network: The network.
@@ -159,7 +155,6 @@ class Deduction:
             targets: Ends that may be tightened.
             mu: For each layer above start, up to some layer, (targets, n_i).
             budget: Counts the proofs, unless they take no time to check.
-            signs: See above.
 
         Returns:
             The largest part of an interval that was taken away, 0 to 1.
@@ -170,11 +165,6 @@ class Deduction:
         part = _part(low, high, ends, targets.upper)
         crosses = np.where(targets.upper, (ends <= 0) & (high > 0), (low < 0) & (ends >= 0))
         chosen = (part > _WORTH) | crosses & (targets.layer > 0)
-        if signs:
-            after = bounds.copy()
-            after.tighten(targets, ends)
-            least, most = after.of(targets)
-            chosen &= crosses | (targets.layer == 0) | ((least < 0) & (most > 0))
         rows = np.flatnonzero(chosen)
         if not len(rows):
             return 0.0
@@ -233,11 +223,10 @@ def _both_ends(layer: ArrayLike, unit: ArrayLike, image: Array, share: float) ->
 
 def output_programs(relaxation: Relaxation, units: ArrayLike | None = None) -> Programs:
     """Both ends of outputs of the starting layer (the code, if that is 0); None for all units."""
-    columns = relaxation.column[relaxation.start]
-    chosen = np.arange(len(columns)) if units is None else np.asarray(units, dtype=np.intp)
-    image = np.zeros((len(chosen), relaxation.weight.shape[1]))
-    image[np.arange(len(chosen)), columns[chosen]] = 1.0
-    return _both_ends(relaxation.start, chosen, image, 0.0)
+    size = relaxation.weight.shape[1]
+    every = np.arange(size - len(relaxation.undecided))
+    chosen = every if units is None else np.asarray(units, dtype=np.intp)
+    return _both_ends(relaxation.start, chosen, np.eye(len(every), size)[chosen], 0.0)
 
 
 def layer_programs(relaxation: Relaxation, layer: int) -> Programs:
