@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.enclosure.grouped import Floats, GroupedMatrix
+from preimage.enclosure.grouped import Floats, GroupedMatrix, dot
 from preimage.enclosure.network import Array, Network
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
@@ -264,8 +264,3 @@ def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> 
 def _dot(rows: Array, vector: Array) -> Array:
     """(n, boxes, rows) times (n, boxes)."""
     return np.einsum("nbr,nb->br", rows, vector)
-
-
-def dot(rows: Array, vector: Array) -> Array:
-    """``rows @ vector`` of each box."""
-    return np.matmul(rows, vector[:, :, None])[:, :, 0]
