@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from preimage.certify.checker import FORMAT, read_certificate, seal
-from preimage.certify.proof import hexed, hexed_all
+from preimage.certify.proof import plain
 from preimage.enclosure.network import Array
 from preimage.errors import FormatError
 from preimage.io.limits import write_bytes
@@ -39,17 +39,6 @@ class Question:
     noise: float
     box: tuple[Array, Array] | None
     resolution: float
-
-    def record(self) -> dict[str, Any]:
-        """Plain JSON for the checker."""
-        return {
-            "network": self.network,
-            "sensing": self.sensing,
-            "observation": [None if np.isnan(v) else hexed(v) for v in self.observation],
-            "noise": hexed(self.noise),
-            "box": None if self.box is None else [hexed_all(end) for end in self.box],
-            "resolution": hexed(self.resolution),
-        }
 
     @staticmethod
     def of(record: dict[str, Any]) -> Question:
@@ -112,19 +101,8 @@ class Claim:
 
     def record(self) -> dict[str, Any]:
         """Plain JSON for the checker."""
-        empty = self.verdict == "infeasible"
-        return {
-            "question": self.question.record(),
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "lower": None if empty else hexed_all(self.lower),
-            "upper": None if empty else hexed_all(self.upper),
-            "witnesses": [hexed_all(witness) for witness in self.witnesses],
-            "distance": None if np.isnan(self.distance) else hexed(self.distance),
-            "enclosed_noise": hexed(self.enclosed_noise),
-            "head": None if self.head is None else [hexed_all(end) for end in self.head],
-            "proof": self.proof,
-        }
+        record = plain(self)
+        return record | {"lower": None, "upper": None} if self.verdict == "infeasible" else record
 
     @staticmethod
     def of(record: dict[str, Any], size: int) -> Claim:

@@ -65,7 +65,7 @@ class Problem:
     def resolution(self) -> float:
         """1 % of the box's half-width, or of max(1, |witness|) without a box, unless given."""
         if self.given_resolution is not None:
-            return self.given_resolution
+            return float(self.given_resolution)
         if self.has_box:
             wide = np.min(self.high - self.low, where=self.high > self.low, initial=np.inf)
             return 0.005 * float(wide) if wide < np.inf else 0.01

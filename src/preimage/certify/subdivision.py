@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify.problem import Problem
-from preimage.certify.proof import hexed, hexed_all
+from preimage.certify.proof import plain
 from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.network import Array
 from preimage.enclosure.splitting import LARGEST, Part, explore
@@ -59,11 +59,10 @@ class Subdivision:
         while stack:
             part = stack.pop()
             if part.split is not None:
-                tokens.append(["split", part.split[0], hexed(part.split[1])])
+                tokens.append(["split", *plain(part.split)])
             elif part.children:
                 left = part.children[0]
-                ends = hexed_all(left.low), hexed_all(left.high)
-                tokens.append(["cut", *ends, _sparse(part.rows)])
+                tokens.append(["cut", *plain([left.low, left.high]), _sparse(part.rows)])
             else:
                 tokens.append(["empty", _sparse(part.rows)] if part.empty else ["box"])
             stack += reversed(part.children)
@@ -100,11 +99,8 @@ class Subdivision:
 
 def _sparse(rows: Array | None) -> list[Any]:
     """Each row as its places and its numbers."""
-    places = [] if rows is None else [np.flatnonzero(row) for row in rows]
-    return [
-        [at.tolist(), hexed_all(row[at])]
-        for at, row in zip(places, () if rows is None else rows, strict=True)
-    ]
+    places = [] if rows is None else [(row, np.flatnonzero(row)) for row in rows]
+    return [[at.tolist(), plain(row[at])] for row, at in places]
 
 
 def is_small(problem: Problem) -> bool:
