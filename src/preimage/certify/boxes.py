@@ -74,12 +74,10 @@ def remaining(
     left, claims = _walk(tokens, low, high, len(observed))
     volumes = [np.prod(claim[1] - claim[0]) for claim in claims]
     order = np.argsort(volumes, kind="stable").tolist()
-    network = [_numbers(layer) for layer in layers]
-    exact = [_layer(*layer, np.float64) for layer in network]
-    for dtype in (np.float32, np.float64):
-        if all(_in_range(part, dtype) for layer in network for part in layer):
-            chain = [_layer(*layer, dtype) for layer in network] if dtype is np.float32 else exact
-            order = _unproven(chain, exact, claims, order, ends, deadline)
+    exact = _network(layers, np.float64)
+    for network in (_network(layers, np.float32), exact):
+        if network and exact:
+            order = _unproven(network, exact, claims, order, ends, deadline)
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
     return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
                                                              strict=True)]
@@ -147,19 +145,6 @@ def _rows(sparse: list[Any], size: int) -> Array:
     return rows
 
 
-def _numbers(layer: Any) -> tuple[Array, Array, Array]:
-    """Weight, bias and slopes of a layer."""
-    flat, shape, bias, slopes, _ = layer
-    return np.array(flat).reshape(shape), np.array(bias), np.array(slopes)
-
-
-def _in_range(values: Array, dtype: Any) -> bool:
-    """Whether all numbers are 0 or of a size that this precision can work with, before a cast."""
-    least, most, _ = _RANGE[np.dtype(dtype).name]
-    sizes = np.abs(values[values != 0])
-    return bool(((sizes >= least) & (sizes <= most)).all())
-
-
 class _Layer(NamedTuple):
     """Weight; bias and slopes as columns."""
 
@@ -168,10 +153,17 @@ class _Layer(NamedTuple):
     slopes: Array
 
 
-def _layer(weight: Array, bias: Array, slopes: Array, dtype: Any) -> _Layer:
-    with np.errstate(over="ignore"):
-        w, b, c = (part.astype(dtype) for part in (weight, bias, slopes))
-    return _Layer(GroupedMatrix.of(w), b[:, None], c[:, None])
+def _network(layers: list[Any], dtype: Any) -> list[_Layer]:
+    """The layers in a precision; none if some number is not 0 and of a size it cannot work with."""
+    (least, most, _), found = _RANGE[np.dtype(dtype).name], []
+    for flat, shape, bias, slopes, _ in layers:
+        parts = [np.array(part) for part in (flat, bias, slopes)]
+        sizes = np.abs(np.concatenate(parts))  # before the cast
+        if not ((sizes == 0) | (sizes >= least) & (sizes <= most)).all():
+            return []
+        w, b, c = (part.astype(dtype) for part in parts)
+        found.append(_Layer(GroupedMatrix.of(w.reshape(shape)), b[:, None], c[:, None]))
+    return found
 
 
 def _prove(

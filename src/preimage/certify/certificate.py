@@ -173,22 +173,19 @@ class Certificate:
     @staticmethod
     def of(claims: list[Claim], k: int, single: bool) -> Certificate:
         """Gather claims."""
-
-        def stack(rows: list[Array]) -> Array:
-            return np.array(rows, dtype=np.float64).reshape(len(claims), k)
-
         nothing = np.full(k, np.nan)
-        parts = [
-            np.array([claim.verdict for claim in claims], dtype=object),
-            np.array([claim.reason for claim in claims], dtype=object),
-            stack([claim.lower for claim in claims]),
-            stack([claim.upper for claim in claims]),
-            stack([(*claim.witnesses, nothing)[0] for claim in claims]),
-            stack([(*claim.witnesses, nothing, nothing)[1] for claim in claims]),
-            np.array([claim.distance for claim in claims]),
-            np.array([claim.question.resolution for claim in claims]),
+        rows: list[tuple[Any, ...]] = [
+            (claim.verdict, claim.reason, claim.lower, claim.upper,
+             *[*claim.witnesses, nothing, nothing][:2], claim.distance, claim.question.resolution)
+            for claim in claims
+        ]  # fmt: skip
+        text, vector, number = (object, ()), (float, (k,)), (float, ())
+        kinds = (text, text, vector, vector, vector, vector, number, number)
+        columns = [
+            np.array([row[i] for row in rows], dtype=dtype).reshape(len(rows), *shape)
+            for i, (dtype, shape) in enumerate(kinds)
         ]
-        shown: list[Any] = [part[0] if single else part for part in parts]
+        shown = rows[0] if single else columns
         verdict, reason, lower, upper, witness, other, distance, resolution = shown
         return Certificate(
             verdict, reason, lower, upper, witness, other, distance, resolution, tuple(claims)

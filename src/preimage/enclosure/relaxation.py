@@ -13,7 +13,7 @@ backward pass of one layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from preimage.layer_program import LayerProgram
 from preimage.lp import duality
 
 Index = NDArray[np.intp]
+
+# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
+_SMALL = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +69,17 @@ class Relaxation:
         )
         return LayerProgram(self.weight, slab, "none", objective, self.domain)
 
+    def solve(self, objective: Array) -> lp.Solution:
+        """These programs solved, by HiGHS too where the kernel has no answer and they are small."""
+        program = self.program(objective)
+        return lp.solve(program) if self.weight.size <= _SMALL else lp.kernel.minimise(program)
+
     def elastic(self) -> lp.Solution:
         """The least d by which every row, in units of its largest entry, must be widened.
 
         minimise d  subject to  lower - rate d <= weight v <= upper + rate d,  low <= v <= high
         """
         return lp.solve(duality.elastic(self.program(np.zeros((1, self.weight.shape[1])))))
-
-    def loosened(self) -> Relaxation:
-        """With rows widened by that, and a little more, so that there is a point."""
-        slack = self.elastic().slack[0]
-        rate = np.abs(self.weight).max(axis=1, initial=0.0)
-        more = 2 * slack * np.where(rate > 0, rate, 1.0)
-        return (
-            replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
-        )
 
     def undecided_units(self) -> tuple[Index, Index, Array, Array]:
         """Layer and number of the undecided units; rows of their a and z, (units, variables)."""

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage import lp
 from preimage.enclosure.bound_proofs import BoundProof, proven_ends
 from preimage.enclosure.network import Array, Bounds, Network, Targets
 from preimage.enclosure.relaxation import Relaxation
@@ -18,8 +17,6 @@ from preimage.lp import Outcome
 
 # A new end is kept if it takes this part of the interval away, or decides a sign.
 _WORTH = 0.01
-# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
-SMALL = 5000
 # Bits of a multiplier, counted from the largest of a proof.
 _BITS = 36
 # Multipliers below this part of the largest are left out; proofs hold for any multipliers.
@@ -286,9 +283,7 @@ def _solve(
     relaxation: Relaxation, objective: Array
 ) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
     """The same for one chunk."""
-    program = relaxation.program(objective)
-    small = relaxation.weight.size <= SMALL
-    found = lp.solve(program) if small else lp.kernel.minimise(program)
+    found = relaxation.solve(objective)
     dual, outcome = found.dual_lower - found.dual_upper, found.outcome
     if len(dual) and not (outcome == Outcome.OPTIMAL).any():
         # The bounds may hold no code by a margin that the solver does not trust; proofs can tell.
