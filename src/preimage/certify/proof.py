@@ -9,7 +9,7 @@ import numpy as np
 
 from preimage.certify import checker
 from preimage.enclosure.network import Array
-from preimage.enclosure.tighten import Deduction, Radius, Step
+from preimage.enclosure.tighten import Deduction, Step
 
 
 @dataclass
@@ -59,14 +59,14 @@ def plain(value: Any) -> Any:
 
 
 def _step_record(step: Step) -> list[Any]:
-    if isinstance(step, Radius):
-        proofs = [[unit, int(upper), _multiplier_record(mu)] for unit, upper, mu in step.proofs]
-        return ["radius", step.start, plain(step.value), proofs]
     cuts = [
         [cut.layer, cut.unit, int(cut.upper), plain(cut.value), cut.start,
-         _multiplier_record(cut.multipliers)] for cut in step
+         _multiplier_record(cut.multipliers)] for cut in step.proofs
     ]  # fmt: skip
-    return ["cuts", *cuts]
+    if not step.radius:
+        return ["cuts", *cuts]
+    (_, _, _, value, start, _), *_ = cuts
+    return ["radius", start, value, [[unit, upper, mu] for _, unit, upper, _, _, mu in cuts]]
 
 
 def _multiplier_record(multipliers: list[Any]) -> list[Any]:

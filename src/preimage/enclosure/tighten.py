@@ -77,23 +77,17 @@ class Budget:
             size = max(int(min(_PART * self.left / max(seconds, 1e-9), 4 * size)), 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Radius:
-    """No output of a layer with an infinite end is above ``value`` in size.
+class Step(NamedTuple):
+    """Ends that are all proven from the bounds before the step.
 
     Attributes:
-        start: The layer.
-        value: The radius, see ``proven_radius``.
-        proofs: For each infinite end: unit, whether upper, multipliers as in ``BoundProof``.
+        proofs: One for each end.
+        radius: Whether these are the infinite ends of a layer's outputs, with one value: that no
+            such output is above it in size, which they prove together; see ``proven_radius``.
     """
 
-    start: int
-    value: float
-    proofs: list[tuple[int, bool, list[tuple[NDArray[np.intp], Array]]]]
-
-
-# The ends of one step are all proven from the bounds before the step.
-Step = list[BoundProof] | Radius
+    proofs: list[BoundProof]
+    radius: bool = False
 
 
 @dataclass
@@ -169,11 +163,7 @@ class Deduction:
             budget.proofs += len(rows)
         made = targets.take(rows)
         bounds.tighten(made, ends[rows])
-        places = zip(*(column.tolist() for column in (*made, ends[rows], rows)), strict=True)
-        self.steps.append([
-            BoundProof(layer, unit, upper, end, start, sparse_rows(mu, row))
-            for layer, unit, upper, end, row in places
-        ])  # fmt: skip
+        self.steps.append(Step(proofs_of(made, ends[rows], start, mu, rows)))
         return float(part[rows].max())
 
 
@@ -184,10 +174,18 @@ def shortened(multipliers: Array) -> Array:
     return np.round(multipliers / grid) * grid
 
 
-def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], Array]]:
-    """The nonzero multipliers of one target, lowest layer first."""
-    units = [np.flatnonzero(mu[layer][row]) for layer in sorted(mu)]
-    return [(u, mu[layer][row, u]) for u, layer in zip(units, sorted(mu), strict=True)]
+def proofs_of(
+    targets: Targets, ends: Array, start: int, mu: dict[int, Array], rows: NDArray[np.intp]
+) -> list[BoundProof]:
+    """The proofs of these ends, by the multipliers of some rows."""
+    places = zip(*(column.tolist() for column in (*targets, ends, rows)), strict=True)
+    layers = sorted(mu)
+    proofs = []
+    for layer, unit, upper, end, row in places:
+        used = [np.flatnonzero(mu[i][row]) for i in layers]
+        multipliers = [(units, mu[i][row, units]) for i, units in zip(layers, used, strict=True)]
+        proofs.append(BoundProof(layer, unit, upper, end, start, multipliers))
+    return proofs
 
 
 def _part(low: Array, high: Array, ends: Array, upper: NDArray[np.bool_]) -> Array:
@@ -272,26 +270,21 @@ def solve(
     nothing = np.zeros(0, dtype=bool)
     found = [(np.zeros((0, len(relaxation.weight))), nothing, nothing)]
     for part in budget.chunks(len(objective), *relaxation.weight.shape):
-        found.append(_solve(relaxation, objective[part]))
-        if found[-1][2].any():
+        solution = relaxation.solve(objective[part])
+        dual, outcome = solution.dual_lower - solution.dual_upper, solution.outcome
+        if not (outcome == Outcome.OPTIMAL).any():
+            # The bounds may hold no code by a margin that the solver does not trust; proofs can
+            # tell.
+            slack = relaxation.elastic()
+            dual[:1] = slack.dual_lower - slack.dual_upper
+            outcome[0] = Outcome.INFEASIBLE
+        known = np.isfinite(dual).all(axis=1)
+        empty = known & (outcome == Outcome.INFEASIBLE)
+        found.append((dual, known & (outcome == Outcome.OPTIMAL), empty))
+        if empty.any():
             break
     dual, optimal, empty = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return dual, optimal, empty
-
-
-def _solve(
-    relaxation: Relaxation, objective: Array
-) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """The same for one chunk."""
-    found = relaxation.solve(objective)
-    dual, outcome = found.dual_lower - found.dual_upper, found.outcome
-    if len(dual) and not (outcome == Outcome.OPTIMAL).any():
-        # The bounds may hold no code by a margin that the solver does not trust; proofs can tell.
-        slack = relaxation.elastic()
-        dual[:1] = slack.dual_lower - slack.dual_upper
-        outcome[0] = Outcome.INFEASIBLE
-    known = np.isfinite(dual).all(axis=1)
-    return dual, known & (outcome == Outcome.OPTIMAL), known & (outcome == Outcome.INFEASIBLE)
 
 
 def tighten_bounds(
