@@ -11,7 +11,7 @@ from preimage.certify.problem import Problem
 from preimage.certify.proof import plain
 from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.network import Array
-from preimage.enclosure.splitting import LARGEST, Part, explore
+from preimage.enclosure.splitting import Part, explore
 
 # A part is searched for codes where its middle explains the observation up to so many times the
 # noise, and at most so often.
@@ -101,8 +101,3 @@ def _sparse(rows: Array | None) -> list[Any]:
     """Each row as its places and its numbers."""
     places = [] if rows is None else [(row, np.flatnonzero(row)) for row in rows]
     return [[at.tolist(), plain(row[at])] for row, at in places]
-
-
-def is_small(problem: Problem) -> bool:
-    """Whether the latent can be split: few entries, in a finite box."""
-    return len(problem.low) <= LARGEST and problem.has_box

@@ -19,8 +19,6 @@ from preimage.lp import Outcome
 _WORTH = 0.01
 # Bits of a multiplier, counted from the largest of a proof.
 _BITS = 36
-# Multipliers below this part of the largest are left out; proofs hold for any multipliers.
-_TINY = 1e-12
 # Most linear programs in one call of the solver.
 _CHUNK = 128
 # Their first number: as many as have so many matrix entries in all, but at least four; and no more
@@ -313,7 +311,6 @@ def tighten_bounds(
     if not len(chosen):
         return 0.0
     dual, targets = dual[chosen], programs.targets.take(chosen)
-    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
     mu = relaxation.multipliers(network, shortened(dual))
     for layer in () if infeasible else np.unique(targets.layer[targets.layer > start]):
         here = np.flatnonzero(targets.layer == layer)
