@@ -138,7 +138,7 @@ def add_radius(
     if not len(rows):
         return True
     targets = programs.targets.take(rows)
-    dual, optimal, _ = solve(relaxation, programs.objective[rows], budget)
+    dual, optimal, _ = solve(relaxation.loosened(), programs.objective[rows], budget)
     if len(dual) < len(rows) or not optimal.all():
         return False
     mu = relaxation.multipliers(network, dual)

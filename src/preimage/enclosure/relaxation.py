@@ -13,7 +13,7 @@ backward pass of one layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,15 @@ class Relaxation:
         minimise d  subject to  lower - rate d <= weight v <= upper + rate d,  low <= v <= high
         """
         return lp.solve(duality.elastic(self.program(np.zeros((1, self.weight.shape[1])))))
+
+    def loosened(self) -> Relaxation:
+        """With rows widened by that, and a little more, so that there is a point."""
+        slack = self.elastic().slack[0]
+        rate = np.abs(self.weight).max(axis=1, initial=0.0)
+        more = 2 * slack * np.where(rate > 0, rate, 1.0)
+        return (
+            replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
+        )
 
     def undecided_units(self) -> tuple[Index, Index, Array, Array]:
         """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
