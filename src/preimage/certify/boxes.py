@@ -3,7 +3,7 @@
 The standard-library checker proves everything else of a certificate in exact arithmetic. A
 subdivision of a large network has thousands of parts; this module bounds the layers over them in
 float32, and in float64 where that is too coarse. It shares no code with the search that found them
-but the product of matrices.
+but products with matrices, and the choice of rows, of which any are valid.
 
 A subdivision is a list in preorder: ``["split", i, value]`` is followed by the parts with
 ``z_i <= value`` and ``z_i >= value``, ``["cut", lower, upper, rows]`` by what the cut leaves,
@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify import checker
-from preimage.enclosure.grouped import GroupedMatrix
+from preimage.enclosure.grouped import GroupedMatrix, dot
+from preimage.enclosure.rows import least_squares_rows
 from preimage.threads import processors
 
 Array = NDArray[Any]
@@ -73,12 +74,10 @@ def remaining(
     left, claims = _walk(tokens, low, high, len(observed))
     volumes = [np.prod(claim[1] - claim[0]) for claim in claims]
     order = np.argsort(volumes, kind="stable").tolist()
-    network = [_numbers(layer) for layer in layers]
-    exact = [_layer(*layer, np.float64) for layer in network]
-    for dtype in (np.float32, np.float64):
-        if all(_in_range(part, dtype) for layer in network for part in layer):
-            chain = [_layer(*layer, dtype) for layer in network] if dtype is np.float32 else exact
-            order = _unproven(chain, exact, claims, order, ends, deadline)
+    exact = _network(layers, np.float64)
+    for network in (_network(layers, np.float32), exact):
+        if network and exact:
+            order = _unproven(network, exact, claims, order, ends, deadline)
     checker.require(not order, f"{len(order)} parts of the subdivision are not proven")
     return [[tuple(map(checker.exact, pair)) for pair in zip(*map(np.ndarray.tolist, part),
                                                              strict=True)]
@@ -113,7 +112,7 @@ def _float(value: Any, side: int) -> float:
 
 
 def _walk(tokens: list[Any], low: Array, high: Array, size: int) -> tuple[list[Any], list[Any]]:
-    """The parts that may hold latents, and the claims: box, what is left of it (or None), rows."""
+    """The parts that may hold latents, and the claims: box, what is left of it (or NaN), rows."""
     stack, left = [(low, high)], []
     claims: list[Any] = []
     for kind, *rest in tokens:
@@ -121,7 +120,8 @@ def _walk(tokens: list[Any], low: Array, high: Array, size: int) -> tuple[list[A
         if kind == "box":
             left.append((low, high))
         elif kind == "empty":
-            claims.append((low, high, None, _rows(rest[0], size)))
+            nothing = np.full_like(low, np.nan)
+            claims.append((low, high, nothing, nothing, _rows(rest[0], size)))
         elif kind == "split":
             i, value = rest[0], _float(rest[1], 0)
             checker.require(low[i] <= value <= high[i], "a split lies outside its part")
@@ -129,11 +129,11 @@ def _walk(tokens: list[Any], low: Array, high: Array, size: int) -> tuple[list[A
             below[i] = above[i] = value
             stack += [(above, high), (low, below)]
         else:
-            new = [np.array([_float(v, 0) for v in side]) for side in rest[:2]]
-            inside = (low <= new[0]) & (new[0] <= new[1]) & (new[1] <= high)
+            below, above = (np.array([_float(v, 0) for v in side]) for side in rest[:2])
+            inside = (low <= below) & (below <= above) & (above <= high)
             checker.require(inside.all(), "a cut leaves its part")
-            claims.append((low, high, new, _rows(rest[2], size)))
-            stack.append((new[0], new[1]))
+            claims.append((low, high, below, above, _rows(rest[2], size)))
+            stack.append((below, above))
     return left, claims
 
 
@@ -145,19 +145,6 @@ def _rows(sparse: list[Any], size: int) -> Array:
     return rows
 
 
-def _numbers(layer: Any) -> tuple[Array, Array, Array]:
-    """Weight, bias and slopes of a layer."""
-    flat, shape, bias, slopes, _ = layer
-    return np.array(flat).reshape(shape), np.array(bias), np.array(slopes)
-
-
-def _in_range(values: Array, dtype: Any) -> bool:
-    """Whether all numbers are 0 or of a size that this precision can work with, before a cast."""
-    least, most, _ = _RANGE[np.dtype(dtype).name]
-    sizes = np.abs(values[values != 0])
-    return bool(((sizes >= least) & (sizes <= most)).all())
-
-
 class _Layer(NamedTuple):
     """Weight; bias and slopes as columns."""
 
@@ -166,10 +153,17 @@ class _Layer(NamedTuple):
     slopes: Array
 
 
-def _layer(weight: Array, bias: Array, slopes: Array, dtype: Any) -> _Layer:
-    with np.errstate(over="ignore"):
-        w, b, c = (part.astype(dtype) for part in (weight, bias, slopes))
-    return _Layer(GroupedMatrix.of(w), b[:, None], c[:, None])
+def _network(layers: list[Any], dtype: Any) -> list[_Layer]:
+    """The layers in a precision; none if some number is not 0 and of a size it cannot work with."""
+    (least, most, _), found = _RANGE[np.dtype(dtype).name], []
+    for flat, shape, bias, slopes, _ in layers:
+        parts = [np.array(part) for part in (flat, bias, slopes)]
+        sizes = np.abs(np.concatenate(parts))  # before the cast
+        if not ((sizes == 0) | (sizes >= least) & (sizes <= most)).all():
+            return []
+        w, b, c = (part.astype(dtype) for part in parts)
+        found.append(_Layer(GroupedMatrix.of(w.reshape(shape)), b[:, None], c[:, None]))
+    return found
 
 
 def _prove(
@@ -177,23 +171,25 @@ def _prove(
 ) -> NDArray[np.bool_]:
     """Which claims hold."""
     dtype = network[0].bias.dtype
-    low, high = (np.stack([c[side] for c in claims]) for side in (0, 1))
+    low, high, new_low, new_high = (np.stack([claim[end] for claim in claims]) for end in range(4))
     mid = ((low + high) / 2).astype(dtype)
     rad = np.nextafter(np.maximum(high - mid, mid - low).astype(dtype), dtype.type(np.inf))
-    state = _forward(network, mid, rad)
-    own = state[0][-1]
+    layers, *form = _forward(network, mid, rad)
+    own = layers[-1]
     least, most = np.maximum(ends[0], own[0].T), np.minimum(ends[1], own[1].T)
-    rows = _candidates(state, least, most)
-    more = np.zeros((len(claims), max(len(c[3]) for c in claims), rows.shape[2]))
+    c, a, squares = (part.astype(np.float64) for part in form)
+    near, half = (least + most) / 2, np.maximum(most - least, 0) / 2
+    rows, *_ = least_squares_rows(c, a, squares, near, half)
+    more = np.zeros((len(claims), max(len(claim[4]) for claim in claims), rows.shape[2]))
     for given, claim in zip(more, claims, strict=True):
-        given[: len(claim[3])] = claim[3]
+        given[: len(claim[4])] = claim[4]
     rows = np.concatenate([rows, more], 1)
     center, reach, k = mid.astype(np.float64), rad.astype(np.float64), mid.shape[1]
-    slope, shift = _carry(exact, state[0], center, reach, rows)
+    slope, shift = _carry(exact, layers, center, reach, rows)
     # need <= v a <= slope z + shift
     low_end, high_end = (np.where(np.isfinite(end), end, 0) for end in (least, most))
-    size = _each(np.abs(rows), np.maximum(np.abs(low_end), np.abs(high_end)))
-    need = _each(np.maximum(rows, 0), low_end) + _each(np.minimum(rows, 0), high_end)
+    size = dot(np.abs(rows), np.maximum(np.abs(low_end), np.abs(high_end)))
+    need = dot(np.maximum(rows, 0), low_end) + dot(np.minimum(rows, 0), high_end)
     # A row that meets an infinite end demands nothing.
     open_ends = ((rows > 0) & ~np.isfinite(least)[:, None]) | (
         (rows < 0) & ~np.isfinite(most)[:, None]
@@ -201,30 +197,21 @@ def _prove(
     need = np.where(open_ends.any(2), -np.inf, need)
     need -= 2.0**-52 * (rows.shape[2] + 8) * size
     pull = slope * reach[:, None]
-    sizes = np.abs(pull).sum(2) + _each(np.abs(slope), np.abs(center)) + np.abs(shift)
-    best = _each(slope, center) + shift - need + 2.0**-52 * (k + 12) * (sizes + np.abs(need))
+    sizes = np.abs(pull).sum(2) + dot(np.abs(slope), np.abs(center)) + np.abs(shift)
+    best = dot(slope, center) + shift - need + 2.0**-52 * (k + 12) * (sizes + np.abs(need))
     best = np.where(np.isnan(best), np.inf, best)
-    refuted = (best + np.abs(pull).sum(2) < 0).any(1)
+    span = np.abs(pull).sum(2)
+    refuted = (best + span < 0).any(1)
     # For a cut: what it leaves out below coordinate j, t_j <= s, is refuted by a row with
     #   best + sum_{i != j} |pull_i| + pull_j s < 0,  pull_j > 0;  and likewise above.
-    good = refuted.copy()
-    for row, (claim_low, claim_high, new, _) in enumerate(claims):
-        if new is None or refuted[row]:
-            continue
-        found = True
-        for j in range(k):
-            others = best[row] + np.abs(pull[row]).sum(1) - np.abs(pull[row, :, j])
-            for new_end, old_end, sign in ((new[0][j], claim_low[j], 1.0),
-                                           (new[1][j], claim_high[j], -1.0)):  # fmt: skip
-                if new_end == old_end:
-                    continue
-                s = (new_end - center[row, j]) / reach[row, j]
-                s += sign * 2.0**-50 * (abs(s) + abs(center[row, j]) / reach[row, j] + 1)
-                turned = pull[row, :, j] * sign > 0
-                value = others + pull[row, :, j] * s + 2.0**-50 * np.abs(pull[row, :, j])
-                found &= bool((turned & (value < 0)).any())
-        good[row] = found
-    return good
+    others = (best + span)[:, :, None] - np.abs(pull) + 2.0**-50 * np.abs(pull)
+    proven = np.isfinite(new_low).any(1)
+    for new, old, sign in ((new_low, low, 1.0), (new_high, high, -1.0)):
+        s = (new - center) / reach
+        s += sign * 2.0**-50 * (np.abs(s) + np.abs(center) / reach + 1)
+        beyond = (pull * sign > 0) & (others + pull * s[:, None] < 0)
+        proven &= (beyond.any(1) | (new == old)).all(1)
+    return refuted | proven
 
 
 def _gamma(terms: int, dtype: Any) -> Any:
@@ -298,41 +285,6 @@ def _band(low: Array, high: Array, c: Array) -> tuple[Array, Array, NDArray[np.b
     return ratio, np.where(open_, edge, 0).astype(low.dtype), open_
 
 
-def _candidates(state: Any, least: Array, most: Array) -> Array:
-    """Rows of the output that may refute or cut, by least squares; any rows are valid."""
-    center, a, squares = (part.astype(np.float64) for part in state[1:])
-    middle, half = (least + most) / 2, np.maximum(most - least, 0) / 2
-    seen = np.isfinite(middle)
-    off = np.where(seen, middle, center) - center
-    half = np.where(seen, half, np.abs(center) + 1)
-    variance = half**2 + squares
-    weight = seen / np.maximum(variance, 1e-15 * variance.max(1, keepdims=True) + 1e-300)
-    scaled = a * weight[:, None]
-    inner = _inner(scaled, a)
-    each = np.linalg.solve(inner, scaled)
-    own = (each * a).sum(2, keepdims=True)
-    each /= np.where(own > 0, own, 1)
-    fit = np.linalg.solve(inner, (scaled @ off[:, :, None]))
-    residual = weight * off - (scaled * fit).sum(1)
-    # The squares of what exceeds the interval, by three Newton steps from there.
-    for _ in range(3):
-        rest = off - (a * fit).sum(1)
-        beyond = a * (weight * (np.abs(rest) > half))[:, None]
-        fit = np.linalg.solve(_inner(beyond, a), beyond @ (off - np.sign(rest) * half)[:, :, None])
-    rest = off - (a * fit).sum(1)
-    excess = weight * np.sign(rest) * np.maximum(np.abs(rest) - half, 0)
-    first = np.stack([residual, excess], 1)
-    first /= np.maximum(np.abs(first).max(2, keepdims=True), 1e-300)
-    return np.concatenate([first, each, -each], 1)
-
-
-def _inner(scaled: Array, a: Array) -> Array:
-    """The matrix of the least squares for the latent, with the identity that its box adds."""
-    inner = scaled @ a.transpose(0, 2, 1)
-    inner += (1 + 1e-12 * np.trace(inner, axis1=1, axis2=2))[:, None, None] * np.eye(a.shape[1])
-    return inner
-
-
 def _carry(
     network: list[_Layer], layers: list[Any], mid: Array, rad: Array, rows: Array
 ) -> tuple[Array, Array]:
@@ -360,7 +312,7 @@ def _carry(
         lost = lost + gamma * np.abs(total)
         rows = weight.transpose @ rows
     slope = rows.transpose(1, 2, 0)
-    size = _each(np.abs(slope), np.abs(mid) + rad) + np.abs(total)
+    size = dot(np.abs(slope), np.abs(mid) + rad) + np.abs(total)
     lost = lost + _gamma(4 * len(network), rows.dtype) * size
     return slope, total + 1.05 * lost
 
@@ -368,8 +320,3 @@ def _carry(
 def _over(rows: Array, vector: Array) -> Array:
     """Rows (units, parts, rows) with a vector (units, parts) for each part."""
     return (rows * vector[:, :, None]).sum(0)
-
-
-def _each(rows: Array, vector: Array) -> Array:
-    """``rows @ vector`` of each part."""
-    return (rows @ vector[:, :, None])[:, :, 0]

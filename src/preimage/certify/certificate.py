@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from preimage.certify.checker import FORMAT, read_certificate, seal
-from preimage.certify.proof import hexed, hexed_all
+from preimage.certify.proof import plain
 from preimage.enclosure.network import Array
 from preimage.errors import FormatError
 from preimage.io.limits import write_bytes
@@ -39,17 +39,6 @@ class Question:
     noise: float
     box: tuple[Array, Array] | None
     resolution: float
-
-    def record(self) -> dict[str, Any]:
-        """Plain JSON for the checker."""
-        return {
-            "network": self.network,
-            "sensing": self.sensing,
-            "observation": [None if np.isnan(v) else hexed(v) for v in self.observation],
-            "noise": hexed(self.noise),
-            "box": None if self.box is None else [hexed_all(end) for end in self.box],
-            "resolution": hexed(self.resolution),
-        }
 
     @staticmethod
     def of(record: dict[str, Any]) -> Question:
@@ -112,19 +101,8 @@ class Claim:
 
     def record(self) -> dict[str, Any]:
         """Plain JSON for the checker."""
-        empty = self.verdict == "infeasible"
-        return {
-            "question": self.question.record(),
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "lower": None if empty else hexed_all(self.lower),
-            "upper": None if empty else hexed_all(self.upper),
-            "witnesses": [hexed_all(witness) for witness in self.witnesses],
-            "distance": None if np.isnan(self.distance) else hexed(self.distance),
-            "enclosed_noise": hexed(self.enclosed_noise),
-            "head": None if self.head is None else [hexed_all(end) for end in self.head],
-            "proof": self.proof,
-        }
+        record = plain(self)
+        return record | {"lower": None, "upper": None} if self.verdict == "infeasible" else record
 
     @staticmethod
     def of(record: dict[str, Any], size: int) -> Claim:
@@ -195,22 +173,19 @@ class Certificate:
     @staticmethod
     def of(claims: list[Claim], k: int, single: bool) -> Certificate:
         """Gather claims."""
-
-        def stack(rows: list[Array]) -> Array:
-            return np.array(rows, dtype=np.float64).reshape(len(claims), k)
-
         nothing = np.full(k, np.nan)
-        parts = [
-            np.array([claim.verdict for claim in claims], dtype=object),
-            np.array([claim.reason for claim in claims], dtype=object),
-            stack([claim.lower for claim in claims]),
-            stack([claim.upper for claim in claims]),
-            stack([(*claim.witnesses, nothing)[0] for claim in claims]),
-            stack([(*claim.witnesses, nothing, nothing)[1] for claim in claims]),
-            np.array([claim.distance for claim in claims]),
-            np.array([claim.question.resolution for claim in claims]),
+        rows: list[tuple[Any, ...]] = [
+            (claim.verdict, claim.reason, claim.lower, claim.upper,
+             *[*claim.witnesses, nothing, nothing][:2], claim.distance, claim.question.resolution)
+            for claim in claims
+        ]  # fmt: skip
+        text, vector, number = (object, ()), (float, (k,)), (float, ())
+        kinds = (text, text, vector, vector, vector, vector, number, number)
+        columns = [
+            np.array([row[i] for row in rows], dtype=dtype).reshape(len(rows), *shape)
+            for i, (dtype, shape) in enumerate(kinds)
         ]
-        shown: list[Any] = [part[0] if single else part for part in parts]
+        shown = rows[0] if single else columns
         verdict, reason, lower, upper, witness, other, distance, resolution = shown
         return Certificate(
             verdict, reason, lower, upper, witness, other, distance, resolution, tuple(claims)

@@ -16,7 +16,7 @@ from preimage.certify import checker
 from preimage.enclosure.network import Array, Bounds, Network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
-from preimage.enclosure.tighten import SMALL, output_programs
+from preimage.enclosure.tighten import output_programs
 from preimage.layer_program import LayerProgram
 
 # How far extreme points are moved towards the middle, so that rounding cannot push them out.
@@ -65,7 +65,7 @@ class Problem:
     def resolution(self) -> float:
         """1 % of the box's half-width, or of max(1, |witness|) without a box, unless given."""
         if self.given_resolution is not None:
-            return self.given_resolution
+            return float(self.given_resolution)
         if self.has_box:
             wide = np.min(self.high - self.low, where=self.high > self.low, initial=np.inf)
             return 0.005 * float(wide) if wide < np.inf else 0.01
@@ -130,9 +130,7 @@ class Problem:
         reach = _FAR * max(1.0, self.resolution, float(np.abs(z).max(initial=0.0)))
         low, high = piece.domain
         near = np.where(np.isinf(low), z - reach, low), np.where(np.isinf(high), z + reach, high)
-        program = replace(piece, domain=near).program(output_programs(piece).objective)
-        small = piece.weight.size <= SMALL
-        found = lp.solve(program) if small else lp.kernel.minimise(program)
+        found = replace(piece, domain=near).solve(output_programs(piece).objective)
         return found.z[np.isfinite(found.z).all(axis=1)]
 
     def find_witness(self, z: Array) -> Array | None:
@@ -154,13 +152,11 @@ class Problem:
         if len(points) >= 2 and np.ptp(points, axis=0).max() > self.resolution:
             j = int(np.ptp(points, axis=0).argmax())
             ends = points[points[:, j].argmin()], points[points[:, j].argmax()]
-            for part in _SHRINK:
-                one, other = (end + part * (z - end) for end in ends)
-                if self.are_apart(one, other):
-                    return True
-            near = [end + part * (z - end) for end in ends for part in _SHRINK]
-            near += [other for end in ends for other in _rounded(end)]
-            return any(self.are_apart(z, other) for other in near)
+            inner = [[end + part * (z - end) for part in _SHRINK] for end in ends]
+            pairs = [*zip(*inner, strict=True)]
+            pairs += [(z, other) for some in inner for other in some]
+            pairs += [(z, other) for end in ends for other in _rounded(end)]
+            return any(self.are_apart(*pair) for pair in pairs)
         return False
 
     def look(self, low: Array, high: Array, points: Iterable[Array]) -> bool:
@@ -177,11 +173,9 @@ class Problem:
         first = self.witnesses[0]
         for point in points:
             other = np.clip(point, low, high)
-            if np.abs(other - first).max() > self.resolution:
-                middle = self.middle(other)
-                for candidate in (other, (1 - 1e-6) * other + 1e-6 * middle, middle):
-                    if self.are_apart(first, candidate):
-                        return True
+            far = separation(first, other) > self.resolution
+            if far and (self.are_apart(first, other) or self.are_apart(first, self.middle(other))):
+                return True
         return False
 
     def is_near(self, low: Array, high: Array) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from preimage.certify import checker
-from preimage.enclosure.bound_proofs import BoundProof
 from preimage.enclosure.network import Array
-from preimage.enclosure.tighten import Deduction, Radius, Step
+from preimage.enclosure.tighten import Deduction, Step
 
 
 @dataclass
@@ -45,33 +43,30 @@ class Node:
         if self.split is not None:
             layer, unit, value = self.split
             children = [child.record() for child in self.children]
-            return {"steps": steps, "split": [layer, unit, hexed(value)], "children": children}
+            return {"steps": steps, "split": [layer, unit, plain(value)], "children": children}
         return {"steps": steps, "end": "empty" if self.deduction.empty else "box"}
 
 
-def hexed(value: float) -> str:
-    """A float, exactly."""
-    return float(value).hex()
-
-
-def hexed_all(values: Array | Sequence[float]) -> list[str]:
-    """Floats, exactly."""
-    return [float(value).hex() for value in values]
+def plain(value: Any) -> Any:
+    """Plain JSON: of a dataclass its fields, of numbers hexadecimal text, exactly; null for NaN."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return None if np.isnan(value) else value.hex()
+    if is_dataclass(value):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    return value
 
 
 def _step_record(step: Step) -> list[Any]:
-    if isinstance(step, Radius):
-        proofs = [
-            [unit, int(upper), _multiplier_record(multipliers)]
-            for unit, upper, multipliers in step.proofs
-        ]
-        return ["radius", step.start, hexed(step.value), proofs]
-    return ["cuts", *map(_bound_record, step)]
-
-
-def _bound_record(proof: BoundProof) -> list[Any]:
-    multipliers = _multiplier_record(proof.multipliers)
-    return [proof.layer, proof.unit, int(proof.upper), hexed(proof.value), proof.start, multipliers]
+    cuts = [
+        [cut.layer, cut.unit, int(cut.upper), plain(cut.value), cut.start,
+         _multiplier_record(cut.multipliers)] for cut in step.proofs
+    ]  # fmt: skip
+    if not step.radius:
+        return ["cuts", *cuts]
+    (_, _, _, value, start, _), *_ = cuts
+    return ["radius", start, value, [[unit, upper, mu] for _, unit, upper, _, _, mu in cuts]]
 
 
 def _multiplier_record(multipliers: list[Any]) -> list[Any]:

@@ -17,19 +17,18 @@ from preimage.certify.certificate import Claim, Question
 from preimage.certify.problem import Problem, separation, spread
 from preimage.certify.proof import Node
 from preimage.certify.search import settle
-from preimage.certify.subdivision import Subdivision, is_small
+from preimage.certify.subdivision import Subdivision
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Array, as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
+from preimage.enclosure.splitting import WIDE, can_split
 from preimage.enclosure.tighten import Budget
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
 from preimage.matrix import is_matrix
 from preimage.observation import Observation
 
-# Networks with more hidden units are split by their latents, if these are few.
-_WIDE = 150
 # The share of a sample's time that is left for the checker.
 _CHECKING = 0.45
 # The subdivision that claims nothing.
@@ -68,9 +67,11 @@ def prove(
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
     fixed, each = checking_times(measured)
     claims: list[Claim] = []
-    for x, level, start in zip(seen_values(observation), observation.noise.tolist(), starts,
-                               strict=True):  # fmt: skip
-        wide = enclosed_noise(level, rounding_error(network, x, start))
+    seen = True if observation.mask is None else observation.mask
+    values = np.where(seen, observation.values, np.nan)
+    for x, level, start in zip(values, observation.noise.tolist(), starts, strict=True):
+        lost = rounding_error(network, x, start)
+        wide = float(np.nextafter(level + lost, np.inf)) if lost > 0 else level
         problem = Problem(network, layers, digests, x, level, wide, *box, resolution)
         deadline = (time.perf_counter() if claims else began) + time_limit
         budget = Budget(deadline - fixed, nodes, each)
@@ -85,7 +86,8 @@ def _proven(problem: Problem, start: Array, budget: Budget, rounds: int, deadlin
 
     Where the first way comes to its end undecided, the second has the time that is left.
     """
-    apt = is_small(problem) and sum(problem.network.sizes[1:-1]) > _WIDE
+    wide = sum(problem.network.sizes[1:-1]) > WIDE
+    apt = wide and can_split(problem.low, problem.high)
     for split in (True, False) if apt else (False,):
         problem.witnesses.clear()
         last = replace(budget)
@@ -102,18 +104,6 @@ def measured_chain(generator: Generator, observation: Observation) -> Generator:
     if not is_matrix(observation.sensing):
         raise InputError("sensing: expected a mask or a matrix, got an operator; pass its matrix")
     return Generator((*generator.layers, Layer(observation.sensing, activation=Identity())))
-
-
-def seen_values(observation: Observation) -> Array:
-    """(batch, m) the values; NaN where nothing was seen."""
-    if observation.mask is None:
-        return observation.values
-    return np.where(observation.mask, observation.values, np.nan)
-
-
-def enclosed_noise(noise: float, rounding: float) -> float:
-    """The noise and the rounding error, rounded up."""
-    return float(np.nextafter(noise + rounding, np.inf)) if rounding > 0 else noise
 
 
 def _claim(problem: Problem, start: Array, budget: Budget, rounds: int, split: bool) -> Claim:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify.problem import Problem
-from preimage.certify.proof import hexed, hexed_all
+from preimage.certify.proof import plain
 from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.network import Array
-from preimage.enclosure.splitting import LARGEST, Part, explore
+from preimage.enclosure.splitting import Part, explore
 
 # A part is searched for codes where its middle explains the observation up to so many times the
 # noise, and at most so often.
@@ -59,11 +59,10 @@ class Subdivision:
         while stack:
             part = stack.pop()
             if part.split is not None:
-                tokens.append(["split", part.split[0], hexed(part.split[1])])
+                tokens.append(["split", *plain(part.split)])
             elif part.children:
                 left = part.children[0]
-                ends = hexed_all(left.low), hexed_all(left.high)
-                tokens.append(["cut", *ends, _sparse(part.rows)])
+                tokens.append(["cut", *plain([left.low, left.high]), _sparse(part.rows)])
             else:
                 tokens.append(["empty", _sparse(part.rows)] if part.empty else ["box"])
             stack += reversed(part.children)
@@ -100,13 +99,5 @@ class Subdivision:
 
 def _sparse(rows: Array | None) -> list[Any]:
     """Each row as its places and its numbers."""
-    places = [] if rows is None else [np.flatnonzero(row) for row in rows]
-    return [
-        [at.tolist(), hexed_all(row[at])]
-        for at, row in zip(places, () if rows is None else rows, strict=True)
-    ]
-
-
-def is_small(problem: Problem) -> bool:
-    """Whether the latent can be split: few entries, in a finite box."""
-    return len(problem.low) <= LARGEST and problem.has_box
+    places = [] if rows is None else [(row, np.flatnonzero(row)) for row in rows]
+    return [[at.tolist(), plain(row[at])] for row, at in places]

@@ -24,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.enclosure.network import UNIT, Array, Bounds, Network, Targets, rounding
+from preimage.enclosure.network import Array, Bounds, Network, Targets, rounding
 
-_TINY = 2.0**-1000
+# Stands for what underflows; far above 2^-1074 with any rounding factor.
+_TINY = 2.0**-900
 # Stands for 0 where a proof would just fail at 0 itself.
 _ALMOST_ZERO = 2.0**-300
 # New ends stop this far, relatively, before the place where the proof would just fail.
@@ -91,21 +92,13 @@ def proven_ends(
         (targets,) the new ends; a lower end at or above the upper one proves that there is no
         code.
     """
-    sums, g, g_error = _backward(network, bounds, start, mu, targets)
-    c, error = network.slopes[start], g_error + 4 * UNIT * np.abs(g)
-    kinked = _outward(c * g, g, np.where(c > 0, (c + 4 * UNIT) * error, 0.0), error)
-    sums.add_terms(kinked, start, bounds, targets)
-    rest, own = sums.rest(), sums.own
-    ends = np.empty(len(rest))
-    for upper in (False, True):
-        rows = np.flatnonzero(targets.upper == upper)
-        low, high = bounds.of(targets.take(rows))
-        line = _Kinked(own.m[rows], own.p[rows])
-        if upper:
-            ends[rows] = -_reach(_Kinked(-line.p, -line.m), -high, -low, rest[rows])
-        else:
-            ends[rows] = _reach(line, low, high, rest[rows])
-    return ends
+    sums, g, size = _backward(network, bounds, start, mu, targets)
+    sums.add_terms(sums.kinked(network.slopes[start], g, size), start, bounds, targets)
+    upper, own, (low, high) = targets.upper, sums.own, bounds.of(targets)
+    # An upper end is the lower end of -a.
+    line = _Kinked(np.where(upper, -own.p, own.m), np.where(upper, -own.m, own.p))
+    ends = _reach(line, np.where(upper, -high, low), np.where(upper, -low, high), sums.rest())
+    return np.where(upper, -ends, ends)
 
 
 def proven_radius(
@@ -126,109 +119,97 @@ def proven_radius(
     Returns:
         The radius; infinite where the multipliers prove none.
     """
-    sums, g, g_error = _backward(network, bounds, start, mu, None)
+    sums, g, size = _backward(network, bounds, start, mu, targets)
     low, high = bounds.outputs(network, start)
-    loose = np.isinf(low) | np.isinf(high)
-    error = g_error + 4 * UNIT * np.abs(g)
+
+    def term(v: Array) -> tuple[Array, Array]:
+        """The least value of ``v z``, and how often t is to be taken off it."""
+        end = np.where(v > 0, low, high)
+        infinite = np.isinf(end)
+        return v * np.where(infinite, 0.0, end), np.where(infinite, np.abs(v), 0.0)
+
+    error = sums.error * size
     least, most = g - error, g + error  # of the exact g
-    bounded = np.minimum(
-        _Kinked(least, least).least(low, high), _Kinked(most, most).least(low, high)
-    )
-    # Where an end is infinite, t stands for it, and the other end for itself.
-    reach = np.where(np.isinf(high), np.maximum(-least, 0.0), 0.0)
-    reach = reach + np.where(np.isinf(low), np.maximum(most, 0.0), 0.0)
-    with np.errstate(invalid="ignore"):
-        fixed = np.minimum(least * low, most * low), np.minimum(least * high, most * high)
-    fixed_low = np.where((most > 0) & np.isfinite(low), np.minimum(fixed[0], 0.0), 0.0)
-    fixed_high = np.where((least < 0) & np.isfinite(high), np.minimum(fixed[1], 0.0), 0.0)
-    terms = np.where(loose, fixed_low + fixed_high, bounded)
+    (one, reach), (other, further) = term(least), term(most)
+    terms, reach = np.minimum(one, other), np.maximum(reach, further)
     every = np.arange(len(g))
     own = np.where(targets.upper, least[every, targets.unit], -most[every, targets.unit])
     terms[every, targets.unit], reach[every, targets.unit] = 0.0, 0.0
-    sums.add(terms)
-    rate = own - np.where(loose, reach, 0.0).sum(axis=1) * (1 + 1e-9)
+    sums.add(terms, np.abs(terms))
+    rate = own - reach.sum(axis=1) * (1 + 1e-9)
     if not (rate > 0).all():
         return float("inf")
+    loose = np.isinf(low) | np.isinf(high)
     finite = np.concatenate([end[loose & np.isfinite(end)] for end in (low, high)])
     radius = max((-sums.rest() / rate).max(initial=0.0), np.abs(finite).max(initial=0.0))
     return float(radius * (1 + _MARGIN) + _ALMOST_ZERO)
 
 
 class _Sums:
-    """Sums of least values, (targets,), with what rounding may have done to them."""
+    """Sums of least values, (targets,), and what rounding is counted in.
+
+    Every number here is a sum of products. It is wrong by at most ``error`` times its *size*, the
+    same sum of absolute values: ``rounding`` of the operations so far (Higham, section 3.1), twice,
+    as the size is rounded itself.
+    """
 
     def __init__(self, count: int) -> None:
-        self.total, self.size, self.terms = np.zeros(count), np.zeros(count), 2
+        self.total, self.size, self.operations = np.zeros(count), np.zeros(count), 4
         self.own = _Kinked(np.zeros(count), np.zeros(count))
 
-    def add(self, values: Array) -> None:
-        self.total += values.sum(axis=1)
-        self.size += np.abs(values).sum(axis=1)
-        self.terms += values.shape[1]
+    @property
+    def error(self) -> float:
+        return 2 * rounding(self.operations)
 
-    def add_terms(
-        self, kinked: _Kinked, layer: int, bounds: Bounds, targets: Targets | None
-    ) -> None:
+    def kinked(self, c: Array, g: Array, size: Array, mu: Array | float = 0.0) -> _Kinked:
+        """``g s(a) - mu a``, whatever rounding did to g."""
+        error = self.error
+        m_error, p_error = error * (c * size + np.abs(mu)), error * (size + np.abs(mu))
+        return _Kinked(c * g - mu + m_error, g - mu - p_error)
+
+    def add(self, values: Array, sizes: Array) -> None:
+        self.total += values.sum(axis=1)
+        self.size += sizes.sum(axis=1)
+        self.operations += values.shape[1]
+
+    def add_terms(self, kinked: _Kinked, layer: int, bounds: Bounds, targets: Targets) -> None:
+        """Add the least values of a layer's terms; the target's own term is kept aside."""
         least = kinked.least(bounds.lower[layer], bounds.upper[layer])
-        if targets is not None:
-            # The target's own term is kept aside.
-            here = np.flatnonzero(targets.layer == layer)
-            units = targets.unit[here]
-            least[here, units] = 0.0
-            self.own.m[here], self.own.p[here] = kinked.m[here, units], kinked.p[here, units]
-        self.add(least)
+        here = np.flatnonzero(targets.layer == layer)
+        units = targets.unit[here]
+        least[here, units] = 0.0
+        self.own.m[here], self.own.p[here] = kinked.m[here, units], kinked.p[here, units]
+        self.add(least, np.abs(least))
 
     def rest(self) -> Array:
         with np.errstate(invalid="ignore"):
-            lost = 2 * rounding(self.terms) * self.size + np.where(self.size > 0, _TINY, 0.0)
-            rest = self.total - lost
+            rest = self.total - self.error * (self.size + np.where(self.size > 0, _TINY, 0.0))
         return np.where(np.isnan(rest), -np.inf, rest)
 
 
 def _backward(
-    network: Network,
-    bounds: Bounds,
-    start: int,
-    mu: dict[int, Array],
-    targets: Targets | None,
+    network: Network, bounds: Bounds, start: int, mu: dict[int, Array], targets: Targets
 ) -> tuple[_Sums, Array, Array]:
-    """All terms above layer start; g there, and a bound on its error, (targets, n_start)."""
+    """All terms above layer start; g there, and its size, (targets, n_start)."""
     top = max(mu)
-    count = len(mu[top])
-    sums = _Sums(count)
-    g, g_error = np.zeros((count, network.sizes[top])), np.zeros((count, 1))
+    sums = _Sums(len(mu[top]))
+    g = size = np.zeros_like(mu[top])
     for i in range(top, start, -1):
-        c = network.slopes[i]
-        if i == top:
-            kinked, rho, rho_error = _Kinked(-mu[i], -mu[i]), mu[i], np.zeros((count, 1))
-        else:
-            slopes = bounds.decided(network, i)
-            known = ~np.isnan(slopes)
-            share = np.where(known, slopes, 0.0)
-            rho = share * g + mu[i]
-            rounded = 4 * UNIT * (np.abs(g) + np.abs(mu[i]))
-            rho_error = np.where(known, g_error + rounded, 0.0) * np.maximum(share, UNIT)
-            rho_error = rho_error + np.where(known, rounded, 0.0)
-            m_error = np.where(c > 0, (c + 4 * UNIT) * g_error + (1 + c) * rounded, 0.0)
-            open_ = _outward(c * g - mu[i], g - mu[i], m_error, g_error + rounded)
-            # Where the slope is known, it cancels: the term is -mu a.
-            kinked = _Kinked(np.where(known, -mu[i], open_.m), np.where(known, -mu[i], open_.p))
+        slopes = bounds.decided(network, i)
+        known = ~np.isnan(slopes)
+        share = np.where(known, slopes, 0.0)
+        open_ = sums.kinked(network.slopes[i], g, size, mu[i])
+        # Where the slope is known, it cancels: the term is -mu a.
+        kinked = _Kinked(*(np.where(known | (size == 0), -mu[i], part) for part in open_))
         sums.add_terms(kinked, i, bounds, targets)
-        weight, magnitude, bias = network.weights[i], network.magnitudes[i], network.biases[i]
-        used = np.flatnonzero(rho.any(axis=0))
-        weight, magnitude, rho, bias = weight[used], magnitude[used], rho[:, used], bias[used]
-        rho_error = rho_error[:, used] if rho_error.shape[1] > 1 else rho_error
-        size = np.abs(rho)
-        sums.add(rho * bias)
-        sums.total -= 2 * ((np.zeros_like(rho) + rho_error) @ np.abs(bias))
-        g = rho @ weight
-        g_error = 1.001 * ((rounding(len(used) + 2) * size + rho_error) @ magnitude)
-        g_error = np.where(g_error > 0, g_error + _TINY, 0.0)
-    return sums, g, g_error
-
-
-def _outward(m: Array, p: Array, m_error: Array, p_error: Array) -> _Kinked:
-    return _Kinked(m + m_error, p - p_error)
+        rho, size = share * g + mu[i], share * size + np.abs(mu[i])
+        used = np.flatnonzero(size.any(axis=0))
+        rho, size, bias = rho[:, used], size[:, used], network.biases[i][used]
+        sums.add(rho * bias, size * np.abs(bias))
+        sums.operations += 4
+        g, size = rho @ network.weights[i][used], size @ network.magnitudes[i][used]
+        size = np.where(size > 0, size + _TINY, 0.0)
+    return sums, g, size
 
 
 def _reach(line: _Kinked, low: Array, high: Array, rest: Array) -> Array:

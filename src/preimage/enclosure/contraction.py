@@ -2,10 +2,7 @@
 
 A row v of the output, pulled back through the network, gives ``v @ G(z) <= g @ z + h`` over a box.
 Codes that explain an observation have ``v @ G(z) >= need``, so that ``g @ z >= need - h``: a
-half-space, which cuts the box or misses it. Any v is valid; good ones are those of least squares,
-``M^-1 A_j`` and ``M^-1 d`` with ``d = x - c`` and ``M = A A' + diag(variance)`` from the affine
-form of the output: the first estimate a coordinate, the second is the residual. Where noise is all
-that is left, the least squares are those of the errors that exceed it.
+half-space, which cuts the box or misses it. Any v is valid; see ``rows``.
 """
 
 from __future__ import annotations
@@ -13,15 +10,17 @@ from __future__ import annotations
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.activation import Slab
-from preimage.enclosure.linear_bounds import Chain, Forms, dot, linear_bounds, pull_back
+from preimage.enclosure.grouped import dot
+from preimage.enclosure.linear_bounds import Chain, Forms, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Array, Network, rounding
+from preimage.enclosure.rows import least_squares_rows
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
 from preimage.threads import processors
@@ -30,29 +29,11 @@ from preimage.threads import processors
 _TINY = 1e-10
 # Linear programs are asked where least squares leave more than this of every side.
 _LITTLE = 0.7
-# A part is noisy where its variance is below so many times the noise squared.
-_NOISY = 1.0
-# Newton steps towards the least excess.
-_STEPS = 3
 # Where rounding makes up more than this part of the intervals, float32 is not enough.
 _COARSE = 0.02
 # A box is refuted with so much to spare, in parts of the range of the row that refutes it: another
 # program, with other rounding and slightly other rows, has to prove it again.
 _SPARE = 1e-4
-
-
-class Admitted(Protocol):
-    """The outputs that explain an observation."""
-
-    @property
-    def values(self) -> bool:
-        """Whether rows are of the last layer's values, not of its pre-activations."""
-
-    def near(self, forms: Forms) -> tuple[Array, Array]:
-        """A point among the admitted outputs of each box, and the half-width around it."""
-
-    def least(self, forms: Forms, rows: Array) -> Array:
-        """The least value of ``rows`` (boxes, rows, n) over them, rounded down, (boxes, rows)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +47,16 @@ class Interval:
 
     low: Array
     high: Array
-    values: bool = False
+    values: bool = False  # rows are of pre-activations
 
-    def near(self, forms: Forms) -> tuple[Array, Array]:  # noqa: D102
+    def near(self, forms: Forms) -> tuple[Array, Array]:
+        """A point among the admitted outputs of each box, and the half-width around it."""
         low, high = self.ends(forms)
         with np.errstate(invalid="ignore"):
             return (low + high) / 2, np.maximum(high - low, 0.0) / 2
 
-    def least(self, forms: Forms, rows: Array) -> Array:  # noqa: D102
+    def least(self, forms: Forms, rows: Array) -> Array:
+        """The least value of ``rows`` (boxes, rows, n) over them, rounded down, (boxes, rows)."""
         low, high = self.ends(forms)
         known_low, known_high = np.isfinite(low)[:, None], np.isfinite(high)[:, None]
         nothing = (((rows > 0) & ~known_low) | ((rows < 0) & ~known_high)).any(axis=2)
@@ -101,14 +84,16 @@ class Ball:
     x: Array
     radius: float
     norm: Literal["l2", "l1", "linf"]
-    values: bool = True
+    values: bool = True  # rows are of values
 
-    def near(self, forms: Forms) -> tuple[Array, Array]:  # noqa: D102
+    def near(self, forms: Forms) -> tuple[Array, Array]:
+        """As of ``Interval``."""
         share = {"l2": len(self.x) ** -0.5, "l1": 1 / len(self.x), "linf": 1.0}[self.norm]
         shape = (len(forms.center), len(self.x))
         return np.broadcast_to(self.x, shape), np.full(shape, self.radius * share)
 
-    def least(self, forms: Forms, rows: Array) -> Array:  # noqa: D102
+    def least(self, _forms: Forms, rows: Array) -> Array:
+        """As of ``Interval``."""
         return self.distance(rows) - self.radius * self.length(rows)
 
     def distance(self, rows: Array) -> Array:
@@ -120,6 +105,10 @@ class Ball:
         """The dual norm of each row, rounded up."""
         order = {"l2": 2, "l1": np.inf, "linf": 1}[self.norm]
         return np.linalg.norm(rows, order, axis=2) * (1 + rounding(rows.shape[2] + 8))
+
+
+# The outputs that explain an observation.
+Admitted = Interval | Ball
 
 
 class Contraction(NamedTuple):
@@ -145,6 +134,11 @@ class Contraction(NamedTuple):
     misfit: Array
     noisy: NDArray[np.bool_]
     rows: Array
+
+    def replace(self, some: NDArray[np.bool_], better: Contraction) -> None:
+        """Put what was found for some of the boxes in place."""
+        for part, other in zip(self, better, strict=True):
+            part[some] = other
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,19 +180,6 @@ class Contractor:
             high: (boxes, k).
             admitted: The outputs that explain the observation.
         """
-        found = self._shared(low, high, admitted)
-        left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
-        some = np.flatnonzero(found.noisy & ~found.empty & left)
-        if isinstance(admitted, Interval) and len(some):
-            forms = linear_bounds(self.fine, low[some], high[some])
-            rows = _program_rows(forms, admitted)
-            better = _contract(self.fine, forms, low[some], high[some], admitted, rows)
-            for part, other in zip(found, better, strict=True):
-                part[some] = other
-        return found
-
-    def _shared(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
-        """``_both``, with a share of the boxes for each processor."""
         shares = np.array_split(np.arange(len(low)), min(processors(), len(low)))
         with ThreadPoolExecutor(len(shares)) as pool:
             waiting = [
@@ -206,7 +187,15 @@ class Contractor:
                 for i in shares
             ]
             parts = [one.result() for one in waiting]
-        return Contraction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        found = Contraction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
+        some = found.noisy & ~found.empty & left
+        if isinstance(admitted, Interval) and some.any():
+            low, high = low[some], high[some]
+            forms = linear_bounds(self.fine, low, high)
+            rows = _program_rows(forms, admitted)
+            found.replace(some, _contract(self.fine, forms, low, high, admitted, rows))
+        return found
 
     def _both(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
         """By forms in float32, and again in float64 where those were too coarse."""
@@ -215,9 +204,8 @@ class Contractor:
         again = ~found.empty & (forms.rounding > _COARSE)
         if again.any() and self.coarse is not self.fine:
             low, high = low[again], high[again]
-            better = _contract(self.fine, linear_bounds(self.fine, low, high), low, high, admitted)
-            for part, other in zip(found, better, strict=True):
-                part[again] = other
+            forms = linear_bounds(self.fine, low, high)
+            found.replace(again, _contract(self.fine, forms, low, high, admitted))
         return found
 
 
@@ -292,52 +280,9 @@ def _program_rows(forms: Forms, admitted: Interval) -> Array:
 
 
 def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """The rows of the residual and of the excess, then two a coordinate, (boxes, 2 + 2 k, n).
-
-    Also what the first two gain, and where the noise outweighs what open units add.
-    """
+    """Rows of least squares; see there."""
     center, linear = forms.center, forms.linear
-    near, half = admitted.near(forms)
     if admitted.values and (c != 1).any():
         on = np.where(center >= 0, 1.0, c)
         center, linear = on * center, on[:, None] * linear
-    seen = np.isfinite(near)
-    error = np.where(seen, near, center) - center
-    half = np.where(np.isfinite(half), half, np.abs(center) + 1.0)
-    scale = half**2 + forms.variance
-    weight = seen / np.maximum(scale, 1e-15 * scale.max(axis=1, keepdims=True) + 1e-300)
-    weighted = linear * weight[:, None]
-    inner = np.linalg.inv(_gram(weighted, linear))
-    # (A A' + D)^-1 A = D^-1 A (I + A' D^-1 A)^-1, and likewise for the error (Woodbury).
-    each = np.matmul(inner, weighted)
-    own = np.einsum("bkn,bkn->bk", each, linear)
-    each = each / np.where(own > 0, own, 1.0)[:, :, None]
-    shift = np.matmul(inner, dot(weighted, error)[:, :, None])[:, :, 0]
-    residual = weight * error - np.matmul(shift[:, None], weighted)[:, 0]
-    first = np.stack([residual, _excess(linear, error, half, weight, shift)], axis=1)
-    length = np.abs(first).max(axis=2, keepdims=True)
-    first /= np.where(length > 0, length, 1.0)
-    gain = dot(first, error) - dot(np.abs(first), half)
-    noisy = (forms.variance * seen).mean(axis=1) < _NOISY * (half**2 * seen).mean(axis=1)
-    return np.concatenate([first, each, -each], axis=1), gain, noisy
-
-
-def _excess(linear: Array, error: Array, half: Array, weight: Array, t: Array) -> Array:
-    """The gradient of ``sum weight max(|error - A t| - half, 0)^2 / 2`` near its least value.
-
-    There A maps it to t, so that it gains about as much as the errors exceed the noise.
-    """
-    for _ in range(_STEPS):
-        left = error - np.matmul(t[:, None], linear)[:, 0]
-        scaled = linear * (weight * (np.abs(left) > half))[:, None]
-        wanted = dot(scaled, error - np.sign(left) * half)
-        t = np.asarray(np.linalg.solve(_gram(scaled, linear), wanted[:, :, None])[:, :, 0])
-    left = error - np.matmul(t[:, None], linear)[:, 0]
-    return np.asarray(weight * np.sign(left) * np.maximum(np.abs(left) - half, 0.0))
-
-
-def _gram(weighted: Array, linear: Array) -> Array:
-    """``A' D A`` with weights D, and the identity that the box adds, (boxes, k, k)."""
-    gram = np.matmul(weighted, linear.transpose(0, 2, 1))
-    ridge = 1.0 + 1e-12 * np.trace(gram, axis1=1, axis2=2)
-    return np.asarray(gram + ridge[:, None, None] * np.eye(gram.shape[1]))
+    return least_squares_rows(center, linear, forms.variance, *admitted.near(forms))

@@ -15,13 +15,13 @@ from preimage.enclosure.tighten import (
     Budget,
     Deduction,
     Programs,
-    Radius,
+    Step,
     end_programs,
     output_programs,
+    proofs_of,
     shortened,
     sign_programs,
     solve,
-    sparse_rows,
     tighten_bounds,
 )
 
@@ -123,7 +123,7 @@ def invert_layer(network: Network, deduction: Deduction, start: int, budget: Bud
     inverse, mu = shortened(inverse), np.zeros((2 * count, network.sizes[start + 1]))
     mu[:count, rows], mu[count:, rows] = -inverse, inverse
     targets = Targets.both(start, np.arange(count))
-    deduction.deduce(network, start, targets, {start + 1: mu}, budget, signs=True)
+    deduction.deduce(network, start, targets, {start + 1: mu}, budget)
 
 
 def add_radius(
@@ -145,9 +145,9 @@ def add_radius(
     value = proven_radius(network, bounds, start, mu, targets)
     if not np.isfinite(value):
         return False
-    ends = zip(targets.unit.tolist(), targets.upper.tolist(), strict=True)
-    proofs = [(unit, side, sparse_rows(mu, row)) for row, (unit, side) in enumerate(ends)]
-    deduction.steps.append(Radius(start, value, proofs))
+    rows = np.arange(len(rows))
+    proofs = proofs_of(targets, np.full(len(rows), value), start, mu, rows)
+    deduction.steps.append(Step(proofs, radius=True))
     _bound_outputs(network, bounds, start, value)
     return True
 

@@ -1,4 +1,4 @@
-"""Matrices whose rows often have their nonzeros in the same columns, as convolutions' do."""
+"""Products with matrices, whose rows often have their nonzeros in the same columns."""
 
 from __future__ import annotations
 
@@ -72,3 +72,8 @@ class GroupedMatrix:
         else:
             found = self.dense @ flat
         return found.reshape(-1, *x.shape[1:])
+
+
+def dot(rows: Floats, vector: Floats) -> Floats:
+    """``rows @ vector`` of each box, (boxes, rows, n) and (boxes, n) to (boxes, rows)."""
+    return np.matmul(rows, vector[:, :, None])[:, :, 0]

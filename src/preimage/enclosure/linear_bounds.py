@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.enclosure.grouped import Floats, GroupedMatrix
+from preimage.enclosure.grouped import Floats, GroupedMatrix, dot
 from preimage.enclosure.network import Array, Network
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
@@ -121,22 +121,6 @@ class Forms:
     rounding: Array
 
 
-class _Values(NamedTuple):
-    """The outputs of a layer over each box.
-
-    Attributes:
-        form: (n, boxes, 1 + k + symbols) c, A and S, without the symbols of the layer's own units.
-        half: (n, boxes) sizes of those.
-        error: (n, boxes) E.
-        size: (n, boxes) at least the magnitude.
-    """
-
-    form: Floats
-    half: Floats
-    error: Floats
-    size: Floats
-
-
 def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
     """Bounds on every layer over each box.
 
@@ -145,37 +129,51 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         low: (boxes, k) finite.
         high: (boxes, k).
     """
-    dtype, (count, k) = chain.dtype, low.shape
+    dtype, gamma, (count, k) = chain.dtype, chain.gamma, low.shape
     middle = ((low + high) / 2).T.astype(dtype)
     radius = np.maximum(high.T - middle, middle - low.T).astype(dtype)
     radius = np.nextafter(radius, dtype.type(np.inf))
+    # The outputs of a layer: c, A and S, without the symbols of its own units; the sizes of those;
+    # E; and at least the magnitude.
     form = np.zeros((k, count, 1 + k), dtype)
     form[:, :, 0], form[range(k), :, range(1, 1 + k)] = middle, radius
-    nothing = np.zeros_like(middle)
-    z = _Values(form, nothing, nothing, np.abs(middle) + radius)
+    half = error = np.zeros_like(middle)
+    size, share = np.abs(middle) + radius, np.zeros(count)
     lower: list[Array] = []
     upper: list[Array] = []
     reach: list[Array] = []
     slip: list[Array] = []
-    share = np.zeros(count)
     for i, weight in enumerate(chain.weights):
-        symbols, bias = z.form[:, :, 1 + k :], chain.biases[i][:, None]
-        squares = np.einsum("nbs,nbs->nb", symbols, symbols) + z.half**2
-        scale = weight.magnitude @ z.size + np.abs(bias) + chain.floor
+        bias, c = chain.biases[i][:, None], chain.slopes[i][:, None]
+        squares = np.einsum("nbs,nbs->nb", *2 * [form[:, :, 1 + k :]]) + half**2
+        scale = weight.magnitude @ size + np.abs(bias) + chain.floor
+        slip.append(_float64(chain.floor * (1 + size.sum(axis=0) + scale.sum(axis=0))))
         if i > chain.bounded:
-            form, error = weight @ z.form[:, :, : 1 + k], z.error
-            spread = np.full_like(scale, np.inf)
+            form, spread = weight @ form[:, :, : 1 + k], np.full_like(scale, np.inf)
         else:
-            form, spread, error = _preactivations(chain, i, z, scale)
+            form, fresh = weight @ form, np.zeros_like(scale)
+            if i < chain.bounded:
+                form = np.concatenate([form, _symbols(weight.dense, half)], axis=2)
+            else:  # no layer asks for the symbols any more
+                fresh = weight.magnitude @ half
+            error = dtype.type(1.02) * (weight.magnitude @ error) + gamma(weight.terms + 2) * scale
+            spread = np.abs(form[:, :, 1:]) @ np.ones(form.shape[2] - 1, dtype) + fresh
+            spread = (spread + error) * (1 + gamma(form.shape[2]))
             share = _float64((error / spread).mean(axis=0))
         form[:, :, 0] += bias
-        ends = form[:, :, 0] - spread, form[:, :, 0] + spread
-        lower.append(_float64(ends[0]))
-        upper.append(_float64(ends[1]))
+        least, most = form[:, :, 0] - spread, form[:, :, 0] + spread
+        lower.append(_float64(least))
+        upper.append(_float64(most))
         reach.append(_float64(scale))
-        slip.append(_float64(chain.floor * (1 + z.size.sum(axis=0) + scale.sum(axis=0))))
         if i + 1 < len(chain.weights):
-            z = _outputs(chain, i, form, ends, spread, error)
+            slope, shift, open_ = _chord(least, most, c)
+            form *= slope[:, :, None]
+            form[:, :, 0] += shift / 2
+            half = np.abs(shift) / 2
+            bent = open_ | ((slope != 0) & (slope != 1))
+            far = np.maximum(np.abs(least), np.abs(most)) * np.maximum(c, 1)
+            error = slope * error + np.where(bent, gamma(0) * far, 0)
+            size = np.abs(form[:, :, 0]) + slope * spread + half + error
     variance = _float64((chain.weights[-1].squares @ squares).T)
     center, linear = _float64(form[:, :, 0].T), _float64(form[:, :, 1 : 1 + k].transpose(1, 2, 0))
     return Forms(_float64(middle.T), _float64(radius.T), lower, upper, reach, slip,
@@ -186,58 +184,24 @@ def _float64(values: Floats) -> Array:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def _preactivations(
-    chain: Chain, i: int, z: _Values, reach: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """The form of layer i without its bias, its half-width, and the error in it."""
-    weight, gamma = chain.weights[i], chain.gamma
-    form = weight @ z.form
-    error = chain.dtype.type(1.02) * (weight.magnitude @ z.error) + gamma(weight.terms + 2) * reach
-    spread = np.zeros_like(error)
-    if i < chain.bounded:
-        open_ = z.half > 0
-        units = np.argsort(~open_, axis=0, kind="stable")[: int(open_.sum(axis=0).max(initial=0))]
-        # Size 0 fills up where a box has fewer.
-        own = np.take(weight.dense, units.T, axis=1) * np.take_along_axis(z.half, units, 0).T
-        form = np.concatenate([form, own], axis=2)
-    else:  # no layer asks for the symbols any more
-        spread += weight.magnitude @ z.half
-    spread += np.abs(form[:, :, 1:]) @ np.ones(form.shape[2] - 1, form.dtype)
-    return form, (spread + error) * (1 + gamma(form.shape[2])), error
+def _symbols(weight: Floats, half: Floats) -> Floats:
+    """One symbol for each unit of open sign, of this size; size 0 where a box has fewer."""
+    open_ = half > 0
+    units = np.argsort(~open_, axis=0, kind="stable")[: int(open_.sum(axis=0).max(initial=0))]
+    return np.take(weight, units.T, axis=1) * np.take_along_axis(half, units, 0).T
 
 
-def _outputs(
-    chain: Chain, i: int, form: Floats, ends: tuple[Floats, Floats], spread: Floats, error: Floats
-) -> _Values:
-    """Through the activation of layer i; changes the form."""
-    c = chain.slopes[i][:, None]
-    slope, shift, open_ = _chord(*ends, c)
-    half = np.abs(shift) / 2
-    form *= slope[:, :, None]
-    form[:, :, 0] += shift / 2
-    bent = open_ | ((slope != 0) & (slope != 1))
-    far = np.maximum(np.abs(ends[0]), np.abs(ends[1])) * np.maximum(c, 1)
-    error = slope * error + np.where(bent, chain.gamma(0) * far, 0)
-    return _Values(form, half, error, np.abs(form[:, :, 0]) + slope * spread + half + error)
+def _lines(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Slope and shift of a line below each unit, then of one above, (units, boxes) each.
 
-
-class Lines(NamedTuple):
-    """``low_slope a + low_shift <= s(a) <= high_slope a + high_shift``; (units, boxes) each."""
-
-    low_slope: Floats
-    low_shift: Floats
-    high_slope: Floats
-    high_shift: Floats
-
-
-def _lines(low: Floats, high: Floats, c: Floats) -> Lines:
-    """The two lines of each unit: the chord, and the better of the sides, or a line between."""
+    They are the chord, and the better of the sides, or a line between.
+    """
     slope, shift, open_ = _chord(low, high, c)
     # From slope c to 1 by degrees, so that what rounding does to the ends hardly matters.
     turn = np.clip(0.5 + (high + low) / (_TURN * np.where(open_, high - low, 1)), 0, 1)
     side = np.where(open_, c + (1 - c) * turn, slope)
     zero, convex = np.zeros_like(shift), c <= 1
-    return Lines(
+    return (
         np.where(convex, side, slope), np.where(convex, zero, shift),
         np.where(convex, slope, side), np.where(convex, shift, zero),
     )  # fmt: skip
@@ -281,12 +245,12 @@ def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> 
     for i in range(len(chain.weights) - 1, -1, -1):
         gamma, c = chain.gamma(len(rows)), chain.slopes[i][:, None]
         if (values or i < len(chain.weights) - 1) and (c != 1).any():
-            lines = _lines(forms.lower[i], forms.upper[i], c)
+            low_slope, low_shift, high_slope, high_shift = _lines(forms.lower[i], forms.upper[i], c)
             far = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i])) * np.maximum(c, 1)
             lost += 4 * gamma * _dot(np.abs(rows), far)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
-            shift += _dot(up, lines.high_shift) + _dot(down, lines.low_shift)
-            rows = up * lines.high_slope[:, :, None] + down * lines.low_slope[:, :, None]
+            shift += _dot(up, high_shift) + _dot(down, low_shift)
+            rows = up * high_slope[:, :, None] + down * low_slope[:, :, None]
         lost += 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
         shift += np.tensordot(chain.biases[i], rows, 1)
         lost += gamma * np.abs(shift)
@@ -300,8 +264,3 @@ def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> 
 def _dot(rows: Array, vector: Array) -> Array:
     """(n, boxes, rows) times (n, boxes)."""
     return np.einsum("nbr,nb->br", rows, vector)
-
-
-def dot(rows: Array, vector: Array) -> Array:
-    """``rows @ vector`` of each box."""
-    return np.matmul(rows, vector[:, :, None])[:, :, 0]

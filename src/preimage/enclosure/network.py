@@ -170,20 +170,10 @@ class Bounds:
     def outputs(self, network: Network, layer: int) -> tuple[Array, Array]:
         """The interval of every entry of ``z_layer``."""
         c = network.slopes[layer]
-        low, high = (_activate(end[layer], c) for end in (self.lower, self.upper))
-        inexact = (c > 0) & (c < 1)  # ReLU and the identity round nothing
-        return _down(low, inexact), _up(high, inexact)
-
-
-def _activate(a: Array, slope: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        below = np.where(slope == 0, 0.0, slope * a)
-    return np.where(a >= 0, a, below)
-
-
-def _down(values: Array, where: NDArray[np.bool_]) -> Array:
-    return np.where(where, np.nextafter(values, -np.inf), values)
-
-
-def _up(values: Array, where: NDArray[np.bool_]) -> Array:
-    return np.where(where, np.nextafter(values, np.inf), values)
+        inexact = (c != 0) & (c != 1)  # ReLU and the identity round nothing
+        found = []
+        for end, outward in ((self.lower[layer], -np.inf), (self.upper[layer], np.inf)):
+            with np.errstate(invalid="ignore"):
+                value = np.where(end >= 0, end, np.where(c == 0, 0.0, c * end))
+            found.append(np.where(inexact, np.nextafter(value, outward), value))
+        return found[0], found[1]

@@ -26,38 +26,39 @@ from preimage.lp import duality
 
 Index = NDArray[np.intp]
 
+# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
+_SMALL = 5000
+
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
     """``lower <= weight v <= upper``, ``low <= v <= high``.
 
     Attributes:
+        layer: (rows,) the layer whose unit the row is about.
+        unit: (rows,) that unit.
+        share: (rows,) the coefficient of that unit's pre-activation in the row.
         weight: (rows, variables).
         lower: (rows,).
         upper: (rows,).
         domain: Both ends of v.
-        layer: (rows,) the layer whose unit the row is about.
-        unit: (rows,) that unit.
-        share: (rows,) the coefficient of that unit's pre-activation in the row.
         start: The layer whose outputs are the first variables.
-        slopes: For each hidden layer above `start`, the slope of its units, NaN where undecided.
+        undecided: Layer and number of the undecided units above, which are the last variables.
         image: ``a_i = image[i] v + offset[i]`` for layers above `start`, as (units, variables).
         offset: See ``image``.
-        column: For each layer from `start` on, the column of each unit, -1 if it has none.
     """
 
+    layer: Index
+    unit: Index
+    share: Array
     weight: Array
     lower: Array
     upper: Array
     domain: tuple[Array, Array]
-    layer: Index
-    unit: Index
-    share: Array
     start: int
-    slopes: dict[int, Array]
+    undecided: list[tuple[int, int]]
     image: dict[int, Array]
     offset: dict[int, Array]
-    column: dict[int, Index]
 
     def program(self, objective: Array) -> LayerProgram:
         """``minimise objective @ v`` for each row of ``objective`` (targets, variables)."""
@@ -67,6 +68,11 @@ class Relaxation:
             np.broadcast_to(self.lower, shape), zero, np.broadcast_to(self.upper, shape), zero
         )
         return LayerProgram(self.weight, slab, "none", objective, self.domain)
+
+    def solve(self, objective: Array) -> lp.Solution:
+        """These programs solved, by HiGHS too where the kernel has no answer and they are small."""
+        program = self.program(objective)
+        return lp.solve(program) if self.weight.size <= _SMALL else lp.kernel.minimise(program)
 
     def elastic(self) -> lp.Solution:
         """The least d by which every row, in units of its largest entry, must be widened.
@@ -86,17 +92,10 @@ class Relaxation:
 
     def undecided_units(self) -> tuple[Index, Index, Array, Array]:
         """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
-        places = [
-            (layer, unit)
-            for layer, slopes in self.slopes.items()
-            for unit in np.flatnonzero(np.isnan(slopes)).tolist()
-        ]
-        size = self.weight.shape[1]
-        image = np.array([self.image[i][j] for i, j in places]).reshape(len(places), size)
-        output = np.zeros_like(image)
-        output[np.arange(len(places)), [self.column[i][j] for i, j in places]] = 1.0
-        layer, unit = np.array(places, dtype=np.intp).reshape(len(places), 2).T
-        return layer, unit, image, output
+        size, count = self.weight.shape[1], len(self.undecided)
+        image = np.array([self.image[i][j] for i, j in self.undecided]).reshape(count, size)
+        layer, unit = np.array(self.undecided, dtype=np.intp).reshape(count, 2).T
+        return layer, unit, image, np.eye(count, size, size - count)
 
     def multipliers(self, network: Network, dual: Array) -> dict[int, Array]:
         """What signed row multipliers (targets, rows) mean for each ``a_i``, (targets, n_i).
@@ -128,110 +127,62 @@ def relax(
         start: See the module's text.
         outputs: (n,) the rows of the last layer to take; None for all.
     """
-    low, high = bounds.outputs(network, start)
-    hidden = range(start + 1, network.depth)
-    slopes = {i: bounds.decided(network, i) for i in hidden}
-    open_ = {i: np.flatnonzero(np.isnan(slopes[i])) for i in hidden}
-    lows, highs = [low], [high]
-    column = {start: np.arange(len(low))}
-    count = len(low)
-    for i in hidden:
-        column[i] = np.full(network.sizes[i], -1)
-        column[i][open_[i]] = count + np.arange(len(open_[i]))
-        count += len(open_[i])
-        below, above = bounds.outputs(network, i)
-        lows.append(below[open_[i]])
-        highs.append(above[open_[i]])
-    inner, constant = np.eye(len(low), count), np.zeros(len(low))
-    rows = _Rows()
-    image, offset = {}, {}
+    undecided, inputs = bounds.undecided(network, start), network.sizes[start]
+    layers, units = np.array(undecided, dtype=np.intp).reshape(len(undecided), 2).T
+    inner, constant = np.eye(inputs, inputs + len(undecided)), np.zeros(inputs)
+    ends, parts, image, offset = [bounds.outputs(network, start)], [], {}, {}
     for i in range(start + 1, network.depth + 1):
         image[i] = network.weights[i] @ inner
         offset[i] = network.weights[i] @ constant + network.biases[i]
-        a_low, a_high = bounds.lower[i], bounds.upper[i]
-        some = np.arange(network.sizes[i])
-        if outputs is not None and i == network.depth:
-            some = np.flatnonzero(outputs)
-        lower, upper = a_low - offset[i], a_high - offset[i]
-        rows.add(i, some, image[i][some], lower[some], upper[some], np.ones(len(some)))
+        low, high = bounds.lower[i], bounds.upper[i]
+        every = np.arange(network.sizes[i])
+        some = every if outputs is None or i < network.depth else np.flatnonzero(outputs)
+        parts.append((np.full(len(some), i), some, np.ones(len(some)), image[i][some],
+                      (low - offset[i])[some], (high - offset[i])[some]))  # fmt: skip
         if i == network.depth:
             break
-        slope = np.nan_to_num(slopes[i])
+        columns = np.flatnonzero(layers == i)
+        chosen = units[columns]
+        slope = np.nan_to_num(bounds.decided(network, i))
         inner, constant = slope[:, None] * image[i], slope * offset[i]
-        chosen, columns = open_[i], column[i][open_[i]]
-        inner[chosen], constant[chosen] = 0.0, 0.0
-        inner[chosen, columns] = 1.0
-        _hull_rows(rows, i, chosen, columns, image[i][chosen], offset[i][chosen],
-                   a_low[chosen], a_high[chosen], network.slopes[i][chosen])  # fmt: skip
-    domain = np.concatenate(lows), np.concatenate(highs)
-    return rows.relaxation(domain, start, slopes, image, offset, column)
-
-
-class _Rows:
-    """Rows as they come; those that can never bind are left out at the end."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Index, Index, Array, Array, Array, Array]] = []
-
-    def add(
-        self, layer: int, unit: Index, weight: Array, lower: Array, upper: Array, share: Array
-    ) -> None:
-        self.parts.append((np.full(len(unit), layer), unit, weight, lower, upper, share))
-
-    def relaxation(
-        self,
-        domain: tuple[Array, Array],
-        start: int,
-        slopes: dict[int, Array],
-        image: dict[int, Array],
-        offset: dict[int, Array],
-        column: dict[int, Index],
-    ) -> Relaxation:
-        layer, unit, weight, lower, upper, share = map(
-            np.concatenate, zip(*self.parts, strict=True)
-        )
-        low, high = domain
-        with np.errstate(invalid="ignore"):
-            positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
-            most = np.nan_to_num(positive @ high + negative @ low, nan=np.inf)
-            least = np.nan_to_num(positive @ low + negative @ high, nan=-np.inf)
-        lower, upper = (
-            np.where(lower <= least, -np.inf, lower), np.where(upper >= most, np.inf, upper)
-        )  # fmt: skip
-        kept = (lower > -np.inf) | (upper < np.inf)
-        return Relaxation(
-            np.ascontiguousarray(weight[kept]), lower[kept], upper[kept], domain, layer[kept],
-            unit[kept], share[kept], start, slopes, image, offset, column,
-        )  # fmt: skip
+        inner[chosen, inputs + columns] = 1.0
+        below, above = bounds.outputs(network, i)
+        ends.append((below[chosen], above[chosen]))
+        parts += _hull_rows(i, chosen, inner[chosen], image[i][chosen], offset[i][chosen],
+                            low[chosen], high[chosen], network.slopes[i][chosen])  # fmt: skip
+    low, high = map(np.concatenate, zip(*ends, strict=True))
+    layer, unit, share, weight, lower, upper = map(np.concatenate, zip(*parts, strict=True))
+    # Rows that can never bind are left out.
+    with np.errstate(invalid="ignore"):
+        positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
+        most = np.nan_to_num(positive @ high + negative @ low, nan=np.inf)
+        least = np.nan_to_num(positive @ low + negative @ high, nan=-np.inf)
+    lower, upper = np.where(lower <= least, -np.inf, lower), np.where(upper >= most, np.inf, upper)
+    kept = (lower > -np.inf) | (upper < np.inf)
+    return Relaxation(layer[kept], unit[kept], share[kept], weight[kept], lower[kept], upper[kept],
+                      (low, high), start, undecided, image, offset)  # fmt: skip
 
 
 def _hull_rows(
-    rows: _Rows,
-    layer: int,
-    unit: Index,
-    columns: Index,
-    image: Array,
-    offset: Array,
-    low: Array,
-    high: Array,
+    layer: int, unit: Index, own: Array, image: Array, offset: Array, low: Array, high: Array,
     c: Array,
-) -> None:
-    """The rows of the undecided units of one layer."""
-    own = np.zeros_like(image)
-    own[np.arange(len(unit)), columns] = 1.0
-
-    def add(pick: NDArray[np.bool_], slope: Array, one: Array, other: Array) -> None:
-        """``z - slope a`` between two values."""
-        least, most = np.minimum(one, other), np.maximum(one, other)
-        shift = slope * offset
-        rows.add(layer, unit[pick], (own - slope[:, None] * image)[pick], (least + shift)[pick],
-                 (most + shift)[pick], -slope[pick])  # fmt: skip
-
-    everywhere = np.ones(len(unit), dtype=bool)
+) -> list[tuple[Index, Index, Array, Array, Array, Array]]:  # fmt: skip
+    """The rows of the undecided units of one layer, whose z is ``own v``, as in ``Relaxation``."""
+    zero = np.zeros_like(c)
     with np.errstate(invalid="ignore"):
-        add(everywhere, np.ones_like(c), np.zeros_like(c), (c - 1) * low)
-        add(c > 0, c, np.zeros_like(c), (1 - c) * high)
         chord = (high - c * low) / (high - low)
-        end = high - chord * high
-        open_end = np.where(c < 1, -np.inf, np.inf)
-        add(np.isfinite(low) & np.isfinite(high), chord, end, open_end)
+        # ``z - slope a`` lies between two values.
+        lines = (
+            (np.ones(len(unit), dtype=bool), zero + 1.0, zero, (c - 1) * low),
+            (c > 0, c, zero, (1 - c) * high),
+            (np.isfinite(low) & np.isfinite(high), chord, (1 - chord) * high,
+             np.where(c < 1, -np.inf, np.inf)),
+        )  # fmt: skip
+    found = []
+    for pick, *line in lines:
+        slope, one, other = (part[pick] for part in line)
+        shift = slope * offset[pick]
+        found.append((np.full(len(slope), layer), unit[pick], -slope,
+                      own[pick] - slope[:, None] * image[pick],
+                      np.minimum(one, other) + shift, np.maximum(one, other) + shift))  # fmt: skip
+    return found

@@ -14,6 +14,8 @@ from preimage.enclosure.network import Array
 
 # Latents up to this size can be split.
 LARGEST = 6
+# Networks with more hidden units are split by their latents, if these are few.
+WIDE = 150
 # A cut is made if it leaves less than this part of the volume; each has to be checked later.
 _WORTH = 0.7
 # A part that was cut to this in some coordinate is cut again before it is split.
@@ -23,6 +25,11 @@ _AGAIN = 0.5
 _MARGIN, _LEAST = 1e-3, 1e-5
 # Above these excesses a part is far from refuted, and is split in two and in three coordinates.
 _FAR, _FARTHER = 0.3, 0.45
+
+
+def can_split(low: Array, high: Array) -> bool:
+    """Whether the latent can be split: few entries, in a finite box."""
+    return len(low) <= LARGEST and bool(np.isfinite([low, high]).all())
 
 
 @dataclass(eq=False)

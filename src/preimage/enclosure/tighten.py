@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preimage import lp
 from preimage.enclosure.bound_proofs import BoundProof, proven_ends
 from preimage.enclosure.network import Array, Bounds, Network, Targets
 from preimage.enclosure.relaxation import Relaxation
@@ -18,12 +17,8 @@ from preimage.lp import Outcome
 
 # A new end is kept if it takes this part of the interval away, or decides a sign.
 _WORTH = 0.01
-# Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
-SMALL = 5000
 # Bits of a multiplier, counted from the largest of a proof.
 _BITS = 36
-# Multipliers below this part of the largest are left out; proofs hold for any multipliers.
-_TINY = 1e-12
 # Most linear programs in one call of the solver.
 _CHUNK = 128
 # Their first number: as many as have so many matrix entries in all, but at least four; and no more
@@ -80,23 +75,17 @@ class Budget:
             size = max(int(min(_PART * self.left / max(seconds, 1e-9), 4 * size)), 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Radius:
-    """No output of a layer with an infinite end is above ``value`` in size.
+class Step(NamedTuple):
+    """Ends that are all proven from the bounds before the step.
 
     Attributes:
-        start: The layer.
-        value: The radius, see ``proven_radius``.
-        proofs: For each infinite end: unit, whether upper, multipliers as in ``BoundProof``.
+        proofs: One for each end.
+        radius: Whether these are the infinite ends of a layer's outputs, with one value: that no
+            such output is above it in size, which they prove together; see ``proven_radius``.
     """
 
-    start: int
-    value: float
-    proofs: list[tuple[int, bool, list[tuple[NDArray[np.intp], Array]]]]
-
-
-# The ends of one step are all proven from the bounds before the step.
-Step = list[BoundProof] | Radius
+    proofs: list[BoundProof]
+    radius: bool = False
 
 
 @dataclass
@@ -146,12 +135,8 @@ class Deduction:
         targets: Targets,
         mu: dict[int, Array],
         budget: Budget | None = None,
-        *,
-        signs: bool = False,
     ) -> float:
         """One step: the ends that multipliers prove and that are worth it.
-
-        With ``signs``, units whose sign becomes known get the one end that tells it and no other.
 
         Args:
             network: The network.
@@ -159,7 +144,6 @@ class Deduction:
             targets: Ends that may be tightened.
             mu: For each layer above start, up to some layer, (targets, n_i).
             budget: Counts the proofs, unless they take no time to check.
-            signs: See above.
 
         Returns:
             The largest part of an interval that was taken away, 0 to 1.
@@ -170,11 +154,6 @@ class Deduction:
         part = _part(low, high, ends, targets.upper)
         crosses = np.where(targets.upper, (ends <= 0) & (high > 0), (low < 0) & (ends >= 0))
         chosen = (part > _WORTH) | crosses & (targets.layer > 0)
-        if signs:
-            after = bounds.copy()
-            after.tighten(targets, ends)
-            least, most = after.of(targets)
-            chosen &= crosses | (targets.layer == 0) | ((least < 0) & (most > 0))
         rows = np.flatnonzero(chosen)
         if not len(rows):
             return 0.0
@@ -182,11 +161,7 @@ class Deduction:
             budget.proofs += len(rows)
         made = targets.take(rows)
         bounds.tighten(made, ends[rows])
-        places = zip(*(column.tolist() for column in (*made, ends[rows], rows)), strict=True)
-        self.steps.append([
-            BoundProof(layer, unit, upper, end, start, sparse_rows(mu, row))
-            for layer, unit, upper, end, row in places
-        ])  # fmt: skip
+        self.steps.append(Step(proofs_of(made, ends[rows], start, mu, rows)))
         return float(part[rows].max())
 
 
@@ -197,10 +172,18 @@ def shortened(multipliers: Array) -> Array:
     return np.round(multipliers / grid) * grid
 
 
-def sparse_rows(mu: dict[int, Array], row: int) -> list[tuple[NDArray[np.intp], Array]]:
-    """The nonzero multipliers of one target, lowest layer first."""
-    units = [np.flatnonzero(mu[layer][row]) for layer in sorted(mu)]
-    return [(u, mu[layer][row, u]) for u, layer in zip(units, sorted(mu), strict=True)]
+def proofs_of(
+    targets: Targets, ends: Array, start: int, mu: dict[int, Array], rows: NDArray[np.intp]
+) -> list[BoundProof]:
+    """The proofs of these ends, by the multipliers of some rows."""
+    places = zip(*(column.tolist() for column in (*targets, ends, rows)), strict=True)
+    layers = sorted(mu)
+    proofs = []
+    for layer, unit, upper, end, row in places:
+        used = [np.flatnonzero(mu[i][row]) for i in layers]
+        multipliers = [(units, mu[i][row, units]) for i, units in zip(layers, used, strict=True)]
+        proofs.append(BoundProof(layer, unit, upper, end, start, multipliers))
+    return proofs
 
 
 def _part(low: Array, high: Array, ends: Array, upper: NDArray[np.bool_]) -> Array:
@@ -233,11 +216,10 @@ def _both_ends(layer: ArrayLike, unit: ArrayLike, image: Array, share: float) ->
 
 def output_programs(relaxation: Relaxation, units: ArrayLike | None = None) -> Programs:
     """Both ends of outputs of the starting layer (the code, if that is 0); None for all units."""
-    columns = relaxation.column[relaxation.start]
-    chosen = np.arange(len(columns)) if units is None else np.asarray(units, dtype=np.intp)
-    image = np.zeros((len(chosen), relaxation.weight.shape[1]))
-    image[np.arange(len(chosen)), columns[chosen]] = 1.0
-    return _both_ends(relaxation.start, chosen, image, 0.0)
+    size = relaxation.weight.shape[1]
+    every = np.arange(size - len(relaxation.undecided))
+    chosen = every if units is None else np.asarray(units, dtype=np.intp)
+    return _both_ends(relaxation.start, chosen, np.eye(len(every), size)[chosen], 0.0)
 
 
 def layer_programs(relaxation: Relaxation, layer: int) -> Programs:
@@ -286,28 +268,21 @@ def solve(
     nothing = np.zeros(0, dtype=bool)
     found = [(np.zeros((0, len(relaxation.weight))), nothing, nothing)]
     for part in budget.chunks(len(objective), *relaxation.weight.shape):
-        found.append(_solve(relaxation, objective[part]))
-        if found[-1][2].any():
+        solution = relaxation.solve(objective[part])
+        dual, outcome = solution.dual_lower - solution.dual_upper, solution.outcome
+        if not (outcome == Outcome.OPTIMAL).any():
+            # The bounds may hold no code by a margin that the solver does not trust; proofs can
+            # tell.
+            slack = relaxation.elastic()
+            dual[:1] = slack.dual_lower - slack.dual_upper
+            outcome[0] = Outcome.INFEASIBLE
+        known = np.isfinite(dual).all(axis=1)
+        empty = known & (outcome == Outcome.INFEASIBLE)
+        found.append((dual, known & (outcome == Outcome.OPTIMAL), empty))
+        if empty.any():
             break
     dual, optimal, empty = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return dual, optimal, empty
-
-
-def _solve(
-    relaxation: Relaxation, objective: Array
-) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """The same for one chunk."""
-    program = relaxation.program(objective)
-    small = relaxation.weight.size <= SMALL
-    found = lp.solve(program) if small else lp.kernel.minimise(program)
-    dual, outcome = found.dual_lower - found.dual_upper, found.outcome
-    if len(dual) and not (outcome == Outcome.OPTIMAL).any():
-        # The bounds may hold no code by a margin that the solver does not trust; proofs can tell.
-        slack = relaxation.elastic()
-        dual[:1] = slack.dual_lower - slack.dual_upper
-        outcome[0] = Outcome.INFEASIBLE
-    known = np.isfinite(dual).all(axis=1)
-    return dual, known & (outcome == Outcome.OPTIMAL), known & (outcome == Outcome.INFEASIBLE)
 
 
 def tighten_bounds(
@@ -336,7 +311,6 @@ def tighten_bounds(
     if not len(chosen):
         return 0.0
     dual, targets = dual[chosen], programs.targets.take(chosen)
-    dual = np.where(np.abs(dual) > _TINY * np.abs(dual).max(axis=1, keepdims=True), dual, 0.0)
     mu = relaxation.multipliers(network, shortened(dual))
     for layer in () if infeasible else np.unique(targets.layer[targets.layer > start]):
         here = np.flatnonzero(targets.layer == layer)

@@ -16,7 +16,7 @@ from preimage.enclosure.network import Bounds, Targets, as_network
 from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import observed_interval, starting_bounds
 from preimage.enclosure.relaxation import relax
-from preimage.enclosure.splitting import LARGEST, Part, explore
+from preimage.enclosure.splitting import LARGEST, WIDE, Part, can_split, explore
 from preimage.enclosure.tighten import Budget, Deduction
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
@@ -35,8 +35,6 @@ _REPAIRS = 4
 _CLOSE = 0.98
 # The level that parts of the box are refuted at is this part of the gap below the best misfit.
 _SHARE = 0.98
-# Networks with more hidden units are split by their latents, if these are few.
-_WIDE = 150
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,14 @@ class BranchAndBound:
 
     def _splits(self, generator: Generator) -> bool:
         """Whether to split the box."""
-        low, high = box_ends(self.box, generator.latent_size)
-        small = generator.latent_size <= LARGEST and bool(np.isfinite([low, high]).all())
+        small = can_split(*box_ends(self.box, generator.latent_size))
         if self.norm == "l2" and not small:
             raise InputError(
                 f"norm='l2': expected at most {LARGEST} latent entries in a finite `box`, got "
                 f"{generator.latent_size} entries, box={self.box!r}; GaussNewton minimises "
                 "without a bound"
             )
-        wide = self.decide and sum(generator.sizes[1:-1]) > _WIDE
+        wide = self.decide and sum(generator.sizes[1:-1]) > WIDE
         return small and (self.norm == "l2" or wide)
 
 
