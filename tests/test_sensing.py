@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planted import gaussian_generator, relative_error
 from scipy import sparse
@@ -304,6 +304,7 @@ def test_planted_codes_come_back_from_a_masked_output(method, shared):
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), kept=st.integers(6, 40))
+@example(seed=1212, kept=6)
 def test_gauss_newton_and_auto_tell_a_wrong_code_from_a_right_one(seed, kept):
     """Claim: under a random mask, "solved" means the planted code, or one that explains as well.
 
@@ -317,11 +318,11 @@ def test_gauss_newton_and_auto_tell_a_wrong_code_from_a_right_one(seed, kept):
     x = RELU(z)
     inversion = invert(RELU, x, GaussNewton(restarts=4, flip_rounds=0), sensing=mask)
     assert inversion.rank == np.linalg.matrix_rank(RELU.jacobian(inversion.latent)[mask])
+    explains = np.abs(x - RELU(inversion.latent))[mask].max() <= 1e-8 * np.abs(x).max()
     if inversion.status == "solved":
-        assert inversion.rank == 3
-        assert np.abs(x - RELU(inversion.latent))[mask].max() <= 1e-8 * np.abs(x).max()
-    if inversion.rank < 3:
-        assert inversion.status == "ambiguous"
+        assert explains and inversion.rank == 3
+    if inversion.rank < 3:  # a few starts may also all end in local minima, as those of 1212 do
+        assert inversion.status == ("ambiguous" if explains else "above_noise")
 
 
 def test_a_rank_deficient_observed_jacobian_is_ambiguous_and_says_what_is_seen():
