@@ -25,8 +25,8 @@
 #include "program.h"
 
 static const int MOST_STEPS = 60;
-/* Where no vertex is found, an interior point this good is taken. */
-static const double GAP = 1e-11, INFEASIBILITY = 5e-11;
+/* Where no vertex is found, an interior point with this relative gap is taken. */
+static const double GAP = 1e-11;
 /* How much of the way to the boundary a step goes. */
 static const double FRACTION = 0.995;
 static const double NO_PIVOT = 1e-14;
@@ -155,21 +155,6 @@ static void advance(const Program *program, Point *at, const Point *step, Worksp
         at->v[a] += primal * step->v[a];
 }
 
-/* Whether G v + s - p - h and c + G' y are small beside h and c. */
-static int is_feasible(const Program *program, const Point *at, const Workspace *work)
-{
-    const double *p = at->s + program->sides;
-    double primal = 0, bound = larger(largest(program->bound, program->sides), 1.0);
-    double cost = larger(largest(program->cost, program->size), 1.0);
-    for (long i = 0; i < program->sides; i++) {
-        double miss = work->product[i] + at->s[i] - program->bound[i];
-        miss -= i < program->elastic_sides ? p[i] : 0.0;
-        primal = larger(primal, program->present[i] * fabs(miss));
-    }
-    return primal <= INFEASIBILITY * bound &&
-           largest(work->gradient, program->size) <= INFEASIBILITY * cost;
-}
-
 /* The duality gap s y + p t, and the value c v + penalty p. */
 static void measure(const Program *program, const Point *at, double *gap, double *value)
 {
@@ -202,12 +187,11 @@ void minimise(const Program *program, Point *at, Point *step, Workspace *work, i
     times(program, at->v, work->image, work->product);
     for (int count = 0, idle = 0; count < MOST_STEPS && idle < 3; count++, ++*steps) {
         measure(program, at, &gap, &value);
+        if (!is_finite(gap + value) || gap <= GAP * fabs(value) + 1e-14)
+            return;
         transposed_times(program, at->y, work->image, work->gradient);
         for (long a = 0; a < program->size; a++)
             work->gradient[a] += program->cost[a];
-        if (!is_finite(gap + value) ||
-            (gap <= GAP * fabs(value) + 1e-14 && is_feasible(program, at, work)))
-            return;
         set_weights(program, at, work);
         if (gap <= FAR * fabs(value))
             negligible = smaller(negligible, NEGLIGIBLE);

@@ -23,10 +23,10 @@ static const double SLACK = 0, BINDS = 1, CAPPED = 2;
 
 /* Set work.kind by Tapia's indicators of the affine direction. Along it, y/y -> 1 and s/s -> 0
    where a side binds, the reverse where it is slack, whatever the scale; the middle, dy/y = -1/2,
-   separates them. So does dt/t where it is elastic. Returns whether it is worth going on. */
+   separates them. So does dt/t where it is elastic. Returns whether all have decided. */
 static int classify(const Program *program, Workspace *work)
 {
-    double *restrict kind = work->kind, doubts = 0, binding = 0;
+    double *restrict kind = work->kind, doubts = 0;
     const double *restrict ratio = work->ratio, *restrict ratio_t = ratio + program->sides;
     for (long i = 0; i < program->pairs; i++)
         doubts += fabs(ratio[i] + 0.5) < DOUBT ? 1.0 : 0.0;
@@ -34,9 +34,7 @@ static int classify(const Program *program, Workspace *work)
         kind[i] = program->present[i] * (ratio[i] + 0.5) > 0 ? BINDS : SLACK;
     for (long i = 0; i < program->elastic_sides; i++)
         kind[i] = ratio_t[i] <= -0.5 ? CAPPED : kind[i];
-    for (long i = 0; i < program->sides; i++)
-        binding += kind[i] == BINDS ? 1.0 : 0.0;
-    return doubts == 0 || binding == (double)program->size;
+    return doubts == 0;
 }
 
 /* Entries of the face's sides from those of all sides. */
