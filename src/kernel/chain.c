@@ -118,15 +118,13 @@ static double evaluate(const Chain *chain, long sample, const double *z, Scratch
     }
     long n = chain->sizes[chain->layers];
     first -= n;
-    double total = 0.0, *value = s.value + first, *derivative = s.derivative + first;
-    for (long j = 0; j < n; j++)
-        s.error[j] = chain->values[sample * n + j] - value[j];
-    for (long j = 0; chain->weight && j < n; j++) {
-        s.error[j] *= chain->weight[sample * n + j];
-        derivative[j] *= chain->weight[sample * n + j];
-    }
-    for (long j = 0; j < n; j++)
+    double total = 0.0;
+    for (long j = 0; j < n; j++) {
+        double weight = chain->weight ? chain->weight[sample * n + j] : 1.0;
+        s.error[j] = weight * (chain->values[sample * n + j] - s.value[first + j]);
+        s.derivative[first + j] *= weight;
         total += s.error[j] * s.error[j];
+    }
     return total;
 }
 

@@ -41,12 +41,13 @@ static void clear(Program *program, const Batch *sample, long count)
        max(0, (a* - a) / low, (a - a*) / up)  =  (1/up + 1/low) (a - a*)+  -  (a - a*) / low,
 
    so that the row has one dual variable in [-1/low, 1/up], not two. */
-static void merge_sides(const Batch *sample, long i, double scale, double crossing,
+static void merge_sides(const Batch *sample, long i, double scale, const double bound[2],
                         const double rate[2], Program *program)
 {
     const double *entry = sample->table + program->index[i] * sample->stride;
+    double met = (bound[0] * rate[1] - bound[1] * rate[0]) / (rate[0] + rate[1]);
     program->present[i] = program->elastic[i] = 1;
-    program->bound[i] = crossing * scale;
+    program->bound[i] = (bound[0] + bound[1] == 0 ? bound[0] : met) * scale;
     program->penalty[i] = (1 / rate[0] + 1 / rate[1]) / scale;
     for (long a = 0; a < sample->k; a++)
         program->cost[a] -= entry[a] / (rate[1] * scale);
@@ -62,15 +63,10 @@ static void write_row(const Batch *sample, long i, Program *program)
         return;
     program->equation[i] = bound[0] < INFINITE && bound[1] < INFINITE;
     double size = larger(fabs(bound[0]), fabs(bound[1]));
-    if (sample->slack == OWN && program->equation[i] > 0 && rates > 0 &&
+    if (sample->slack == OWN && program->equation[i] > 0 && rate[0] > 0 && rate[1] > 0 &&
         bound[0] + bound[1] <= ROUNDING * size) {
-        if (bound[0] + bound[1] != 0)
-            bound[0] = (bound[0] * rate[1] - bound[1] * rate[0]) / rates;
-        bound[1] = -bound[0];
-        if (rate[0] > 0 && rate[1] > 0) {
-            merge_sides(sample, i, scale, bound[0], rate, program);
-            return;
-        }
+        merge_sides(sample, i, scale, bound, rate, program);
+        return;
     }
     for (int side = 0; side < 2; side++) {
         long to = side * program->m + i;
@@ -120,25 +116,13 @@ void standard_form(const Batch *sample, const int32_t *rows, long count, Program
         }
 }
 
-/* The multipliers of both sides of a row whose lines cross, from those of the program. */
-static void separate_sides(const double bound[2], const double rate[2], int merged, double y[2])
+/* The multipliers of both sides of a merged row, from the one of the program, which counts from the
+   lower side's penalty: y_0 - y_1 = net, y_0 rate_0 + y_1 rate_1 <= 1, = 1 where they cross. */
+static void separate_sides(const double bound[2], const double rate[2], double y[2])
 {
-    int crossed = bound[0] + bound[1] < 0;
-    if (merged) {
-        /* One multiplier, which counts from the lower side's penalty:
-           y_0 - y_1 = net, y_0 rate_0 + y_1 rate_1 <= 1, = 1 where they cross. */
-        double net = y[0] - 1 / rate[1];
-        double both = (1 - net * rate[0]) / (rate[0] + rate[1]);
-        y[1] = crossed ? both : larger(-net, 0.0);
-        y[0] = larger(net + y[1], 0.0);
-        return;
-    }
-    for (int side = 0; crossed && side < 2; side++)
-        if (rate[side] > 0) {
-            y[1 - side] += 1 / rate[side] - y[side];
-            y[side] = 1 / rate[side];
-            return;
-        }
+    double net = y[0] - 1 / rate[1], both = (1 - net * rate[0]) / (rate[0] + rate[1]);
+    y[1] = bound[0] + bound[1] < 0 ? both : larger(-net, 0.0);
+    y[0] = larger(net + y[1], 0.0);
 }
 
 static int are_settled(const double *array, long count)
@@ -163,8 +147,8 @@ void restore(const Batch *sample, const Program *program, const Point *at, long 
         double bound[2] = {sample->bound[j], sample->bound[n + j]};
         double rate[2] = {sample->rate[j], sample->rate[n + j]};
         double y[2] = {at->y[i] * scale, at->y[other] * scale};
-        if (sample->slack == OWN && program->equation[i] > 0)
-            separate_sides(bound, rate, program->present[other] == 0, y);
+        if (sample->slack == OWN && program->equation[i] > program->present[other])
+            separate_sides(bound, rate, y);
         multiplier[j] = y[0], multiplier[n + j] = y[1];
     }
     if (!are_settled(z, k) || !are_settled(multiplier, 2 * n)) {
