@@ -25,8 +25,9 @@
 #include "program.h"
 
 static const int MOST_STEPS = 60;
-/* Where no vertex is found, an interior point with this relative gap is taken. */
-static const double GAP = 1e-11;
+/* Where no vertex is found, an interior point is taken whose relative gap is this small, and
+   c + G' y beside c. (A proof of the answer tells whether G v + s - p - h is.) */
+static const double GAP = 1e-11, INFEASIBILITY = 5e-11;
 /* How much of the way to the boundary a step goes. */
 static const double FRACTION = 0.995;
 static const double NO_PIVOT = 1e-14;
@@ -39,26 +40,24 @@ static const double NEGLIGIBLE = 0x1p-10, FAR = 1e-3, NEGLIGIBLE_FAR = 0x1p-5, D
 /* D and the inverses in it. */
 void set_weights(const Program *program, const Point *at, Workspace *work)
 {
-    const double *restrict on = program->present, *restrict s = at->s, *restrict y = at->y;
-    const double *restrict p = s + program->sides;
-    double *restrict inverse_s = work->inverse_s, *restrict inverse_y = work->inverse_y;
-    double *restrict weight = work->weight, *restrict inverse_t = inverse_y + program->sides;
+    const double *on = program->present, *s = at->s, *y = at->y, *p = s + program->sides;
+    double *inverse_y = work->inverse_y, *inverse_t = inverse_y + program->sides;
     for (long i = 0; i < program->pairs; i++) { /* not 1/(y + 1 - on): sums may be reordered */
-        inverse_s[i] = 1.0 / (on[i] > 0 ? s[i] : 1.0);
+        work->inverse_s[i] = 1.0 / (on[i] > 0 ? s[i] : 1.0);
         inverse_y[i] = on[i] / (on[i] > 0 ? y[i] : 1.0);
     }
     for (long i = 0; i < program->sides; i++)
-        weight[i] = y[i] * inverse_s[i];
+        work->weight[i] = y[i] * work->inverse_s[i];
     for (long i = 0; i < program->elastic_sides; i++) {
         double inverse = s[i] * inverse_y[i] + p[i] * inverse_t[i];
-        weight[i] = on[i] / (on[i] > 0 ? inverse : 1.0);
+        work->weight[i] = on[i] / (on[i] > 0 ? inverse : 1.0);
     }
 }
 
 /* Solve for dv and dy; `work` holds the factor, D, rho and gradient = c + G' y. */
-static void newton(const Program *program, Workspace *work, double *dv, double *restrict dy)
+static void newton(const Program *program, Workspace *work, double *dv, double *dy)
 {
-    const double *restrict rho = work->rho, *restrict weight = work->weight;
+    const double *rho = work->rho, *weight = work->weight;
     for (long i = 0; i < program->sides; i++)
         dy[i] = weight[i] * rho[i];
     transposed_times(program, dy, work->image, dv);
@@ -74,17 +73,15 @@ static void newton(const Program *program, Workspace *work, double *dv, double *
    others follow from them: ds/s = -(1 + dy/y). */
 static void predict(const Program *program, Workspace *work)
 {
-    const double *restrict on = program->present, *restrict h = program->bound;
-    const double *restrict inverse_y = work->inverse_y, *restrict dy = work->push;
-    double *restrict rho = work->rho, *restrict ratio = work->ratio;
+    const double *inverse_y = work->inverse_y, *dy = work->push;
     long sides = program->sides;
     for (long i = 0; i < sides; i++)
-        rho[i] = on[i] * (work->product[i] - h[i]);
+        work->rho[i] = program->present[i] * (work->product[i] - program->bound[i]);
     newton(program, work, work->affine, work->push);
     for (long i = 0; i < sides; i++)
-        ratio[i] = dy[i] * inverse_y[i];
+        work->ratio[i] = dy[i] * inverse_y[i];
     for (long i = 0; i < program->elastic_sides; i++)
-        ratio[sides + i] = -dy[i] * inverse_y[sides + i];
+        work->ratio[sides + i] = -dy[i] * inverse_y[sides + i];
 }
 
 /* s y after the longest affine steps. */
@@ -110,41 +107,33 @@ static double affine_gap(const Program *program, const Point *at, const Workspac
 static void correct(const Program *program, const Point *at, Workspace *work, double target,
                     Point *step)
 {
-    const double *restrict on = program->present, *restrict ratio = work->ratio;
-    const double *restrict inverse_y = work->inverse_y, *restrict s = at->s;
-    double *restrict push = work->push, *restrict rho = work->rho;
-    double *restrict ds = step->s, *restrict dy = step->y;
+    const double *on = program->present, *ratio = work->ratio, *s = at->s;
+    double *push = work->push, *rho = work->rho, *dy = step->y;
     long sides = program->sides;
     for (long i = 0; i < program->pairs; i++)
-        push[i] = target * inverse_y[i] + s[i] * (on[i] + ratio[i]) * ratio[i];
+        push[i] = target * work->inverse_y[i] + s[i] * (on[i] + ratio[i]) * ratio[i];
     for (long i = 0; i < sides; i++)
         rho[i] += push[i];
     for (long i = 0; i < program->elastic_sides; i++)
         rho[i] -= push[sides + i];
-    newton(program, work, step->v, step->y);
+    newton(program, work, step->v, dy);
     for (long i = 0; i < program->elastic_sides; i++)
         dy[sides + i] = -dy[i] * program->elastic[i];
     for (long i = 0; i < program->pairs; i++)
-        ds[i] = push[i] - s[i] * (on[i] + dy[i] * inverse_y[i]);
+        step->s[i] = push[i] - s[i] * (on[i] + dy[i] * work->inverse_y[i]);
 }
 
-/* How far s, and how far y, can go before an entry is 0. */
-static void longest_steps(const Program *program, const Workspace *work, const Point *step,
-                          double length[2])
+/* Go `FRACTION` of the way to where an entry of s, or of y, is 0, at most the whole step. Returns
+   the longer of these two ways, in steps. */
+static double advance(const Program *program, const Point *step, Workspace *work, Point *at)
 {
-    double primal = 1e-300, dual = 1e-300;
+    double primal = 1e-300, dual = 1e-300; /* inverse lengths, at first */
     for (long i = 0; i < program->pairs; i++) {
         primal = larger(primal, -step->s[i] * work->inverse_s[i]);
         dual = larger(dual, -step->y[i] * work->inverse_y[i]);
     }
-    length[0] = 1 / primal, length[1] = 1 / dual;
-}
-
-/* Go `FRACTION` of the way, at most the whole step. */
-static void advance(const Program *program, Point *at, const Point *step, Workspace *work,
-                    const double length[2])
-{
-    double primal = smaller(1.0, FRACTION * length[0]), dual = smaller(1.0, FRACTION * length[1]);
+    double longest = 1 / smaller(primal, dual);
+    primal = smaller(1.0, FRACTION / primal), dual = smaller(1.0, FRACTION / dual);
     for (long i = 0; i < program->pairs; i++) {
         at->s[i] += primal * step->s[i];
         at->y[i] += dual * step->y[i];
@@ -153,6 +142,7 @@ static void advance(const Program *program, Point *at, const Point *step, Worksp
         work->product[i] += primal * work->step_product[i];
     for (long a = 0; a < program->size; a++)
         at->v[a] += primal * step->v[a];
+    return longest;
 }
 
 /* The duality gap s y + p t, and the value c v + penalty p. */
@@ -180,18 +170,19 @@ static double factor(const Program *program, double negligible, Workspace *work)
    tolerance. Where there is none, `at` is where it went; the answer needs a proof in any case. */
 void minimise(const Program *program, Point *at, Point *step, Workspace *work, int64_t *steps)
 {
-    double pairs = 0, gap, value, length[2];
+    double pairs = 0, gap, value, cost = larger(largest(program->cost, program->size), 1.0);
     double negligible = program->shared || program->elastic_sides ? NEGLIGIBLE_FAR : NEGLIGIBLE;
     for (long i = 0; i < program->pairs; i++)
         pairs += program->present[i];
     times(program, at->v, work->image, work->product);
     for (int count = 0, idle = 0; count < MOST_STEPS && idle < 3; count++, ++*steps) {
         measure(program, at, &gap, &value);
-        if (!is_finite(gap + value) || gap <= GAP * fabs(value) + 1e-14)
-            return;
         transposed_times(program, at->y, work->image, work->gradient);
         for (long a = 0; a < program->size; a++)
             work->gradient[a] += program->cost[a];
+        int feasible = largest(work->gradient, program->size) <= INFEASIBILITY * cost;
+        if (!is_finite(gap + value) || (feasible && gap <= GAP * fabs(value) + 1e-14))
+            return;
         set_weights(program, at, work);
         if (gap <= FAR * fabs(value))
             negligible = smaller(negligible, NEGLIGIBLE);
@@ -205,8 +196,6 @@ void minimise(const Program *program, Point *at, Point *step, Workspace *work, i
         double ahead = affine_gap(program, at, work) / larger(gap, 1e-300);
         double target = gap / pairs * smaller(1.0, ahead * ahead * ahead);
         correct(program, at, work, target, step);
-        longest_steps(program, work, step, length);
-        advance(program, at, step, work, length);
-        idle = larger(length[0], length[1]) < 1e-3 ? idle + 1 : 0;
+        idle = advance(program, step, work, at) < 1e-3 ? idle + 1 : 0;
     }
 }

@@ -46,13 +46,13 @@ typedef struct {
     int32_t *index;               /* (m,) */
     double *elastic;              /* (elastic_sides,) where `present` tells of their p and t */
     double unit, price;           /* of the bounds and of the costs */
-    /* Arrays; see `lay_out` in solve.c. */
+    /* Arrays, one after the other, as `lay_out` in solve.c and `clear` take them. */
     double *present;  /* (pairs,) 1 where a pair exists, else 0 */
     double *equation; /* (m,) 1 where a row has both sides, else 0 */
     double *bound;    /* (sides,) h; 0 where a side is absent */
     double *rate;     /* (sides,) u, l, 0 and 1: minus the last column of G; 0 without d */
     double *penalty;  /* (sides,) price of a violation, else 0 */
-    double *cost;     /* (stride,) c, padded by 0 */
+    double *cost;     /* (size,) c */
 } Program;
 
 /* A point, or a direction: v (stride,), and of each pair s or p, and y or t. Absent pairs hold

@@ -28,12 +28,8 @@ static void clear(Program *program, const Batch *sample, long count)
     program->pairs = sides + program->elastic_sides;
     program->elastic = program->present + sides;
     program->table = sample->table;
-    fill(program->present, program->pairs, 0.0);
-    fill(program->equation, m, 0.0);
-    fill(program->bound, sides, 0.0);
-    fill(program->rate, sides, 0.0);
-    fill(program->penalty, sides, 0.0);
-    fill(program->cost, program->stride, 0.0);
+    for (double **array = &program->present; array <= &program->cost; array++)
+        fill(*array, program->pairs, 0.0);
 }
 
 /* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and a term:

@@ -38,12 +38,9 @@ int least_squares(const Program *program, Workspace *work, double *z)
     for (int attempt = 0; attempt < 3; attempt++) {
         Square factor = work->matrix, gram = work->gram;
         double least = 1.0, pivot;
-        for (long a = 0; a < gram.size; a++) {
+        for (long a = 0; a < gram.size; a++)
             least = smaller(least, gram.entry[a * (gram.stride + 1)]);
-            long from = a * gram.stride + tile_start(a);
-            memcpy(factor.entry + from, gram.entry + from,
-                   sizeof(double) * (size_t)(gram.size - tile_start(a)));
-        }
+        memcpy(factor.entry, gram.entry, sizeof(double) * (size_t)(gram.size * gram.stride));
         pivot = cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
         if (!attempt)
             full = equations >= (double)k && least > SURE_DIAGONAL && pivot > SURE_PIVOT;
@@ -80,11 +77,13 @@ static void into_box(const Program *program, double margin, double *z)
     }
 }
 
-/* Mean error of the rows with two sides and of those that are violated. */
-static double misfit(const Program *program, const Workspace *work)
+/* The mean error at the least-squares point v of the rows with two sides and of those that are
+   violated: about by this the start keeps away from the bounds. */
+double start_margin(const Program *program, int linear, const double *v, Workspace *work)
 {
     long m = program->m;
     double total = 0, count = 0;
+    times(program, v, work->image, work->product);
     for (long j = 0; j < m; j++) {
         double upper = work->product[j] - program->bound[j];
         double lower = work->product[m + j] - program->bound[m + j];
@@ -95,26 +94,8 @@ static double misfit(const Program *program, const Workspace *work)
         total += counts * fabs(over);
         count += counts;
     }
-    return total / larger(count, 1.0);
-}
-
-/* The smallest d that satisfies all rows that have a rate. */
-static double slack_needed(const Program *program, const Workspace *work)
-{
-    double need = 0;
-    for (long i = 0; i < 2 * program->m; i++)
-        if (program->rate[i] > 0)
-            need = larger(need, (work->product[i] - program->bound[i]) / program->rate[i]);
-    return need;
-}
-
-/* About the least-squares error, by which the start keeps away from the bounds; v is the
-   least-squares point. */
-double start_margin(const Program *program, int linear, const double *v, Workspace *work)
-{
-    times(program, v, work->image, work->product);
-    double margin = larger(misfit(program, work), LEAST_MARGIN);
-    return linear ? larger(margin, AWAY) : margin; /* an objective leads away from that point */
+    /* An objective leads away from that point. */
+    return larger(total / larger(count, 1.0), linear ? AWAY : LEAST_MARGIN);
 }
 
 /* A point near at->v, on or near the central path: inside the box by a part of `margin`, under a
@@ -130,7 +111,11 @@ void centre(const Program *program, double margin, Workspace *work, Point *at)
     times(program, v, work->image, work->product);
     double floor = margin;
     if (program->shared) {
-        v[k] = 1.2 * larger(slack_needed(program, work), margin);
+        double needed = margin; /* to satisfy all rows that have a rate */
+        for (long i = 0; i < 2 * program->m; i++)
+            if (program->rate[i] > 0)
+                needed = larger(needed, (work->product[i] - program->bound[i]) / program->rate[i]);
+        v[k] = 1.2 * needed;
         floor = 0.1 * v[k];
         times(program, v, work->image, work->product);
     }

@@ -26,8 +26,8 @@ static const double SLACK = 0, BINDS = 1, CAPPED = 2;
    separates them. So does dt/t where it is elastic. Returns whether all have decided. */
 static int classify(const Program *program, Workspace *work)
 {
-    double *restrict kind = work->kind, doubts = 0;
-    const double *restrict ratio = work->ratio, *restrict ratio_t = ratio + program->sides;
+    const double *ratio = work->ratio, *ratio_t = ratio + program->sides;
+    double *kind = work->kind, doubts = 0;
     for (long i = 0; i < program->pairs; i++)
         doubts += fabs(ratio[i] + 0.5) < DOUBT ? 1.0 : 0.0;
     for (long i = 0; i < program->sides; i++)
@@ -76,15 +76,13 @@ static Program face_of(const Program *program, Workspace *work)
 static int refine(const Program *face, Workspace *work, double *v)
 {
     long n = face->sides, size = face->size;
-    const double *restrict weight = work->face_weight, *restrict h = face->bound;
-    double *restrict x = work->x, *restrict product = work->step_product;
-    double *restrict y = work->face_y;
-    double primal = 0, dual = 0, before = 1e300;
+    const double *weight = work->face_weight, *product = work->step_product;
+    double *x = work->x, *y = work->face_y, primal = 0, dual = 0, before = 1e300;
     for (int i = 0; i < MOST_REFINEMENTS; i++) {
-        times(face, v, work->image, product);
+        times(face, v, work->image, work->step_product);
         primal = 0;
         for (long j = 0; j < n; j++) {
-            double residual = weight[j] > 0 ? h[j] - product[j] : 0.0;
+            double residual = weight[j] > 0 ? face->bound[j] - product[j] : 0.0;
             primal = larger(primal, fabs(residual));
             x[j] = weight[j] * residual;
         }
@@ -100,7 +98,7 @@ static int refine(const Program *face, Workspace *work, double *v)
         for (long a = 0; a < size; a++)
             v[a] += work->affine[a];
         solve_factored(work->matrix, work->inverse_pivot, work->pull);
-        times(face, work->pull, work->image, product);
+        times(face, work->pull, work->image, work->step_product);
         for (long j = 0; j < n; j++)
             y[j] -= weight[j] * product[j];
     }
@@ -111,7 +109,7 @@ static int refine(const Program *face, Workspace *work, double *v)
 /* The full affine step, projected onto the face, in vertex.v and vertex.y; whether it is on it. */
 static int project(const Program *program, const Point *at, Workspace *work, Point *vertex)
 {
-    const double *restrict kind = work->kind;
+    const double *kind = work->kind;
     double *y = vertex->y, *binding_weight = vertex->s;
     long m = program->m, size = program->size;
     Program face = face_of(program, work);
@@ -143,7 +141,7 @@ static int project(const Program *program, const Point *at, Workspace *work, Poi
    where it is at its penalty. */
 static int is_optimal(const Program *program, Workspace *work, const Point *vertex)
 {
-    const double *restrict y = vertex->y, *restrict kind = work->kind;
+    const double *y = vertex->y, *kind = work->kind;
     double lowest = 0, worst = 0;
     for (long i = 0; i < program->sides; i++)
         lowest = smaller(lowest, y[i]);
