@@ -30,9 +30,9 @@ typedef struct {
     const int64_t *sample;
     const double *z;
     double *loss;
-    const double *below;   /* only losses below this are linearised; NULL for all */
-    const int64_t *place;  /* where gram and slope have a run; NULL for the same order */
-    double *gram, *slope;  /* gram is NULL where the losses suffice */
+    const double *below;  /* only losses below this are linearised; NULL for all */
+    const int64_t *place; /* where gram and slope have a run; NULL for the same order */
+    double *gram, *slope; /* gram is NULL where the losses suffice */
 } Runs;
 
 /* Memory of one thread. */
@@ -46,7 +46,7 @@ typedef struct {
     Square gram; /* J with the error beside it, multiplied by itself */
 } Scratch;
 
-enum { PAD = 8 }; /* entries behind an array that whole registers reach */
+enum { PAD = 8 }; /* entries of the widest register: columns are padded to it, arrays have more */
 
 static Scratch scratch_in(Arena *arena, const Chain *chain)
 {

@@ -13,8 +13,8 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Each function that Python calls takes one structure, whose fields are whole numbers of 64 bits and
-   pointers, and returns 0, or -1 without memory. This is the version of these functions, of the
+/* Each function that Python calls takes one structure, whose fields are whole numbers of 64 bits
+   and pointers, and returns 0, or -1 without memory. This is the version of these functions, of the
    order of the fields, and of how arrays are laid out. Raise it here and in preimage/engine.py with
    every change of these: a library of another version is not used. */
 enum { INTERFACE = 2 };
@@ -111,6 +111,7 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
     return 8 * (lines | 1);
 }
 
+/* Room for a matrix of order k. */
 static inline Square take_square(Arena *arena, long k, long stride)
 {
     long size = padded_size(k);

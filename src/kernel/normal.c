@@ -117,10 +117,12 @@ void normal_matrix(const Program *program, const double *weight, double least, W
     long m = program->m, k = program->k, kept = 0;
     const double *rate = program->rate;
     for (long j = 0; j < m; j++) {
+        double both = weight[j] + weight[m + j];
+        double border = rate[m + j] * weight[m + j] - rate[j] * weight[j];
         work->kept[kept] = program->index[j];
-        work->scale[kept] = weight[j] + weight[m + j];
-        work->border[kept] = program->shared ? rate[m + j] * weight[m + j] - rate[j] * weight[j] : 0.0;
-        kept += weight[j] + weight[m + j] > least;
+        work->scale[kept] = both;
+        work->border[kept] = program->shared ? border : 0.0;
+        kept += both > least;
     }
     for (long a = 0; a < matrix.size; a++) /* whole tiles */
         fill(matrix.entry + a * matrix.stride + tile_start(a), matrix.size - tile_start(a), 0.0);

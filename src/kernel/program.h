@@ -21,7 +21,7 @@ typedef struct {
     const double *row, *column;           /* (matrices, n) and (matrices, k) */
     const double *row_size, *column_size; /* |w_ja| <= row_size_j column_size_a; 0 if empty */
     const double *bound, *rate;           /* (batch, 2, n) */
-    const double *box, *objective;        /* (batch, 2, k), z <= box_0 and -z <= box_1; (batch, k) */
+    const double *box, *objective;        /* (batch, 2, k), z <= box_0, -z <= box_1; (batch, k) */
     double *z, *multiplier;               /* (batch, k) and (batch, 2, n) */
     int64_t *proven; /* (batch,) 1 where the multipliers prove that z is an optimum */
     int64_t *full;   /* (batch,) 1 where the rows with two sides have full column rank */
@@ -130,7 +130,10 @@ static inline double largest(const double *array, long count)
 }
 
 /* Of a bound; 0 for one that is not there. */
-static inline double finite_size(double bound) { return fabs(bound) < INFINITE ? fabs(bound) : 0.0; }
+static inline double finite_size(double bound)
+{
+    return fabs(bound) < INFINITE ? fabs(bound) : 0.0;
+}
 
 /* The power of two nearest to a positive finite value in the logarithm; 1 for 0. */
 static inline double power_of_two(double value)

@@ -32,7 +32,8 @@ static void clear(Program *program, const Batch *sample, long count)
         fill(*array, program->pairs, 0.0);
 }
 
-/* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and a term:
+/* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and
+   a term:
 
        max(0, (a* - a) / low, (a - a*) / up)  =  (1/up + 1/low) (a - a*)+  -  (a - a*) / low,
 
@@ -121,6 +122,7 @@ static void separate_sides(const double bound[2], const double rate[2], double y
     y[0] = larger(net + y[1], 0.0);
 }
 
+/* Whether all are numbers, and none has diverged. */
 static int are_settled(const double *array, long count)
 {
     int settled = 1;

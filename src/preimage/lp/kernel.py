@@ -180,6 +180,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     matrices = batch if units.row.ndim == 2 else 1
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
     answers = (z, multipliers, proven, full, steps)
+    # The fields of ``Batch`` of ``src/kernel/program.h``.
     engine.call("solve_programs", *numbers, threads or processors(), *held, *answers)
     return _Answer(z, lower, upper, proven, full, steps)
 

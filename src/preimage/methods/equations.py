@@ -85,6 +85,7 @@ def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
     if k and batch and engine.library() is not None:
         flags = np.zeros(batch, dtype=np.int64)
         held = (np.ascontiguousarray(gram), diagonal, flags)
+        # The fields of ``Inverses`` of ``src/kernel/inverse.c``.
         engine.call("invert_diagonals", batch, k, processors(), *held)
         return diagonal, flags != 0
     size = np.sqrt(np.einsum("raa->ra", gram))
@@ -106,6 +107,7 @@ def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -
         arrays = (units.table, units.row, units.column, scale, target, z, sure)
         held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
         sizes = batch, n, k, units.table.shape[-1], processors()
+        # The fields of ``Equations`` of ``src/kernel/equations.c``.
         engine.call("solve_equations", *sizes, *held)
     return sure != 0
 

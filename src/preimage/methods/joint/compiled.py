@@ -52,6 +52,7 @@ class CompiledChain:
         of = np.ascontiguousarray(samples, dtype=np.int64)
         at = None if place is None else np.ascontiguousarray(place, dtype=np.int64)
         given = self.chain, of, z, loss, below, at, gram, slope
+        # The fields of ``Runs`` of chain.c; below, of ``Steps``.
         engine.call("chain_linearize", len(z), threads(len(z)), *given)
         return loss
 
