@@ -10,97 +10,72 @@
 
 enum { KINKED, TANH, SIGMOID };
 
-/* All layers, one after the other. Each weight is stored twice: row by row and column by column. */
+/* All layers, one after the other, and what is fitted. Each weight is stored twice: row by row, and
+   column by column, padded to whole registers of any variant. */
 typedef struct {
     int64_t layers;
     const int64_t *sizes; /* latent size, then the outputs of each layer */
     const int64_t *kind;  /* of each layer */
     const double *rows, *columns;
-    const double *bias;  /* of each unit */
-    const double *slope; /* of each unit, below its kink: 0 for a ReLU, 1 for an identity */
-} Chain;
-
-/* What is fitted. Each array has a row of outputs for each sample. */
-typedef struct {
-    const double *values;
+    const double *bias;   /* of each unit */
+    const double *slope;  /* of each unit, below its kink: 0 for a ReLU, 1 for an identity */
+    const double *values; /* (samples, outputs) */
     const double *weight; /* of each error, 0 where nothing was observed; NULL for 1 */
-} Fit;
+} Chain;
 
 /* The runs of one call, and what is wanted of them. Several runs may belong to one sample. */
 typedef struct {
+    int64_t count, threads;
     const Chain *chain;
-    const Fit *fit;
-    const int64_t *sample, *place; /* of each run; place is where gram and slope have it */
-    const double *z, *below;       /* only losses below this are linearised; NULL for all */
-    double *loss, *gram, *slope;   /* gram is NULL where the losses suffice */
+    const int64_t *sample;
+    const double *z;
+    double *loss;
+    const double *below;  /* only losses below this are linearised; NULL for all */
+    const int64_t *place; /* where gram and slope have a run; NULL for the same order */
+    double *gram, *slope; /* gram is NULL where the losses suffice */
 } Runs;
 
 /* Memory of one thread. */
 typedef struct {
     double *a, *value, *derivative; /* of each unit */
     double *error;                  /* of each output */
-    int64_t *inputs, *outputs;      /* active units before and after a layer */
+    double *picked;                 /* entries of the listed units */
     double *product[2];             /* two steps of a Jacobian, by active units */
+    int32_t *inputs, *outputs;      /* active units before and after a layer */
     long stride;
     Square gram; /* J with the error beside it, multiplied by itself */
 } Scratch;
 
+enum { PAD = 8 }; /* entries of the widest register: columns are padded to it, arrays have more */
+
 static Scratch scratch_in(Arena *arena, const Chain *chain)
 {
-    long k = chain->sizes[0], units = 0, widest = 0;
-    for (long layer = 0; layer <= chain->layers; layer++) {
-        units += layer ? chain->sizes[layer] : 0;
+    long k = chain->sizes[0], units = 0, widest = k;
+    for (long layer = 1; layer <= chain->layers; layer++) {
+        units += chain->sizes[layer];
         widest = chain->sizes[layer] > widest ? chain->sizes[layer] : widest;
     }
     Scratch s = {.stride = row_stride(k + 1)};
-    s.a = take_doubles(arena, units);
-    s.value = take_doubles(arena, units);
-    s.derivative = take_doubles(arena, units);
-    s.error = take_doubles(arena, chain->sizes[chain->layers]);
-    s.inputs = take(arena, (size_t)(widest + 1) * sizeof(int64_t));
-    s.outputs = take(arena, (size_t)(widest + TILE_COLUMNS) * sizeof(int64_t));
-    for (int i = 0; i < 2; i++)
-        s.product[i] = take_doubles(arena, (widest + TILE_COLUMNS) * s.stride);
-    s.gram = (Square){take_doubles(arena, padded_size(k + 1) * s.stride),
-                      round_up(k + 1, TILE_COLUMNS), s.stride};
+    take_fields(arena, &s, offsetof(Scratch, product), units + k + PAD);
+    take_fields(arena, s.product, sizeof s.product, (widest + PAD) * s.stride);
+    s.inputs = take(arena, widest + PAD, sizeof(int32_t));
+    s.outputs = take(arena, widest + PAD, sizeof(int32_t));
+    s.gram = take_square(arena, k + 1, s.stride);
+    s.gram.size = round_up(k + 1, TILE_COLUMNS);
     return s;
 }
 
-/* out += sum_i inputs[picked[i]] columns[picked[i]], each column of n entries. A part of `out` stays
-   in registers while all columns are added to it. */
-static void add_columns(const double *columns, const double *inputs, const int64_t *picked,
-                        long count, double *out, long n)
-{
-    enum { PART = 8 };
-    long j = 0;
-    for (; j + PART * LANES <= n; j += PART * LANES) {
-        vector sum[PART];
-        for (int p = 0; p < PART; p++)
-            sum[p] = load(out + j + p * LANES);
-        for (long i = 0; i < count; i++) {
-            const double *c = columns + picked[i] * n + j;
-            vector x = spread(inputs[picked[i]]);
-            for (int p = 0; p < PART; p++)
-                sum[p] += x * load(c + p * LANES);
-        }
-        for (int p = 0; p < PART; p++)
-            store(out + j + p * LANES, sum[p]);
-    }
-    for (long i = 0; i < count; i++) {
-        const double x = inputs[picked[i]], *c = columns + picked[i] * n;
-        for (long rest = j; rest < n; rest++)
-            out[rest] += x * c[rest];
-    }
-}
-
-/* The indices of the n entries that are not 0; their number. */
-static long list_nonzero(const double *x, long n, int64_t *index)
+/* The indices and values of the n entries that are not 0; their number. One more is listed, the
+   value 0 of the first entry: a multiple of 2 can be used. */
+static long list_nonzero(const double *x, long n, int32_t *index, double *value)
 {
     long count = 0;
     for (long i = 0; i < n; i++) {
-        index[count] = i;
+        index[count] = (int32_t)i;
+        value[count] = x[i];
         count += x[i] != 0.0;
     }
+    index[count] = 0, value[count] = 0.0;
     return count;
 }
 
@@ -125,32 +100,31 @@ static void activate(long kind, const double *slope, long n, const double *a, do
 }
 
 /* Forward pass, error = weight (y - G(z)), derivatives of it; ||error||^2. */
-static double evaluate(const Chain *chain, const Fit *fit, long sample, const double *z, Scratch s)
+static double evaluate(const Chain *chain, long sample, const double *z, Scratch s)
 {
     const double *inputs = z, *columns = chain->columns;
     long first = 0;
     for (long layer = 0; layer < chain->layers; layer++) {
         long m = chain->sizes[layer], n = chain->sizes[layer + 1];
-        long count = list_nonzero(inputs, m, s.inputs);
+        long count = list_nonzero(inputs, m, s.inputs, s.picked), padded = round_up(n, PAD);
+        fill(s.a + first + n, padded - n, 0.0);
         memcpy(s.a + first, chain->bias + first, (size_t)n * sizeof(double));
-        add_columns(columns, inputs, s.inputs, count, s.a + first, n);
+        add_rows(columns, padded, s.inputs, s.picked, round_up(count, 2), padded, s.a + first);
         activate(chain->kind[layer], chain->slope + first, n, s.a + first, s.value + first,
                  s.derivative + first);
         inputs = s.value + first;
-        columns += m * n;
+        columns += m * padded;
         first += n;
     }
     long n = chain->sizes[chain->layers];
     first -= n;
-    double total = 0.0, *value = s.value + first, *derivative = s.derivative + first;
-    for (long j = 0; j < n; j++)
-        s.error[j] = fit->values[sample * n + j] - value[j];
-    for (long j = 0; fit->weight && j < n; j++) {
-        s.error[j] *= fit->weight[sample * n + j];
-        derivative[j] *= fit->weight[sample * n + j];
-    }
-    for (long j = 0; j < n; j++)
+    double total = 0.0;
+    for (long j = 0; j < n; j++) {
+        double weight = chain->weight ? chain->weight[sample * n + j] : 1.0;
+        s.error[j] = weight * (chain->values[sample * n + j] - s.value[first + j]);
+        s.derivative[first + j] *= weight;
         total += s.error[j] * s.error[j];
+    }
     return total;
 }
 
@@ -158,7 +132,7 @@ static double evaluate(const Chain *chain, const Fit *fit, long sample, const do
    The more of them, the fewer times each weight is read. */
 enum { MOST_REGISTERS = 3 };
 static inline __attribute__((always_inline)) void product_tile(
-    const double *const *w, const int64_t *picked, long count, const double *product, long stride,
+    const double *const *w, const int32_t *picked, long count, const double *product, long stride,
     int registers, double *out)
 {
     vector sum[TILE_COLUMNS][MOST_REGISTERS] = {0};
@@ -177,8 +151,8 @@ static inline __attribute__((always_inline)) void product_tile(
 
 /* `number` rows of a product, out[i] = sum_c weight[listed[i]][picked[c]] product[c]; all of
    `weight`'s rows have m entries. The last rows are worked on again to fill a tile. */
-static void multiply_rows(const double *weight, long m, const int64_t *listed, long number,
-                          const int64_t *picked, long count, const double *product, long stride,
+static void multiply_rows(const double *weight, long m, const int32_t *listed, long number,
+                          const int32_t *picked, long count, const double *product, long stride,
                           long wide, double *out)
 {
     for (long i = 0; i < number; i += TILE_COLUMNS) {
@@ -194,14 +168,6 @@ static void multiply_rows(const double *weight, long m, const int64_t *listed, l
     }
 }
 
-static void scale_rows(double *rows, long stride, long wide, const int64_t *listed, long number,
-                       const double *scale)
-{
-    for (long i = 0; i < number; i++)
-        for (long a = 0; a < wide; a++)
-            rows[i * stride + a] *= scale[listed[i]];
-}
-
 /* The active rows of J into product[returned]; their indices into s.outputs, their number into
    *active. */
 static int jacobian(const Chain *chain, Scratch s, long *active)
@@ -212,15 +178,17 @@ static int jacobian(const Chain *chain, Scratch s, long *active)
     for (long layer = 0; layer < chain->layers; layer++, from = 1 - from) {
         long m = chain->sizes[layer], n = chain->sizes[layer + 1];
         double *out = s.product[1 - from];
-        memcpy(s.inputs, s.outputs, (size_t)count * sizeof(int64_t));
-        long number = list_nonzero(s.derivative + first, n, s.outputs);
+        memcpy(s.inputs, s.outputs, (size_t)count * sizeof(int32_t));
+        long number = list_nonzero(s.derivative + first, n, s.outputs, s.picked);
         for (long i = 0; !layer && i < number; i++)
             for (long b = 0; b < wide; b++)
                 out[i * s.stride + b] = b < k ? rows[s.outputs[i] * k + b] : 0.0;
         if (layer)
             multiply_rows(rows, m, s.outputs, number, s.inputs, count, s.product[from], s.stride,
                           wide, out);
-        scale_rows(out, s.stride, wide, s.outputs, number, s.derivative + first);
+        for (long i = 0; i < number; i++)
+            for (long a = 0; a < wide; a++)
+                out[i * s.stride + a] *= s.picked[i];
         count = number;
         rows += m * n;
         first += n;
@@ -229,30 +197,23 @@ static int jacobian(const Chain *chain, Scratch s, long *active)
     return from;
 }
 
-/* The error beside the active rows of J, as column k; 0 in the columns after it. */
-static void append_error(Scratch s, double *product, long active, long k)
-{
-    for (long i = 0; i < active; i++) {
-        double *row = product + i * s.stride;
-        for (long a = k; a < s.stride; a++)
-            row[a] = 0.0;
-        row[k] = s.error[s.outputs[i]];
-    }
-}
-
-static void linearize(void *context, long run, void *memory)
+static void linearize(const void *context, long run, Arena *arena)
 {
     const Runs *runs = context;
     const Chain *chain = runs->chain;
+    Scratch s = scratch_in(arena, chain);
     long k = chain->sizes[0], active;
-    Arena arena = {memory, 0};
-    Scratch s = scratch_in(&arena, chain);
-    runs->loss[run] = 0.5 * evaluate(chain, runs->fit, runs->sample[run], runs->z + run * k, s);
+    if (!arena->base)
+        return;
+    runs->loss[run] = 0.5 * evaluate(chain, runs->sample[run], runs->z + run * k, s);
     if (!runs->gram || (runs->below && !(runs->loss[run] < runs->below[run])))
         return;
     double *product = s.product[jacobian(chain, s, &active)];
-    append_error(s, product, active, k); /* its products with the others are the slope */
-    memset(s.gram.entry, 0, (size_t)(padded_size(k + 1) * s.stride) * sizeof(double));
+    for (long i = 0; i < active; i++) { /* the error is column k: its products are the slope */
+        fill(product + i * s.stride + k, s.stride - k, 0.0);
+        product[i * s.stride + k] = s.error[s.outputs[i]];
+    }
+    fill(s.gram.entry, padded_size(k + 1) * s.stride, 0.0);
     add_gram(product, active, s.gram);
     long place = runs->place ? runs->place[run] : run;
     double *gram = runs->gram + place * k * k, *slope = runs->slope + place * k;
@@ -264,42 +225,37 @@ static void linearize(void *context, long run, void *memory)
     }
 }
 
-/* Losses 0.5 ||y - G(z)||^2 of `count` runs; and unless `gram` is NULL, J'J and J'(y - G(z)) of
-   those whose loss is lower than `below`, at their place. `below` and `place` may be NULL.
-   Returns 0, or -1 without memory. */
-EXPORT int chain_linearize(const Chain *chain, const Fit *fit, int64_t count,
-                           const int64_t *sample, const double *z, double *loss,
-                           const double *below, const int64_t *place, double *gram,
-                           double *slope, int threads)
+/* Losses 0.5 ||y - G(z)||^2 of all runs; and unless `gram` is NULL, J'J and J'(y - G(z)) of those
+   whose loss is lower than `below`, at their place. */
+EXPORT int chain_linearize(const Runs *runs)
 {
-    Runs runs = {chain, fit, sample, place, z, below, loss, gram, slope};
-    Arena arena = {NULL, 0};
-    scratch_in(&arena, chain);
-    return parallel_for(count, threads, arena.used, linearize, &runs);
+    return parallel_for(runs->count, runs->threads, linearize, runs);
 }
 
 typedef struct {
-    long k;
-    const int64_t *place;
+    int64_t count, threads, k;
+    const int64_t *place; /* of a run's normal equations in `gram` and `slope` */
     const double *gram, *slope, *damping;
-    const uint8_t *held;
-    double *step, *predicted;
+    const uint8_t *held;      /* (count, k) not 0 where a step stays 0; may be NULL */
+    double *step, *predicted; /* (count, k); (count,) decreases of the loss that they promise */
 } Steps;
 
-/* (gram + damping diag(gram)) step = slope, scaled to a unit diagonal. */
-static void damped_step(void *context, long run, void *memory)
+/* (gram + damping diag(gram)) step = slope, scaled to a unit diagonal; 0 where that entry is 0. */
+static void damped_step(const void *context, long run, Arena *arena)
 {
     const Steps *steps = context;
-    long k = steps->k, size = padded_size(k), stride = row_stride(k);
-    Arena arena = {memory, 0};
-    Square factor = {take_doubles(&arena, size * stride), size, stride};
-    double *scale = take_doubles(&arena, size), *pivot = take_doubles(&arena, size);
-    double *x = take_doubles(&arena, size);
+    long k = steps->k, stride = row_stride(k);
+    Square factor = take_square(arena, k, stride);
+    double *scale = take_doubles(arena, stride), *pivot = take_doubles(arena, stride);
+    double *x = take_doubles(arena, stride);
+    if (!arena->base)
+        return;
     long place = steps->place[run];
     const double *gram = steps->gram + place * k * k, *slope = steps->slope + place * k;
     double *step = steps->step + run * k, decrease = 0.0;
-    for (long a = 0; a < size; a++) {
-        int free = a < k && gram[a * k + a] > 0.0 && !(steps->held && steps->held[run * k + a]);
+    fill(x, stride, 0.0);
+    for (long a = 0; a < k; a++) {
+        int free = gram[a * k + a] > 0.0 && !(steps->held && steps->held[run * k + a]);
         scale[a] = free ? 1.0 / sqrt(gram[a * k + a]) : 0.0;
         x[a] = free ? slope[a] * scale[a] : 0.0;
     }
@@ -317,15 +273,8 @@ static void damped_step(void *context, long run, void *memory)
     steps->predicted[run] = decrease;
 }
 
-/* Damped steps of `count` runs, (count, k), and the decreases of the loss that they promise. The
-   normal equations of a run are at its place of `gram` and `slope`. Where `held` is not 0, or a diagonal entry is 0, the entry of the step is 0; `held` may be NULL.
-   Returns 0, or -1 without memory. */
-EXPORT int damped_steps(int64_t count, int64_t k, const int64_t *place, const double *gram,
-                        const double *slope, const double *damping, const uint8_t *held,
-                        double *step, double *predicted, int threads)
+/* Damped steps of all runs. */
+EXPORT int damped_steps(const Steps *steps)
 {
-    Steps steps = {k, place, gram, slope, damping, held, step, predicted};
-    long size = padded_size(k);
-    size_t bytes = (size_t)(size * row_stride(k) + 3 * size + 32) * sizeof(double);
-    return parallel_for(count, threads, bytes, damped_step, &steps);
+    return parallel_for(steps->count, steps->threads, damped_step, steps);
 }

@@ -17,90 +17,56 @@ typedef struct {
    the second. */
 static const double SURE = 1e-7, EASY = 1e-6, NO_PIVOT = 1e-14;
 
-typedef struct {
-    Program rows; /* the products with W only */
-    double *panel, *inverse_pivot, *v, *step, *factor, *image;
-    Square matrix;
-} System;
-
-static size_t lay_out(System *system, const Equations *equations, char *memory)
-{
-    Arena arena = {memory, 0};
-    long stride = equations->stride, size = padded_size(equations->k);
-    long m = round_up(equations->n, 8);
-    system->panel = take_doubles(&arena, PANEL * stride);
-    system->inverse_pivot = take_doubles(&arena, stride);
-    system->v = take_doubles(&arena, stride);
-    system->step = take_doubles(&arena, stride);
-    system->factor = take_doubles(&arena, m);
-    system->image = take_doubles(&arena, m);
-    system->matrix = (Square){take_doubles(&arena, size * stride), size, stride};
-    system->rows = (Program){.k = equations->k, .stride = stride, .table = equations->table,
-                             .index = take(&arena, sizeof(int32_t) * (size_t)m)};
-    return arena.used;
-}
-
-/* List the equations of a sample, and the factors of their scaled rows; their number. */
-static long list_equations(const Equations *equations, const double *scale, System *system)
-{
-    long count = 0;
-    for (long j = 0; j < equations->n; j++) {
-        system->rows.index[count] = (int32_t)j;
-        system->factor[count] = scale[j] / equations->row[j];
-        count += scale[j] != 0;
-    }
-    system->rows.m = round_up(count, 8);
-    for (long i = count; i < system->rows.m; i++)
-        system->rows.index[i] = (int32_t)equations->n; /* the row of padding */
-    return count;
-}
-
-/* v += (A' A)^-1 A' (factor t - A v), where A is the rows times their factors. */
-static void refine(const Equations *equations, const double *target, long count, System *system)
-{
-    double *miss = system->image;
-    rows_times(&system->rows, system->v, miss);
-    for (long i = 0; i < count; i++) {
-        long j = system->rows.index[i];
-        miss[i] = (target[j] * equations->row[j] - miss[i]) * system->factor[i] * system->factor[i];
-    }
-    rows_transposed_times(&system->rows, miss, system->step);
-    solve_factored(system->matrix, system->inverse_pivot, system->step);
-    for (long a = 0; a < equations->k; a++)
-        system->v[a] += system->step[a];
-}
-
-static void solve_sample(void *context, long b, void *memory)
+static void solve_sample(const void *context, long b, Arena *arena)
 {
     const Equations *equations = context;
-    System system;
-    lay_out(&system, equations, memory);
-    Square matrix = system.matrix;
-    long k = equations->k;
-    long count = list_equations(equations, equations->scale + b * equations->n, &system);
+    long n = equations->n, k = equations->k, stride = equations->stride, count = 0;
+    double *panel = take_doubles(arena, PANEL * stride);
+    double *inverse_pivot = take_doubles(arena, stride);
+    double *v = take_doubles(arena, stride), *step = take_doubles(arena, stride);
+    double *factor = take_doubles(arena, n + 1), *miss = take_doubles(arena, round_up(n, 8));
+    Square matrix = take_square(arena, k, stride);
+    int32_t *index = take(arena, round_up(n, 8) + 1, sizeof(int32_t));
+    if (!arena->base)
+        return;
+    const double *scale = equations->scale + b * n, *target = equations->target;
+    for (long j = 0; j < n; j++) { /* list the equations, and the factors of their scaled rows */
+        index[count] = (int32_t)j;
+        factor[count] = scale[j] / equations->row[j];
+        count += scale[j] != 0;
+    }
     equations->sure[b] = 0;
     if (count < k)
         return;
-    memset(matrix.entry, 0, sizeof(double) * (size_t)(matrix.size * matrix.stride));
-    add_scaled_gram(equations->table, system.rows.index, system.factor, NULL, k, count,
-                    system.panel, matrix);
+    Program rows = {.m = pad_rows(index, count, n), .k = k, .stride = stride, .index = index,
+                    .table = equations->table}; /* the products with W only */
+    memset(matrix.entry, 0, sizeof(double) * (size_t)(matrix.size * stride));
+    add_scaled_gram(rows.table, index, factor, NULL, k, count, panel, matrix);
     for (long a = k; a < matrix.size; a++)
-        matrix.entry[a * matrix.stride + a] = 1.0;
-    double least = cholesky(matrix, k, NO_PIVOT, system.inverse_pivot);
+        matrix.entry[a * (stride + 1)] = 1.0;
+    double least = cholesky(matrix, k, NO_PIVOT, inverse_pivot);
     equations->sure[b] = least > SURE;
-    if (!equations->sure[b] || !equations->target)
+    if (!equations->sure[b] || !target)
         return;
-    fill(system.v, equations->stride, 0.0);
-    for (int i = 0; i < (least > EASY ? 2 : 3); i++)
-        refine(equations, equations->target + b * equations->n, count, &system);
+    fill(v, stride, 0.0);
+    /* v += (A' A)^-1 A' (factor t - A v), where A is the rows times their factors. */
+    for (int rounds = least > EASY ? 2 : 3; rounds > 0; rounds--) {
+        rows_times(&rows, v, miss);
+        for (long i = 0; i < count; i++) {
+            double wanted = target[b * n + index[i]] * equations->row[index[i]];
+            miss[i] = (wanted - miss[i]) * factor[i] * factor[i];
+        }
+        rows_transposed_times(&rows, miss, step);
+        solve_factored(matrix, inverse_pivot, step);
+        for (long a = 0; a < k; a++)
+            v[a] += step[a];
+    }
     for (long a = 0; a < k; a++)
-        equations->z[b * k + a] = system.v[a] * equations->column[a];
+        equations->z[b * k + a] = v[a] * equations->column[a];
 }
 
-/* Solve the equations of every sample. Returns 0, or -1 without memory. */
+/* Solve the equations of every sample. */
 EXPORT int solve_equations(const Equations *equations)
 {
-    System system;
-    return parallel_for(equations->batch, (int)equations->threads,
-                        lay_out(&system, equations, NULL), solve_sample, (void *)equations);
+    return parallel_for(equations->batch, equations->threads, solve_sample, equations);
 }

@@ -13,10 +13,11 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* The version of what Python calls: functions, their arguments, the fields of their structures and
-   how arrays are laid out. Raise it here and in preimage/engine.py with every change of these: a
-   library of another version is not used. */
-enum { INTERFACE = 1 };
+/* Each function that Python calls takes one structure, whose fields are whole numbers of 64 bits
+   and pointers, and returns 0, or -1 without memory. This is the version of these functions, of the
+   order of the fields, and of how arrays are laid out. Raise it here and in preimage/engine.py with
+   every change of these: a library of another version is not used. */
+enum { INTERFACE = 2 };
 
 /* Entries of a vector register, and the shape of a tile of a Gram matrix: TILE_ROWS registers of
    rows by TILE_COLUMNS columns stay in registers while it is summed up. */
@@ -60,29 +61,38 @@ static inline double larger(double a, double b) { return a > b ? a : b; }
 static inline double smaller(double a, double b) { return a < b ? a : b; }
 static inline long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* Memory is laid out twice by the same function: once with base 0, which only counts, and once to
-   hand out places. Each place starts at a cache line. */
+/* The memory of one thread, handed out piece by piece. Each piece starts at a cache line and is not
+   cleared. With base 0 what is asked for is only counted. */
 typedef struct {
     char *base;
     size_t used;
 } Arena;
 
-static inline void *take(Arena *arena, size_t bytes)
+static inline void *take(Arena *arena, long count, size_t size)
 {
     void *place = arena->base ? arena->base + arena->used : NULL;
-    arena->used += (bytes + 63) / 64 * 64;
+    arena->used += ((size_t)count * size + 63) / 64 * 64;
     return place;
 }
 
 static inline double *take_doubles(Arena *arena, long count)
 {
-    return take(arena, (size_t)count * sizeof(double));
+    return take(arena, count, sizeof(double));
 }
 
-/* Call `work(context, i, memory)` for i from 0 to count - 1 on up to `threads` threads, each with
-   `bytes` of memory of its own, aligned to 64 and not cleared. Returns 0, or -1 without memory. */
-typedef void Work(void *context, long index, void *memory);
-int parallel_for(long count, int threads, size_t bytes, Work *work, void *context);
+/* Point each of the `double *` that fill the first `bytes` of a structure to `count` doubles. */
+static inline void take_fields(Arena *arena, void *structure, size_t bytes, long count)
+{
+    double **field = structure;
+    for (size_t i = 0; i < bytes / sizeof *field; i++)
+        field[i] = take_doubles(arena, count);
+}
+
+/* Call `work(context, i, arena)` for i from 0 to count - 1 on up to `threads` threads. `work` first
+   takes all its memory, and returns at once if that is only counted. Returns 0, or -1 without
+   memory. */
+typedef void Work(const void *context, long index, Arena *arena);
+int parallel_for(long count, long threads, Work *work, const void *context);
 
 /* A square matrix of the normal equations: `size` rows of `stride` entries, of which the upper
    triangle counts. The size is padded to whole tiles with an identity. */
@@ -101,10 +111,22 @@ static inline long row_stride(long k) /* the same for all variants: Python lays 
     return 8 * (lines | 1);
 }
 
+/* Room for a matrix of order k. */
+static inline Square take_square(Arena *arena, long k, long stride)
+{
+    long size = padded_size(k);
+    return (Square){take_doubles(arena, size * stride), size, stride};
+}
+
 /* Add `rows' rows` to the upper triangle; `rows` is count x stride, the same stride, padded by 0.
    PANEL rows at a time stay in the cache. */
 enum { PANEL = 128 };
 void add_gram(const double *rows, long count, Square matrix);
+
+/* out += sum_i x[i] rows[index[i]], i < count, an even number, for `width` entries of rows with the
+   given stride. Whole registers are read and written. */
+void add_rows(const double *rows, long stride, const int32_t *index, const double *x, long count,
+              long width, double *out);
 
 /* The same for scale[i] table[index[i]], i < count, with border[i] in column k unless `border` is
    NULL; `panel` (PANEL, stride) is scratch. */

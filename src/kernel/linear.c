@@ -55,6 +55,34 @@ void add_scaled_gram(const double *table, const int32_t *index, const double *sc
     }
 }
 
+/* Some registers of add_rows; two sums each, for an addition takes longer than it takes to start
+   another. */
+static inline __attribute__((always_inline)) void
+add_block(const double *rows, long stride, const int32_t *index, const double *x, long count,
+          const int registers, double *out)
+{
+    vector even[4] = {0}, odd[4] = {0};
+    for (long i = 0; i < count; i += 2) {
+        const double *one = rows + index[i] * stride, *two = rows + index[i + 1] * stride;
+        for (int r = 0; r < registers; r++) {
+            even[r] += x[i] * load(one + r * LANES);
+            odd[r] += x[i + 1] * load(two + r * LANES);
+        }
+    }
+    for (int r = 0; r < registers; r++)
+        store(out + r * LANES, load(out + r * LANES) + even[r] + odd[r]);
+}
+
+void add_rows(const double *rows, long stride, const int32_t *index, const double *x, long count,
+              long width, double *out)
+{
+    long a = 0;
+    for (; a + 4 * LANES <= width; a += 4 * LANES)
+        add_block(rows + a, stride, index, x, count, 4, out + a);
+    for (; a < width; a += LANES)
+        add_block(rows + a, stride, index, x, count, 1, out + a);
+}
+
 /* The TILE_COLUMNS rows from `first` on of the right-hand side `rows`, LANES columns: row p becomes
    row p of U'^-1 times it, where the rows before are done and the diagonal tile is factored. */
 static inline void eliminate(Square u, long first, double *rows, const double *inverse_pivot)
@@ -146,12 +174,9 @@ void solve_factored(Square u, const double *inverse_pivot, double *x)
     for (long first = 0; first < u.size; first += LANES) { /* U' y = x */
         vector sum[4] = {0};
         const double *column = u.entry + first;
-        long i = 0;
-        for (; i + 4 <= first; i += 4)
-            for (int r = 0; r < 4; r++)
-                sum[r] += x[i + r] * load(column + (i + r) * u.stride);
-        for (; i < first; i++)
-            sum[0] += x[i] * load(column + i * u.stride);
+        for (long i = 0; i < first; i += LANES)
+            for (int r = 0; r < LANES; r++)
+                sum[r % 4] += x[i + r] * load(column + (i + r) * u.stride);
         vector left = load(x + first) - ((sum[0] + sum[1]) + (sum[2] + sum[3]));
         for (int p = 0; p < LANES; p++) { /* lanes before p hold junk, and are known already */
             double value = left[p] * inverse_pivot[first + p];

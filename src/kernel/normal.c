@@ -25,63 +25,35 @@ void rows_times(const Program *program, const double *v, double *image)
     }
 }
 
-/* out = rows' x for some registers of columns; two sums each, for an addition takes longer than it
-   takes to start another. */
-static inline __attribute__((always_inline)) void
-transposed_block(const Program *program, const double *x, long column, double *out,
-                 const int registers)
-{
-    const double *table = program->table + column;
-    vector even[4] = {0}, odd[4] = {0};
-    for (long j = 0; j < program->m; j += 2) {
-        const double *one = table + program->index[j] * program->stride;
-        const double *two = table + program->index[j + 1] * program->stride;
-        for (int r = 0; r < registers; r++) {
-            even[r] += x[j] * load(one + r * LANES);
-            odd[r] += x[j + 1] * load(two + r * LANES);
-        }
-    }
-    for (int r = 0; r < registers; r++)
-        store(out + column + r * LANES, even[r] + odd[r]);
-}
-
 void rows_transposed_times(const Program *program, const double *x, double *out)
 {
-    long width = round_up(program->k, LANES), a = 0;
     const int32_t *index = program->index, *place = program->place;
-    if (program->first) {
-        fill(out, program->stride, 0.0);
-        for (long j = 0; j < program->m; j++) {
-            const double *entry = program->table + index[j] * program->stride;
-            for (long i = program->first[index[j]]; i < program->first[index[j] + 1]; i++)
-                out[place[i]] += x[j] * entry[place[i]];
-        }
-        return;
+    fill(out, program->stride, 0.0);
+    if (!program->first)
+        add_rows(program->table, program->stride, index, x, program->m, program->k, out);
+    for (long j = 0; program->first && j < program->m; j++) {
+        const double *entry = program->table + index[j] * program->stride;
+        for (long i = program->first[index[j]]; i < program->first[index[j] + 1]; i++)
+            out[place[i]] += x[j] * entry[place[i]];
     }
-    for (; a + 4 * LANES <= width; a += 4 * LANES)
-        transposed_block(program, x, a, out, 4);
-    for (; a < width; a += LANES)
-        transposed_block(program, x, a, out, 1);
-    fill(out + width, program->stride - width, 0.0);
 }
 
 void times(const Program *program, const double *v, double *image, double *restrict out)
 {
-    long m = program->m, k = program->k;
-    const double *restrict up = program->upper_rate, *restrict low = program->lower_rate;
-    double slack = program->shared ? v[k] : 0.0;
+    long m = program->m, k = program->k, boxed = 2 * m + 2 * k;
+    const double *restrict rate = program->rate;
     rows_times(program, v, image);
     for (long j = 0; j < m; j++) {
-        out[j] = image[j] - up[j] * slack;
-        out[m + j] = -image[j] - low[j] * slack;
+        out[j] = image[j];
+        out[m + j] = -image[j];
     }
     for (long a = 0; a < k; a++) {
         out[2 * m + a] = v[a];
         out[2 * m + k + a] = -v[a];
     }
-    out[2 * m + 2 * k] = -slack;
-    for (long i = 2 * m + 2 * k + 1; i < program->sides; i++)
-        out[i] = 0;
+    fill(out + boxed, program->sides - boxed, 0.0);
+    for (long i = 0; program->shared && i < program->sides; i++)
+        out[i] -= rate[i] * v[k];
 }
 
 void transposed_times(const Program *program, const double *restrict x, double *restrict image,
@@ -93,12 +65,10 @@ void transposed_times(const Program *program, const double *restrict x, double *
     rows_transposed_times(program, image, out);
     for (long a = 0; a < k; a++)
         out[a] += x[2 * m + a] - x[2 * m + k + a];
-    if (program->shared) {
-        double paid = 0;
-        for (long j = 0; j < m; j++)
-            paid += program->upper_rate[j] * x[j] + program->lower_rate[j] * x[m + j];
-        out[k] = -paid - x[2 * m + 2 * k];
-    }
+    double paid = 0;
+    for (long i = 0; program->shared && i < program->sides; i++)
+        paid += program->rate[i] * x[i];
+    out[k] = -paid;
 }
 
 double large_weight(const double *weight, long sides, long count)
@@ -145,12 +115,14 @@ void normal_matrix(const Program *program, const double *weight, double least, W
                    Square matrix)
 {
     long m = program->m, k = program->k, kept = 0;
-    const double *up = program->upper_rate, *low = program->lower_rate;
+    const double *rate = program->rate;
     for (long j = 0; j < m; j++) {
+        double both = weight[j] + weight[m + j];
+        double border = rate[m + j] * weight[m + j] - rate[j] * weight[j];
         work->kept[kept] = program->index[j];
-        work->scale[kept] = weight[j] + weight[m + j];
-        work->border[kept] = program->shared ? low[j] * weight[m + j] - up[j] * weight[j] : 0.0;
-        kept += weight[j] + weight[m + j] > least;
+        work->scale[kept] = both;
+        work->border[kept] = program->shared ? border : 0.0;
+        kept += both > least;
     }
     for (long a = 0; a < matrix.size; a++) /* whole tiles */
         fill(matrix.entry + a * matrix.stride + tile_start(a), matrix.size - tile_start(a), 0.0);
@@ -165,13 +137,13 @@ void normal_matrix(const Program *program, const double *weight, double least, W
                         work->panel, matrix);
     }
     for (long a = 0; a < k; a++)
-        matrix.entry[a * matrix.stride + a] += weight[2 * m + a] + weight[2 * m + k + a];
+        matrix.entry[a * (matrix.stride + 1)] += weight[2 * m + a] + weight[2 * m + k + a];
     for (long a = k; a < matrix.size; a++)
-        matrix.entry[a * matrix.stride + a] = 1.0;
+        matrix.entry[a * (matrix.stride + 1)] = 1.0;
     if (program->shared) {
-        double corner = weight[2 * m + 2 * k];
-        for (long j = 0; j < m; j++)
-            corner += up[j] * up[j] * weight[j] + low[j] * low[j] * weight[m + j];
-        matrix.entry[k * matrix.stride + k] = corner;
+        double corner = 0;
+        for (long i = 0; i < program->sides; i++)
+            corner += rate[i] * rate[i] * weight[i];
+        matrix.entry[k * (matrix.stride + 1)] = corner;
     }
 }

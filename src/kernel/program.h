@@ -10,18 +10,19 @@ enum { SHARED, OWN, NONE }; /* how a program's slack enters, as in LayerProgram 
 static const double INFINITE = 1e300;
 
 /* What Python hands over, and gets back. Arrays are C-contiguous. A matrix is `table` (n + 1,
-   stride), w_ja row_j column_a with row and column powers of two, 0 elsewhere. */
+   stride), w_ja row_j column_a with row and column powers of two, 0 elsewhere. Whatever has two
+   sides has them one after the other: w_j z <= bound_0j and -w_j z <= bound_1j. */
 typedef struct {
     int64_t batch, n, k, stride;
     int64_t matrices; /* 1 for the whole batch, or one a sample */
     int64_t slack, threads;
-    const double *table, *row, *column;
-    const int32_t *first, *place; /* where each row's entries are, row by row; or NULL */
+    const double *table;
+    const int32_t *first, *place;         /* where each row's entries are, row by row; or NULL */
+    const double *row, *column;           /* (matrices, n) and (matrices, k) */
     const double *row_size, *column_size; /* |w_ja| <= row_size_j column_size_a; 0 if empty */
-    const double *lower, *lower_rate, *upper, *upper_rate; /* (batch, n) */
-    const double *low, *high, *objective;                  /* (batch, k) */
-    double *z;                                             /* (batch, k) */
-    double *dual_lower, *dual_upper;                       /* (batch, n) */
+    const double *bound, *rate;           /* (batch, 2, n) */
+    const double *box, *objective;        /* (batch, 2, k), z <= box_0, -z <= box_1; (batch, k) */
+    double *z, *multiplier;               /* (batch, k) and (batch, 2, n) */
     int64_t *proven; /* (batch,) 1 where the multipliers prove that z is an optimum */
     int64_t *full;   /* (batch,) 1 where the rows with two sides have full column rank */
     int64_t *steps;  /* (batch,) */
@@ -35,45 +36,59 @@ typedef struct {
         [ -I     ]   z >= low
         [     -1 ]   d >= 0              then absent sides, up to a multiple of 8
 
-   m is a multiple of 8. The first `elastic_sides` may be violated at a price: 2 m or 0. */
+   m is a multiple of 8. The first `elastic_sides` may be violated at a price: 2 m or 0. A pair is
+   s and y of a side or, behind all of these, p and t of an elastic one; see interior.c. */
 typedef struct {
-    long m, k, shared, sides, elastic_sides, stride;
+    long m, k, stride, sides, elastic_sides, pairs;
+    long size, shared; /* entries of v: k + shared */
     const double *table;
-    const int32_t *first, *place;    /* columns of a table row's entries; NULL if not worth listing */
-    int32_t *index;                  /* (m,) */
-    double *upper_rate, *lower_rate; /* (m,) u and l */
-    double *equation;                /* (m,) 1 where a row has both sides, else 0 */
-    double *bound;                   /* (sides,) h; 0 where a side is absent */
-    double *present;                 /* (sides,) 1 where a side exists, else 0 */
-    double *elastic;                 /* (sides,) 1 where it may be violated, else 0 */
-    double *penalty;                 /* (sides,) price of a violation, else 0 */
-    double *cost;                    /* (stride,) c, padded by 0 */
-    double unit, price;              /* of the bounds and of the costs */
+    const int32_t *first, *place; /* columns of a table row's entries; NULL if not worth listing */
+    int32_t *index;               /* (m,) */
+    double *elastic;              /* (elastic_sides,) where `present` tells of their p and t */
+    double unit, price;           /* of the bounds and of the costs */
+    /* Arrays, one after the other, as `lay_out` in solve.c and `clear` take them. */
+    double *present;  /* (pairs,) 1 where a pair exists, else 0 */
+    double *equation; /* (m,) 1 where a row has both sides, else 0 */
+    double *bound;    /* (sides,) h; 0 where a side is absent */
+    double *rate;     /* (sides,) u, l, 0 and 1: minus the last column of G; 0 without d */
+    double *penalty;  /* (sides,) price of a violation, else 0 */
+    double *cost;     /* (size,) c */
 } Program;
 
-/* A point, or a direction: v (stride,), and of each side the slack s, multiplier y, violation p,
-   and t = penalty - y. Absent sides hold s = 1 and y = 0; others than elastic ones p = 0, t = 1. */
+/* A point, or a direction: v (stride,), and of each pair s or p, and y or t. Absent pairs hold
+   s = 1 and y = 0, or p = 0 and t = 1. */
 typedef struct {
-    double *v, *s, *y, *p, *t;
+    double *v, *s, *y;
 } Point;
 
 typedef struct {
+    /* (pairs,) */
+    double *inverse_s, *inverse_y; /* 1/s and 1/p; 1/y and 1/t, 0 where the pair is absent */
+    double *ratio;                 /* dy/y and dt/t of the affine direction */
+    double *push;                  /* e/y + s and f/t + p */
     /* (sides,) */
-    double *product, *step_product;            /* G v and G dv */
-    double *weight;                            /* D */
-    double *inverse_s, *inverse_y, *inverse_t; /* 1/s; 1/y and 1/t, 0 where y = 0 or not elastic */
-    double *ratio_y, *ratio_t;                 /* dy/y and dt/t of the affine direction */
-    double *push_s, *push_p;                   /* e/y + s and f/t + p */
-    double *rho, *x, *best_y;
-    double *kind, *face_weight; /* see termination.c */
+    double *product, *step_product;                           /* G v and G dv */
+    double *weight;                                           /* D */
+    double *rho, *x;
+    double *kind, *face_weight, *face_rate, *face_bound, *face_y; /* see termination.c */
     /* (stride,) */
-    double *gradient, *affine, *constant, *pull, *inverse_pivot, *best_v;
-    /* (m + 1,) */
-    double *image, *scale, *border, *face_upper_rate, *face_lower_rate;
-    int32_t *kept, *face_index;
+    double *gradient, *affine, *constant, *pull, *inverse_pivot;
+    /* (m,) */
+    double *image, *scale, *border;
     double *panel;
+    int32_t *kept, *face_index, *every, *picked; /* (m + 1,) lists of rows */
     Square matrix, gram;
 } Workspace;
+
+/* The sides of m rows; and m, for `count` rows: `index` is filled up with the row of padding. */
+static inline long sides_of(long m, long k) { return round_up(2 * m + 2 * k + 1, 8); }
+static inline long pad_rows(int32_t *index, long count, long padding)
+{
+    long m = round_up(count, 8);
+    for (long i = count; i < m; i++)
+        index[i] = (int32_t)padding;
+    return m;
+}
 
 /* normal.c: products with W and with G; `image` (m,) is scratch. */
 void rows_times(const Program *program, const double *v, double *image);
@@ -100,12 +115,11 @@ void centre(const Program *program, double margin, Workspace *work, Point *at);
 
 /* interior.c, termination.c */
 void set_weights(const Program *program, const Point *at, Workspace *work);
-int minimise(const Program *program, Point *at, Point *step, Workspace *work, int64_t *steps);
+void minimise(const Program *program, Point *at, Point *step, Workspace *work, int64_t *steps);
 int finite_termination(const Program *program, Point *at, Workspace *work, Point *vertex);
 
-/* proof.c: whether sample.z is an optimum within `tolerance`; `every` lists all rows of it. */
-int prove(const Batch *sample, const Program *program, int32_t *every, double tolerance,
-          Workspace *work);
+/* proof.c: whether sample.z is an optimum within `tolerance`. */
+int prove(const Batch *sample, const Program *program, double tolerance, Workspace *work);
 
 static inline double largest(const double *array, long count)
 {
@@ -113,6 +127,12 @@ static inline double largest(const double *array, long count)
     for (long i = 0; i < count; i++)
         peak = larger(peak, fabs(array[i]));
     return peak;
+}
+
+/* Of a bound; 0 for one that is not there. */
+static inline double finite_size(double bound)
+{
+    return fabs(bound) < INFINITE ? fabs(bound) : 0.0;
 }
 
 /* The power of two nearest to a positive finite value in the logarithm; 1 for 0. */

@@ -14,22 +14,15 @@ typedef struct {
     int feasible;
 } Proof;
 
-static double finite_part(double bound)
-{
-    return fabs(bound) < INFINITE ? fabs(bound) : 0.0;
-}
-
 static void find_units(const Batch *sample, Proof *proof)
 {
     double size = 0; /* of z */
-    for (long j = 0; j < sample->n; j++) {
-        double row = sample->row_size[j];
-        double bound = larger(finite_part(sample->lower[j]), finite_part(sample->upper[j]));
-        proof->unit = larger(proof->unit, row > 0 ? bound / row : 0);
-        if (sample->slack != NONE && sample->lower_rate[j] > 0)
-            proof->price = larger(proof->price, row / sample->lower_rate[j]);
-        if (sample->slack != NONE && sample->upper_rate[j] > 0)
-            proof->price = larger(proof->price, row / sample->upper_rate[j]);
+    for (long i = 0; i < 2 * sample->n; i++) {
+        double row = sample->row_size[i % sample->n], rate = sample->rate[i];
+        if (row > 0)
+            proof->unit = larger(proof->unit, finite_size(sample->bound[i]) / row);
+        if (sample->slack != NONE && rate > 0)
+            proof->price = larger(proof->price, row / rate);
     }
     for (long a = 0; a < sample->k; a++) {
         double column = sample->column_size[a] > 0 ? sample->column_size[a] : 1.0;
@@ -39,32 +32,31 @@ static void find_units(const Batch *sample, Proof *proof)
     proof->unit = proof->unit > 0 ? proof->unit : size; /* a cone has no size but that of z */
 }
 
-/* One side of a row, missed by `miss` if that is above 0. */
-static void add_side(const Batch *sample, double miss, double rate, double allowed, double *needed,
-                     Proof *proof)
-{
-    int bent = sample->slack != NONE && rate > 0;
-    proof->feasible &= bent || miss <= allowed;
-    *needed = larger(*needed, bent ? miss / rate : miss);
-}
-
 /* Both sides of row j, w_j z = at; returns the difference of its multipliers. What these have in
    common is taken away, which never weakens the bound unless the sides cross. */
 static double add_row(const Batch *sample, long j, double at, Proof *proof)
 {
-    double lower = sample->lower[j], upper = sample->upper[j], needed = 0;
-    double low_rate = sample->lower_rate[j], up_rate = sample->upper_rate[j];
     double allowed = proof->rounding * sample->row_size[j] * proof->unit;
-    int below = lower > -INFINITE, above = upper < INFINITE;
-    double down = below ? larger(sample->dual_lower[j], 0.0) : 0;
-    double up = above ? larger(sample->dual_upper[j], 0.0) : 0;
-    double common = lower <= upper ? smaller(down, up) : 0;
-    down -= common, up -= common;
-    if (below)
-        add_side(sample, lower - at, low_rate, allowed, &needed, proof);
-    if (above)
-        add_side(sample, at - upper, up_rate, allowed, &needed, proof);
-    double cost = up * up_rate + down * low_rate;
+    double y[2], needed = 0, cost = 0, proven = 0;
+    for (int side = 0; side < 2; side++) {
+        long i = side * sample->n + j;
+        y[side] = sample->bound[i] < INFINITE ? larger(sample->multiplier[i], 0.0) : 0.0;
+    }
+    int crossed = sample->bound[j] + sample->bound[sample->n + j] < 0;
+    double common = crossed ? 0.0 : smaller(y[0], y[1]);
+    for (int side = 0; side < 2; side++, at = -at) {
+        long i = side * sample->n + j;
+        double bound = sample->bound[i], rate = sample->rate[i], miss = at - bound;
+        int elastic = sample->slack != NONE && rate > 0;
+        if (!(bound < INFINITE))
+            continue;
+        y[side] -= common;
+        proof->feasible &= elastic || miss <= allowed;
+        needed = larger(needed, elastic ? miss / rate : miss);
+        cost += y[side] * rate;
+        proven -= y[side] * bound;
+    }
+    proof->bound += proven;
     if (sample->slack == OWN) {
         proof->slack += needed;
         proof->paid = larger(proof->paid, cost);
@@ -72,19 +64,17 @@ static double add_row(const Batch *sample, long j, double at, Proof *proof)
         proof->slack = larger(proof->slack, needed);
         proof->paid += cost;
     }
-    proof->bound += (below ? down * lower : 0) - (above ? up * upper : 0);
-    return up - down;
+    return y[0] - y[1];
 }
 
-int prove(const Batch *sample, const Program *program, int32_t *every, double tolerance,
-          Workspace *work)
+int prove(const Batch *sample, const Program *program, double tolerance, Workspace *work)
 {
     Program whole = *program; /* all rows of the table */
     long n = sample->n, k = sample->k;
     double *scaled = work->affine, *net = work->x, *reduced = work->pull;
     Proof proof = {.feasible = 1, .rounding = smaller(ROUNDING, tolerance)};
     int linear = 0;
-    whole.index = every, whole.m = round_up(n, 8);
+    whole.index = work->every, whole.m = round_up(n, 8);
     find_units(sample, &proof);
     fill(scaled, program->stride, 0.0);
     for (long a = 0; a < k; a++) {
@@ -92,7 +82,7 @@ int prove(const Batch *sample, const Program *program, int32_t *every, double to
         scaled[a] = z / sample->column[a];
         proof.value += sample->objective[a] * z;
         linear |= sample->objective[a] != 0;
-        proof.feasible &= z >= sample->low[a] && z <= sample->high[a];
+        proof.feasible &= z <= sample->box[a] && -z <= sample->box[k + a];
     }
     rows_times(&whole, scaled, work->image);
     fill(net, whole.m, 0.0);
@@ -101,9 +91,9 @@ int prove(const Batch *sample, const Program *program, int32_t *every, double to
     rows_transposed_times(&whole, net, reduced);
     for (long a = 0; a < k; a++) {
         double r = sample->objective[a] + reduced[a] / sample->column[a];
-        double end = r > 0 ? sample->low[a] : sample->high[a];
-        if (fabs(end) < INFINITE)
-            proof.bound += r * end;
+        double end = sample->box[r > 0 ? k + a : a];
+        if (end < INFINITE)
+            proof.bound -= fabs(r) * end;
         else
             proof.feasible &= fabs(r) <= proof.rounding * sample->column_size[a] * proof.price;
     }

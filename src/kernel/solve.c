@@ -6,52 +6,28 @@ typedef struct {
     Program program;
     Point at, step;
     Workspace work;
-    int32_t *every, *picked; /* lists of rows */
 } Solver;
 
-static Point new_point(Arena *arena, long sides, long stride)
+static void lay_out(Solver *solver, const Batch *batch, Arena *arena)
 {
-    return (Point){take_doubles(arena, stride), take_doubles(arena, sides),
-                   take_doubles(arena, sides), take_doubles(arena, sides),
-                   take_doubles(arena, sides)};
-}
-
-/* Lay a solver out in memory; returns the bytes of it. */
-static size_t lay_out(Solver *solver, const Batch *batch, char *memory)
-{
-    Arena arena = {memory, 0};
-    long m = round_up(batch->n, 8), sides = round_up(2 * m + 2 * batch->k + 1, 8);
-    long stride = batch->stride, size = padded_size(batch->k + 1);
+    long m = round_up(batch->n, 8), stride = batch->stride;
+    long length = sides_of(m, batch->k) + 2 * m; /* of any array, for as many pairs */
+    length = length > stride ? length : stride;
+    *solver = (Solver){.program = {.k = batch->k, .stride = stride, .first = batch->first,
+                                   .place = batch->place}};
     Program *program = &solver->program;
     Workspace *work = &solver->work;
-    double **of_rows[] = {&program->upper_rate, &program->lower_rate, &program->equation,
-                          &work->image, &work->scale, &work->border,
-                          &work->face_upper_rate, &work->face_lower_rate};
-    double **of_sides[] = {&program->bound, &program->present, &program->elastic,
-                           &program->penalty, &work->product, &work->step_product, &work->weight,
-                           &work->inverse_s, &work->inverse_y, &work->inverse_t, &work->ratio_y,
-                           &work->ratio_t, &work->push_s, &work->push_p, &work->rho, &work->x,
-                           &work->kind, &work->face_weight, &work->best_y};
-    double **of_columns[] = {&program->cost, &work->gradient, &work->affine, &work->constant, &work->pull,
-                             &work->inverse_pivot, &work->best_v};
-    int32_t **lists[] = {&program->index, &work->kept, &work->face_index, &solver->every,
-                        &solver->picked};
-    *program = (Program){.k = batch->k, .stride = stride, .first = batch->first,
-                         .place = batch->place};
-    for (size_t i = 0; i < sizeof of_rows / sizeof *of_rows; i++)
-        *of_rows[i] = take_doubles(&arena, m);
-    for (size_t i = 0; i < sizeof of_sides / sizeof *of_sides; i++)
-        *of_sides[i] = take_doubles(&arena, sides);
-    for (size_t i = 0; i < sizeof of_columns / sizeof *of_columns; i++)
-        *of_columns[i] = take_doubles(&arena, stride);
+    int32_t **lists[] = {&program->index, &work->kept, &work->face_index, &work->every,
+                         &work->picked};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        *lists[i] = take(&arena, sizeof(int32_t) * (size_t)(m + 1));
-    solver->at = new_point(&arena, sides, stride);
-    solver->step = new_point(&arena, sides, stride);
-    work->panel = take_doubles(&arena, PANEL * stride);
-    work->matrix = (Square){take_doubles(&arena, size * stride), size, stride};
-    work->gram = (Square){take_doubles(&arena, size * stride), size, stride};
-    return arena.used;
+        *lists[i] = take(arena, m + 1, sizeof(int32_t));
+    take_fields(arena, &program->present, sizeof *program - offsetof(Program, present), length);
+    take_fields(arena, &solver->at, sizeof solver->at, length);
+    take_fields(arena, &solver->step, sizeof solver->step, length);
+    take_fields(arena, work, offsetof(Workspace, panel), length);
+    work->panel = take_doubles(arena, PANEL * stride);
+    work->matrix = take_square(arena, batch->k + 1, stride);
+    work->gram = take_square(arena, batch->k + 1, stride);
 }
 
 /* The batch that sample b is by itself. */
@@ -61,20 +37,10 @@ static Batch sample_of(const Batch *batch, long b)
     long n = batch->n, k = batch->k, which = batch->matrices == 1 ? 0 : b;
     one.batch = one.matrices = 1;
     one.table += which * (n + 1) * batch->stride;
-    const double **of_matrix_rows[] = {&one.row, &one.row_size};
-    const double **of_matrix_columns[] = {&one.column, &one.column_size};
-    const double **of_rows[] = {&one.lower, &one.lower_rate, &one.upper, &one.upper_rate};
-    const double **of_columns[] = {&one.low, &one.high, &one.objective};
-    for (int i = 0; i < 2; i++) {
-        *of_matrix_rows[i] += which * n;
-        *of_matrix_columns[i] += which * k;
-    }
-    for (int i = 0; i < 4; i++)
-        *of_rows[i] += b * n;
-    for (int i = 0; i < 3; i++)
-        *of_columns[i] += b * k;
-    one.z += b * k;
-    one.dual_lower += b * n, one.dual_upper += b * n;
+    one.row += which * n, one.row_size += which * n;
+    one.column += which * k, one.column_size += which * k;
+    one.bound += 2 * b * n, one.rate += 2 * b * n, one.multiplier += 2 * b * n;
+    one.box += 2 * b * k, one.objective += b * k, one.z += b * k;
     one.proven += b, one.full += b, one.steps += b;
     return one;
 }
@@ -93,7 +59,7 @@ static long pick_rows(Solver *solver, long n)
     set_weights(program, &solver->at, &solver->work);
     double least = FAR * large_weight(weight, program->sides, program->k + 1);
     for (long j = 0; j < n; j++) {
-        solver->picked[picked] = (int32_t)j;
+        solver->work.picked[picked] = (int32_t)j;
         picked += larger(weight[j], weight[m + j]) >= least;
     }
     return (double)picked < WORTH * (double)n ? picked : 0;
@@ -104,7 +70,7 @@ static int solve_from(const Batch *sample, Solver *solver, long count, double to
     Program *program = &solver->program;
     minimise(program, &solver->at, &solver->step, &solver->work, sample->steps);
     restore(sample, program, &solver->at, count);
-    return prove(sample, program, solver->every, tolerance, &solver->work);
+    return prove(sample, program, tolerance, &solver->work);
 }
 
 /* The program of all rows at its starting point; returns the margin of that. */
@@ -112,7 +78,7 @@ static double start(const Batch *sample, Solver *solver)
 {
     Program *program = &solver->program;
     int linear = largest(sample->objective, sample->k) > 0;
-    standard_form(sample, solver->every, sample->n, program);
+    standard_form(sample, solver->work.every, sample->n, program);
     *sample->full = least_squares(program, &solver->work, solver->at.v);
     double margin = start_margin(program, linear, solver->at.v, &solver->work);
     centre(program, margin, &solver->work, &solver->at);
@@ -124,22 +90,24 @@ static void restrict_to(const Batch *sample, Solver *solver, long picked, double
 {
     Program *program = &solver->program;
     double unit = program->unit;
-    standard_form(sample, solver->picked, picked, program);
+    standard_form(sample, solver->work.picked, picked, program);
     unit /= program->unit;
     for (long a = 0; a < program->k; a++)
         solver->at.v[a] *= unit;
     centre(program, unit * margin, &solver->work, &solver->at);
 }
 
-static void solve_sample(void *context, long b, void *memory)
+static void solve_sample(const void *context, long b, Arena *arena)
 {
     const Batch *batch = context;
-    Batch sample = sample_of(batch, b);
     Solver solver;
-    lay_out(&solver, batch, memory);
-    for (long j = 0; j < round_up(sample.n, 8); j++)
-        solver.every[j] = (int32_t)(j < sample.n ? j : sample.n);
-    fill(solver.step.v, sample.stride, 0.0);
+    lay_out(&solver, batch, arena);
+    if (!arena->base)
+        return;
+    Batch sample = sample_of(batch, b);
+    for (long j = 0; j < sample.n; j++)
+        solver.work.every[j] = (int32_t)j;
+    pad_rows(solver.work.every, sample.n, sample.n);
     *sample.steps = 0;
     double margin = start(&sample, &solver);
     long picked = sample.slack == SHARED ? pick_rows(&solver, sample.n) : 0;
@@ -152,13 +120,8 @@ static void solve_sample(void *context, long b, void *memory)
     solve_from(&sample, &solver, sample.n, 1.0);
 }
 
-/* Minimise every program of a batch. Returns 0, or -1 without memory. */
+/* Minimise every program of a batch. */
 EXPORT int solve_programs(const Batch *batch)
 {
-    Solver solver;
-    return parallel_for(batch->batch, (int)batch->threads, lay_out(&solver, batch, NULL),
-                        solve_sample, (void *)batch);
+    return parallel_for(batch->batch, batch->threads, solve_sample, batch);
 }
-
-/* Asked for before anything else is called; see kernel.h. */
-EXPORT int kernel_interface(void) { return INTERFACE; }

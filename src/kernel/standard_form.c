@@ -9,87 +9,74 @@ static const double ROUNDING = 0x1p-50;
    bounds. */
 static double row_factor(const Batch *sample, long j)
 {
+    const double *bound = sample->bound + j, *rate = sample->rate + j;
     if (sample->row_size[j] > 0)
         return sample->row[j];
-    double low = fabs(sample->lower[j]), high = fabs(sample->upper[j]);
-    double rate = larger(sample->lower_rate[j], sample->upper_rate[j]);
-    double bound = larger(low < INFINITE ? low : 0, high < INFINITE ? high : 0);
-    return 1 / power_of_two(rate > 0 ? rate : bound);
+    double unit = larger(rate[0], rate[sample->n]);
+    if (!(unit > 0))
+        unit = larger(finite_size(bound[0]), finite_size(bound[sample->n]));
+    return 1 / power_of_two(unit);
 }
 
 static void clear(Program *program, const Batch *sample, long count)
 {
-    long m = round_up(count, 8), sides = round_up(2 * m + 2 * sample->k + 1, 8);
+    long m = pad_rows(program->index, count, sample->n), sides = sides_of(m, sample->k);
     program->m = m, program->sides = sides;
     program->shared = sample->slack == SHARED;
+    program->size = program->k + program->shared;
     program->elastic_sides = sample->slack == OWN ? 2 * m : 0;
+    program->pairs = sides + program->elastic_sides;
+    program->elastic = program->present + sides;
     program->table = sample->table;
-    for (long i = count; i < m; i++)
-        program->index[i] = (int32_t)sample->n; /* the row of padding */
-    double *of_rows[] = {program->upper_rate, program->lower_rate, program->equation};
-    for (int i = 0; i < 3; i++)
-        fill(of_rows[i], m, 0.0);
-    double *of_sides[] = {program->bound, program->present, program->elastic, program->penalty};
-    for (int i = 0; i < 4; i++)
-        fill(of_sides[i], sides, 0.0);
-    fill(program->cost, program->stride, 0.0);
+    for (double **array = &program->present; array <= &program->cost; array++)
+        fill(*array, program->pairs, 0.0);
 }
 
-/* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and a term:
+/* Where the two lines of a row's cost under l1 meet or cross, at a*, they are one elastic side and
+   a term:
 
        max(0, (a* - a) / low, (a - a*) / up)  =  (1/up + 1/low) (a - a*)+  -  (a - a*) / low,
 
    so that the row has one dual variable in [-1/low, 1/up], not two. */
-static void merge_sides(const Batch *sample, long i, double scale, double crossing,
-                        Program *program)
+static void merge_sides(const Batch *sample, long i, double scale, const double bound[2],
+                        const double rate[2], Program *program)
 {
-    long j = program->index[i];
-    double up = sample->upper_rate[j], low = sample->lower_rate[j];
-    const double *entry = sample->table + j * sample->stride;
+    const double *entry = sample->table + program->index[i] * sample->stride;
+    double met = (bound[0] * rate[1] - bound[1] * rate[0]) / (rate[0] + rate[1]);
     program->present[i] = program->elastic[i] = 1;
-    program->bound[i] = crossing * scale;
-    program->penalty[i] = (1 / up + 1 / low) / scale;
+    program->bound[i] = (bound[0] + bound[1] == 0 ? bound[0] : met) * scale;
+    program->penalty[i] = (1 / rate[0] + 1 / rate[1]) / scale;
     for (long a = 0; a < sample->k; a++)
-        program->cost[a] -= entry[a] / (low * scale);
-}
-
-/* One side of a row: `to` says which. */
-static void write_side(const Batch *sample, long to, double bound, double rate, double scale,
-                       Program *program)
-{
-    program->present[to] = 1;
-    program->bound[to] = bound * scale;
-    if (sample->slack == OWN && rate > 0) {
-        program->elastic[to] = 1;
-        program->penalty[to] = 1 / (rate * scale);
-    }
+        program->cost[a] -= entry[a] / (rate[1] * scale);
 }
 
 static void write_row(const Batch *sample, long i, Program *program)
 {
-    long j = program->index[i];
-    double scale = row_factor(sample, j), upper = sample->upper[j], lower = sample->lower[j];
-    double up = sample->upper_rate[j], low = sample->lower_rate[j];
-    int above = upper < INFINITE, below = lower > -INFINITE;
+    long j = program->index[i], n = sample->n;
+    double bound[2] = {sample->bound[j], sample->bound[n + j]}, scale = row_factor(sample, j);
+    double rate[2] = {sample->rate[j], sample->rate[n + j]}, rates = rate[0] + rate[1];
     /* A row true whatever z is: between equal bounds it would have no interior. */
-    if (sample->row_size[j] == 0 && lower <= 0 && upper >= 0 && up + low == 0)
+    if (sample->row_size[j] == 0 && bound[0] >= 0 && bound[1] >= 0 && rates == 0)
         return;
-    program->equation[i] = above && below;
-    double size = above && below ? larger(fabs(lower), fabs(upper)) : 0;
-    if (sample->slack == OWN && upper - lower <= ROUNDING * size && up + low > 0) {
-        lower = upper = lower == upper ? upper : (lower * up + upper * low) / (up + low);
-        if (up > 0 && low > 0) {
-            merge_sides(sample, i, scale, upper, program);
-            return;
-        }
+    program->equation[i] = bound[0] < INFINITE && bound[1] < INFINITE;
+    double size = larger(fabs(bound[0]), fabs(bound[1]));
+    if (sample->slack == OWN && program->equation[i] > 0 && rate[0] > 0 && rate[1] > 0 &&
+        bound[0] + bound[1] <= ROUNDING * size) {
+        merge_sides(sample, i, scale, bound, rate, program);
+        return;
     }
-    if (above)
-        write_side(sample, i, upper, up, scale, program);
-    if (below)
-        write_side(sample, program->m + i, -lower, low, scale, program);
-    if (sample->slack == SHARED) {
-        program->upper_rate[i] = above ? up * scale : 0;
-        program->lower_rate[i] = below ? low * scale : 0;
+    for (int side = 0; side < 2; side++) {
+        long to = side * program->m + i;
+        if (!(bound[side] < INFINITE))
+            continue;
+        program->present[to] = 1;
+        program->bound[to] = bound[side] * scale;
+        if (sample->slack == SHARED)
+            program->rate[to] = rate[side] * scale;
+        if (sample->slack == OWN && rate[side] > 0) {
+            program->elastic[to] = 1;
+            program->penalty[to] = 1 / (rate[side] * scale);
+        }
     }
 }
 
@@ -106,13 +93,10 @@ void standard_form(const Batch *sample, const int32_t *rows, long count, Program
     for (long i = 0; i < count; i++)
         write_row(sample, i, program);
     if (program->shared) {
-        double rate = larger(largest(program->upper_rate, m), largest(program->lower_rate, m));
-        cost[k] = 1 / power_of_two(rate);
-        on[2 * m + 2 * k] = 1;
-        for (long i = 0; i < m; i++) {
-            program->upper_rate[i] *= cost[k];
-            program->lower_rate[i] *= cost[k];
-        }
+        cost[k] = 1 / power_of_two(largest(program->rate, 2 * m));
+        for (long i = 0; i < 2 * m; i++)
+            program->rate[i] *= cost[k];
+        on[2 * m + 2 * k] = program->rate[2 * m + 2 * k] = 1;
     }
     program->unit = power_of_two(largest(h, 2 * m));
     program->price = power_of_two(larger(largest(cost, k + 1), largest(program->penalty, 2 * m)));
@@ -122,61 +106,53 @@ void standard_form(const Batch *sample, const int32_t *rows, long count, Program
     }
     for (long a = 0; a <= k; a++)
         cost[a] /= program->price;
-    for (long a = 0; a < k; a++) {
-        double unit = sample->column[a] * program->unit;
-        if (sample->high[a] < INFINITE)
-            on[2 * m + a] = 1, h[2 * m + a] = sample->high[a] / unit;
-        if (sample->low[a] > -INFINITE)
-            on[2 * m + k + a] = 1, h[2 * m + k + a] = -sample->low[a] / unit;
-    }
+    for (long i = 0; i < 2 * k; i++)
+        if (sample->box[i] < INFINITE) {
+            on[2 * m + i] = 1;
+            h[2 * m + i] = sample->box[i] / (sample->column[i % k] * program->unit);
+        }
 }
 
-/* The multipliers of both sides of a row whose lines cross, from those of the program. */
-static void separate_sides(const Batch *sample, long j, int merged, double *up, double *down)
+/* The multipliers of both sides of a merged row, from the one of the program, which counts from the
+   lower side's penalty: y_0 - y_1 = net, y_0 rate_0 + y_1 rate_1 <= 1, = 1 where they cross. */
+static void separate_sides(const double bound[2], const double rate[2], double y[2])
 {
-    double up_rate = sample->upper_rate[j], low_rate = sample->lower_rate[j];
-    int crossed = sample->lower[j] > sample->upper[j];
-    if (merged) {
-        /* One multiplier, which counts from the lower side's penalty:
-           up - down = net, up up_rate + down low_rate <= 1, = 1 where they cross. */
-        double net = *up - 1 / low_rate;
-        double both = (1 - net * up_rate) / (up_rate + low_rate);
-        *down = crossed ? both : larger(-net, 0.0);
-        *up = larger(net + *down, 0.0);
-    } else if (crossed && up_rate > 0) {
-        *down += 1 / up_rate - *up;
-        *up = 1 / up_rate;
-    } else if (crossed && low_rate > 0) {
-        *up += 1 / low_rate - *down;
-        *down = 1 / low_rate;
-    }
+    double net = y[0] - 1 / rate[1], both = (1 - net * rate[0]) / (rate[0] + rate[1]);
+    y[1] = bound[0] + bound[1] < 0 ? both : larger(-net, 0.0);
+    y[0] = larger(net + y[1], 0.0);
+}
+
+/* Whether all are numbers, and none has diverged. */
+static int are_settled(const double *array, long count)
+{
+    int settled = 1;
+    for (long i = 0; i < count; i++)
+        settled &= is_finite(array[i]) && fabs(array[i]) < DIVERGED;
+    return settled;
 }
 
 /* Write z and the multipliers in the units of the data; 0 where the numbers are none. */
 void restore(const Batch *sample, const Program *program, const Point *at, long count)
 {
-    long m = program->m;
-    int good = 1;
-    fill(sample->dual_upper, sample->n, 0.0);
-    fill(sample->dual_lower, sample->n, 0.0);
-    for (long a = 0; a < sample->k; a++) {
-        double value = at->v[a] * sample->column[a] * program->unit;
-        good = good && is_finite(value) && fabs(value) < DIVERGED;
-        sample->z[a] = larger(smaller(value, sample->high[a]), sample->low[a]);
-    }
+    long n = sample->n, k = sample->k;
+    double *z = sample->z, *multiplier = sample->multiplier;
+    fill(multiplier, 2 * n, 0.0);
+    for (long a = 0; a < k; a++)
+        z[a] = at->v[a] * sample->column[a] * program->unit;
     for (long i = 0; i < count; i++) {
-        long j = program->index[i];
+        long j = program->index[i], other = program->m + i;
         double scale = row_factor(sample, j) * program->price;
-        double up = at->y[i] * scale, down = at->y[m + i] * scale;
-        if (sample->slack == OWN && program->equation[i] > 0)
-            separate_sides(sample, j, program->present[m + i] == 0, &up, &down);
-        good = good && is_finite(up) && is_finite(down) && larger(fabs(up), fabs(down)) < DIVERGED;
-        sample->dual_upper[j] = up, sample->dual_lower[j] = down;
+        double bound[2] = {sample->bound[j], sample->bound[n + j]};
+        double rate[2] = {sample->rate[j], sample->rate[n + j]};
+        double y[2] = {at->y[i] * scale, at->y[other] * scale};
+        if (sample->slack == OWN && program->equation[i] > program->present[other])
+            separate_sides(bound, rate, y);
+        multiplier[j] = y[0], multiplier[n + j] = y[1];
     }
-    if (good)
-        return;
-    for (long a = 0; a < sample->k; a++)
-        sample->z[a] = larger(smaller(0.0, sample->high[a]), sample->low[a]);
-    fill(sample->dual_upper, sample->n, 0.0);
-    fill(sample->dual_lower, sample->n, 0.0);
+    if (!are_settled(z, k) || !are_settled(multiplier, 2 * n)) {
+        fill(z, k, 0.0);
+        fill(multiplier, 2 * n, 0.0);
+    }
+    for (long a = 0; a < k; a++)
+        z[a] = larger(smaller(z[a], sample->box[a]), -sample->box[k + a]);
 }

@@ -18,7 +18,7 @@ int least_squares(const Program *program, Workspace *work, double *z)
 {
     long m = program->m, k = program->k;
     Program plain = *program;
-    plain.shared = 0;
+    plain.size = k, plain.shared = 0;
     const double *on = program->present, *h = program->bound;
     double *x = work->x, *pull = work->pull, equations = 0;
     int full = 0;
@@ -38,26 +38,22 @@ int least_squares(const Program *program, Workspace *work, double *z)
     for (int attempt = 0; attempt < 3; attempt++) {
         Square factor = work->matrix, gram = work->gram;
         double least = 1.0, pivot;
-        for (long a = 0; a < gram.size; a++) {
+        for (long a = 0; a < gram.size; a++)
             least = smaller(least, gram.entry[a * (gram.stride + 1)]);
-            long from = a * gram.stride + tile_start(a);
-            memcpy(factor.entry + from, gram.entry + from,
-                   sizeof(double) * (size_t)(gram.size - tile_start(a)));
-        }
+        memcpy(factor.entry, gram.entry, sizeof(double) * (size_t)(gram.size * gram.stride));
         pivot = cholesky(factor, k, NO_PIVOT, work->inverse_pivot);
         if (!attempt)
             full = equations >= (double)k && least > SURE_DIAGONAL && pivot > SURE_PIVOT;
         memcpy(z, pull, sizeof(double) * (size_t)program->stride);
         solve_factored(factor, work->inverse_pivot, z);
         int outside = 0;
-        for (long a = 0; a < k; a++) {
-            double high = h[2 * m + a], low = -h[2 * m + k + a];
+        for (long i = 0; i < 2 * k; i++) {
+            long a = i % k;
+            double sign = i < k ? 1.0 : -1.0, bound = h[2 * m + i];
             double *diagonal = gram.entry + a * (gram.stride + 1);
-            int over = on[2 * m + a] > 0 && z[a] > high;
-            int under = on[2 * m + k + a] > 0 && z[a] < low;
-            if ((over || under) && *diagonal < HEAVY) {
+            if (on[2 * m + i] > 0 && sign * z[a] > bound && *diagonal < HEAVY) {
                 *diagonal += 2 * HEAVY;
-                pull[a] += 2 * HEAVY * (over ? high : low);
+                pull[a] += sign * 2 * HEAVY * bound;
                 outside++;
             }
         }
@@ -72,22 +68,22 @@ int least_squares(const Program *program, Workspace *work, double *z)
 static void into_box(const Program *program, double margin, double *z)
 {
     const double *on = program->present + 2 * program->m, *h = program->bound + 2 * program->m;
-    for (long a = 0, k = program->k; a < k; a++) {
-        double low = -h[k + a], high = h[a], inside = margin;
-        if (on[a] * on[k + a] > 0)
-            inside = smaller(margin, 0.25 * (high - low));
-        if (on[a] > 0)
-            z[a] = smaller(z[a], high - inside);
-        if (on[k + a] > 0)
-            z[a] = larger(z[a], low + inside);
+    for (long i = 0, k = program->k; i < 2 * k; i++) {
+        long a = i % k, other = (i + k) % (2 * k);
+        double sign = i < k ? 1.0 : -1.0;
+        double inside = on[other] > 0 ? smaller(margin, 0.25 * (h[i] + h[other])) : margin;
+        if (on[i] > 0)
+            z[a] = sign * smaller(sign * z[a], h[i] - inside);
     }
 }
 
-/* Mean error of the rows with two sides and of those that are violated. */
-static double misfit(const Program *program, const Workspace *work)
+/* The mean error at the least-squares point v of the rows with two sides and of those that are
+   violated: about by this the start keeps away from the bounds. */
+double start_margin(const Program *program, int linear, const double *v, Workspace *work)
 {
     long m = program->m;
     double total = 0, count = 0;
+    times(program, v, work->image, work->product);
     for (long j = 0; j < m; j++) {
         double upper = work->product[j] - program->bound[j];
         double lower = work->product[m + j] - program->bound[m + j];
@@ -98,31 +94,8 @@ static double misfit(const Program *program, const Workspace *work)
         total += counts * fabs(over);
         count += counts;
     }
-    return total / larger(count, 1.0);
-}
-
-/* The smallest d that satisfies all rows that have a rate. */
-static double slack_needed(const Program *program, const Workspace *work)
-{
-    long m = program->m;
-    double need = 0;
-    for (long j = 0; j < m; j++) {
-        double up = program->upper_rate[j], low = program->lower_rate[j];
-        double upper = work->product[j] - program->bound[j];
-        double lower = work->product[m + j] - program->bound[m + j];
-        need = larger(need, up > 0 ? upper / up : 0.0);
-        need = larger(need, low > 0 ? lower / low : 0.0);
-    }
-    return need;
-}
-
-/* About the least-squares error, by which the start keeps away from the bounds; v is the
-   least-squares point. */
-double start_margin(const Program *program, int linear, const double *v, Workspace *work)
-{
-    times(program, v, work->image, work->product);
-    double margin = larger(misfit(program, work), LEAST_MARGIN);
-    return linear ? larger(margin, AWAY) : margin; /* an objective leads away from that point */
+    /* An objective leads away from that point. */
+    return larger(total / larger(count, 1.0), linear ? AWAY : LEAST_MARGIN);
 }
 
 /* A point near at->v, on or near the central path: inside the box by a part of `margin`, under a
@@ -131,41 +104,46 @@ double start_margin(const Program *program, int linear, const double *v, Workspa
    costs. */
 void centre(const Program *program, double margin, Workspace *work, Point *at)
 {
-    long m = program->m, k = program->k, n = program->sides;
-    double *v = at->v;
+    long k = program->k, n = program->sides;
+    double *v = at->v, *p = at->s + n, *t = at->y + n;
     v[k] = 0; /* d, or padding */
     into_box(program, INSIDE * margin, v);
     times(program, v, work->image, work->product);
     double floor = margin;
     if (program->shared) {
-        v[k] = 1.2 * larger(slack_needed(program, work), margin);
+        double needed = margin; /* to satisfy all rows that have a rate */
+        for (long i = 0; i < 2 * program->m; i++)
+            if (program->rate[i] > 0)
+                needed = larger(needed, (work->product[i] - program->bound[i]) / program->rate[i]);
+        v[k] = 1.2 * needed;
         floor = 0.1 * v[k];
         times(program, v, work->image, work->product);
     }
     double bent = 0, bends = 0, paid = 0;
     for (long i = 0; i < n; i++) {
         double over = work->product[i] - program->bound[i], penalty = program->penalty[i];
-        at->s[i] = at->t[i] = 1.0;
-        at->y[i] = at->p[i] = 0.0;
+        at->s[i] = program->present[i] > 0 ? larger(-over, floor) : 1.0;
+        at->y[i] = 0.0;
+        if (i >= program->elastic_sides)
+            continue;
+        p[i] = 0.0, t[i] = 1.0;
         if (program->elastic[i] > 0) {
             at->s[i] = larger(-over, 0.0) + margin;
-            at->p[i] = larger(over, 0.0) + margin;
-            at->y[i] = penalty * at->p[i] / (at->s[i] + at->p[i]);
-            at->t[i] = penalty - at->y[i];
+            p[i] = larger(over, 0.0) + margin;
+            at->y[i] = penalty * p[i] / (at->s[i] + p[i]);
+            t[i] = penalty - at->y[i];
             bent += at->y[i] * at->s[i];
             bends += 1.0;
-        } else if (program->present[i] > 0) {
-            at->s[i] = larger(-over, floor);
         }
     }
     double mu = bends > 0 ? bent / bends : largest(program->cost, k + 1) * floor;
     if (program->shared) {
-        for (long j = 0; j < m; j++)
-            paid += program->upper_rate[j] / at->s[j] + program->lower_rate[j] / at->s[m + j];
-        mu = program->cost[k] / (paid + 1.0 / at->s[2 * m + 2 * k]);
+        for (long i = 0; i < n; i++)
+            paid += program->rate[i] / at->s[i];
+        mu = program->cost[k] / paid;
     }
     mu = larger(mu, LEAST_MU);
     for (long i = 0; i < n; i++)
-        if (program->present[i] > program->elastic[i])
+        if (program->present[i] > 0 && at->y[i] == 0)
             at->y[i] = mu / at->s[i];
 }

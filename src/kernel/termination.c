@@ -23,22 +23,18 @@ static const double SLACK = 0, BINDS = 1, CAPPED = 2;
 
 /* Set work.kind by Tapia's indicators of the affine direction. Along it, y/y -> 1 and s/s -> 0
    where a side binds, the reverse where it is slack, whatever the scale; the middle, dy/y = -1/2,
-   separates them. So does dt/t where it is elastic. Returns whether it is worth going on. */
+   separates them. So does dt/t where it is elastic. Returns whether all have decided. */
 static int classify(const Program *program, Workspace *work)
 {
-    double *restrict kind = work->kind, doubts = 0, binding = 0;
-    const double *restrict ratio_y = work->ratio_y, *restrict ratio_t = work->ratio_t;
-    for (long i = 0; i < program->sides; i++) {
-        kind[i] = program->present[i] * (ratio_y[i] + 0.5) > 0 ? BINDS : SLACK;
-        doubts += fabs(ratio_y[i] + 0.5) < DOUBT ? 1.0 : 0.0;
-    }
-    for (long i = 0; i < program->elastic_sides; i++) {
-        kind[i] = ratio_t[i] <= -0.5 ? CAPPED : kind[i];
-        doubts += fabs(ratio_t[i] + 0.5) < DOUBT ? 1.0 : 0.0;
-    }
+    const double *ratio = work->ratio, *ratio_t = ratio + program->sides;
+    double *kind = work->kind, doubts = 0;
+    for (long i = 0; i < program->pairs; i++)
+        doubts += fabs(ratio[i] + 0.5) < DOUBT ? 1.0 : 0.0;
     for (long i = 0; i < program->sides; i++)
-        binding += kind[i] == BINDS ? 1.0 : 0.0;
-    return doubts == 0 || binding == (double)(program->k + program->shared);
+        kind[i] = program->present[i] * (ratio[i] + 0.5) > 0 ? BINDS : SLACK;
+    for (long i = 0; i < program->elastic_sides; i++)
+        kind[i] = ratio_t[i] <= -0.5 ? CAPPED : kind[i];
+    return doubts == 0;
 }
 
 /* Entries of the face's sides from those of all sides. */
@@ -61,38 +57,32 @@ static Program face_of(const Program *program, Workspace *work)
     Program face = *program;
     const double *kind = work->kind;
     long m = program->m, count = 0;
-    face.index = work->face_index;
-    face.upper_rate = work->face_upper_rate, face.lower_rate = work->face_lower_rate;
+    face.index = work->face_index, face.rate = work->face_rate, face.bound = work->face_bound;
     for (long j = 0; j < m; j++) {
         work->kept[count] = (int32_t)j;
         face.index[count] = program->index[j];
-        face.upper_rate[count] = program->upper_rate[j];
-        face.lower_rate[count] = program->lower_rate[j];
         count += kind[j] == BINDS || kind[m + j] == BINDS;
     }
     work->kept[count] = -1;
-    face.m = round_up(count, 8);
-    face.sides = round_up(2 * face.m + 2 * face.k + 1, 8);
-    for (long i = count; i < face.m; i++) {
-        face.index[i] = face.index[0]; /* any row: its sides have no weight */
-        face.upper_rate[i] = face.lower_rate[i] = 0;
-    }
+    face.m = pad_rows(face.index, count, face.index[0]); /* any row: its sides have no weight */
+    face.sides = sides_of(face.m, face.k);
+    gather(program, &face, work->kept, program->rate, face.rate);
+    gather(program, &face, work->kept, program->bound, face.bound);
     return face;
 }
 
-/* Project v, and the face's multipliers y, onto the face; whether both residuals are down to
+/* Project v, and the face's multipliers, onto the face; whether both residuals are down to
    rounding. work.constant = c + G_C' penalty_C. */
-static int refine(const Program *face, Workspace *work, const double *h, const double *weight,
-                  double *restrict y, double *v)
+static int refine(const Program *face, Workspace *work, double *v)
 {
-    long n = face->sides, size = face->k + face->shared;
-    double *restrict x = work->x, *restrict product = work->step_product;
-    double primal = 0, dual = 0, before = 1e300;
+    long n = face->sides, size = face->size;
+    const double *weight = work->face_weight, *product = work->step_product;
+    double *x = work->x, *y = work->face_y, primal = 0, dual = 0, before = 1e300;
     for (int i = 0; i < MOST_REFINEMENTS; i++) {
-        times(face, v, work->image, product);
+        times(face, v, work->image, work->step_product);
         primal = 0;
         for (long j = 0; j < n; j++) {
-            double residual = weight[j] > 0 ? h[j] - product[j] : 0.0;
+            double residual = weight[j] > 0 ? face->bound[j] - product[j] : 0.0;
             primal = larger(primal, fabs(residual));
             x[j] = weight[j] * residual;
         }
@@ -108,7 +98,7 @@ static int refine(const Program *face, Workspace *work, const double *h, const d
         for (long a = 0; a < size; a++)
             v[a] += work->affine[a];
         solve_factored(work->matrix, work->inverse_pivot, work->pull);
-        times(face, work->pull, work->image, product);
+        times(face, work->pull, work->image, work->step_product);
         for (long j = 0; j < n; j++)
             y[j] -= weight[j] * product[j];
     }
@@ -119,34 +109,31 @@ static int refine(const Program *face, Workspace *work, const double *h, const d
 /* The full affine step, projected onto the face, in vertex.v and vertex.y; whether it is on it. */
 static int project(const Program *program, const Point *at, Workspace *work, Point *vertex)
 {
-    const double *restrict kind = work->kind;
-    double *y = vertex->y, *weight = work->face_weight;
-    long m = program->m, size = program->k + program->shared;
+    const double *kind = work->kind;
+    double *y = vertex->y, *binding_weight = vertex->s;
+    long m = program->m, size = program->size;
     Program face = face_of(program, work);
-    for (long a = 0; a < size; a++)
+    for (long a = 0; a < program->stride; a++)
         vertex->v[a] = at->v[a] + work->affine[a];
-    for (long i = 0; i < program->sides; i++)
+    for (long i = 0; i < program->sides; i++) {
+        double binds = kind[i] == BINDS ? 1.0 : 0.0;
         y[i] = kind[i] == CAPPED ? program->penalty[i] : 0.0;
+        work->x[i] = binds * at->y[i] * (1.0 + work->ratio[i]);
+        binding_weight[i] = binds * work->weight[i];
+    }
     transposed_times(program, y, work->image, work->constant);
     for (long a = 0; a < size; a++)
         work->constant[a] += program->cost[a];
-    for (long i = 0; i < program->sides; i++) {
-        double binds = kind[i] == BINDS ? 1.0 : 0.0;
-        work->x[i] = binds * at->y[i] * (1.0 + work->ratio_y[i]);
-        weight[i] = binds * work->weight[i];
-    }
-    double *face_y = vertex->p, *face_h = vertex->t, *face_d = vertex->s;
-    gather(program, &face, work->kept, work->x, face_y);
-    gather(program, &face, work->kept, program->bound, face_h);
-    gather(program, &face, work->kept, weight, face_d);
-    if (!refine(&face, work, face_h, face_d, face_y, vertex->v))
+    gather(program, &face, work->kept, work->x, work->face_y);
+    gather(program, &face, work->kept, binding_weight, work->face_weight);
+    if (!refine(&face, work, vertex->v))
         return 0;
     for (long i = 0; work->kept[i] >= 0; i++) {
-        y[work->kept[i]] += face_y[i];
-        y[m + work->kept[i]] += face_y[face.m + i];
+        y[work->kept[i]] += work->face_y[i];
+        y[m + work->kept[i]] += work->face_y[face.m + i];
     }
     for (long i = 0; i < 2 * program->k + 1; i++)
-        y[2 * m + i] += face_y[2 * face.m + i];
+        y[2 * m + i] += work->face_y[2 * face.m + i];
     return 1;
 }
 
@@ -154,7 +141,7 @@ static int project(const Program *program, const Point *at, Workspace *work, Poi
    where it is at its penalty. */
 static int is_optimal(const Program *program, Workspace *work, const Point *vertex)
 {
-    const double *restrict y = vertex->y, *restrict kind = work->kind;
+    const double *y = vertex->y, *kind = work->kind;
     double lowest = 0, worst = 0;
     for (long i = 0; i < program->sides; i++)
         lowest = smaller(lowest, y[i]);
@@ -168,7 +155,7 @@ static int is_optimal(const Program *program, Workspace *work, const Point *vert
         double over = program->present[i] * (work->step_product[i] - program->bound[i]);
         worst = larger(worst, kind[i] == CAPPED ? -over : over);
     }
-    return worst <= ROUNDING * larger(largest(vertex->v, program->k + program->shared), 1.0);
+    return worst <= ROUNDING * larger(largest(vertex->v, program->size), 1.0);
 }
 
 /* Returns 1 if `at` now holds an optimum (v and y), 0 if it has not changed; uses `vertex`,
@@ -183,7 +170,6 @@ int finite_termination(const Program *program, Point *at, Workspace *work, Point
         if (i < program->elastic_sides && program->elastic[i] > 0)
             at->y[i] = smaller(at->y[i], program->penalty[i]);
     }
-    for (long a = 0; a < program->k + program->shared; a++)
-        at->v[a] = vertex->v[a];
+    memcpy(at->v, vertex->v, sizeof(double) * (size_t)program->stride);
     return 1;
 }

@@ -8,48 +8,42 @@
 enum { MOST_THREADS = 64 };
 
 typedef struct {
-    atomic_long next;
+    atomic_long next, started; /* samples and threads */
     long count;
     Work *work;
-    void *context;
+    const void *context;
+    char *memory;
+    size_t each; /* bytes of a thread */
 } Queue;
-
-typedef struct {
-    Queue *queue;
-    void *memory;
-} Worker;
 
 static void *run(void *argument)
 {
-    Worker *worker = argument;
-    Queue *queue = worker->queue;
+    Queue *queue = argument;
+    char *memory = queue->memory + queue->each * (size_t)atomic_fetch_add(&queue->started, 1);
     for (long i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;)
-        queue->work(queue->context, i, worker->memory);
+        queue->work(queue->context, i, &(Arena){memory, 0});
     return NULL;
 }
 
-int parallel_for(long count, int threads, size_t bytes, Work *work, void *context)
+int parallel_for(long count, long threads, Work *work, const void *context)
 {
     Queue queue = {.count = count, .work = work, .context = context};
-    pthread_t thread[MOST_THREADS];
-    Worker worker[MOST_THREADS];
-    if (threads > count)
-        threads = (int)count;
+    pthread_t other[MOST_THREADS];
+    Arena needed = {NULL, 0};
+    long others = 0;
+    threads = threads < count ? threads : count;
     threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    size_t each = (bytes + 127) / 64 * 64; /* no two threads share a cache line */
-    char *memory = aligned_alloc(64, each * (size_t)threads);
-    if (!memory)
+    work(context, 0, &needed);
+    queue.each = needed.used + 64; /* no two threads share a cache line */
+    queue.memory = aligned_alloc(64, queue.each * (size_t)threads);
+    if (!queue.memory)
         return -1;
-    atomic_init(&queue.next, 0);
-    int started = 1;
-    for (int t = 0; t < threads; t++)
-        worker[t] = (Worker){&queue, memory + each * (size_t)t};
-    while (started < threads && !pthread_create(&thread[started], NULL, run, &worker[started]))
-        started++;
-    run(&worker[0]); /* this thread works too, and does all if no other could be had */
-    while (started-- > 1)
-        pthread_join(thread[started], NULL);
-    free(memory);
+    while (others < threads - 1 && !pthread_create(&other[others], NULL, run, &queue))
+        others++;
+    run(&queue); /* this thread works too, and does all if no other could be had */
+    while (others > 0)
+        pthread_join(other[--others], NULL);
+    free(queue.memory);
     return 0;
 }
 
@@ -66,3 +60,6 @@ EXPORT int kernel_level(void)
     return 0;
 #endif
 }
+
+/* Asked for before anything else is called; see kernel.h. */
+EXPORT int kernel_interface(void) { return INTERFACE; }

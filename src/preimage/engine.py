@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 VARIANTS = ("baseline", "avx2", "avx512")
 # ``INTERFACE`` of ``src/kernel/kernel.h``, which says when both are raised.
-INTERFACE = 1
+INTERFACE = 2
 
 
 @cache
@@ -49,19 +50,19 @@ def address(array: NDArray[Any] | None) -> int | None:
     return int(array.ctypes.data)
 
 
-def call(function: str, *arguments: ctypes.Structure | NDArray[Any] | int | None) -> None:
-    """Call a function of the library, whose arguments are structures, arrays and whole numbers.
+def packed(*arguments: NDArray[Any] | int | None) -> NDArray[np.int64]:
+    """A structure of the library: whole numbers, and where arrays start, 0 for None."""
+    given = (value if isinstance(value, int) else address(value) or 0 for value in arguments)
+    return np.fromiter(given, dtype=np.int64, count=len(arguments))
+
+
+def call(function: str, *arguments: NDArray[Any] | int | None) -> None:
+    """Call a function of the library with a structure of these fields.
 
     Raises:
         MemoryError: It found none for its workspace.
     """
-    given = (
-        ctypes.byref(value) if isinstance(value, ctypes.Structure)
-        else ctypes.c_int64(value) if isinstance(value, int)
-        else ctypes.c_void_p(address(value))
-        for value in arguments
-    )  # fmt: skip
-    if getattr(library(), function)(*given):
+    if getattr(library(), function)(ctypes.c_void_p(address(packed(*arguments)))):
         raise MemoryError(f"no memory for the workspace of {function}")
 
 

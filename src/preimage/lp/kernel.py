@@ -8,7 +8,6 @@ another, and the proofs are the same.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,21 +34,6 @@ _CHUNK_PRODUCTS = 2**29
 _DENSE_ENTRIES = 2**24
 # What stands for infinity in the kernel.
 _INFINITE = 1e300
-_INTEGERS = ("batch", "n", "k", "stride", "matrices", "slack", "threads")
-_ARRAYS = (
-    *("table", "row", "column", "first", "place", "row_size", "column_size"),
-    *("lower", "lower_rate", "upper", "upper_rate", "low", "high", "objective"),
-    *("z", "dual_lower", "dual_upper", "proven", "full", "steps"),
-)
-
-
-class _Batch(ctypes.Structure):
-    """``Batch`` of ``src/kernel/solve.c``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _INTEGERS),
-        *((name, ctypes.c_void_p) for name in _ARRAYS),
-    ]
 
 
 class _Answer(NamedTuple):
@@ -175,7 +159,8 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     """Minimisers, multipliers of both sides, steps: of the kernel, or of HiGHS without it."""
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
-    z, lower, upper = np.zeros((batch, k)), np.zeros((batch, n)), np.zeros((batch, n))
+    z, multipliers = np.zeros((batch, k)), np.zeros((batch, 2, n))
+    upper, lower = multipliers[:, 0], multipliers[:, 1]
     proven, full, steps = np.zeros((3, batch), dtype=np.int64)
     if engine.library() is None:
         for sample in range(batch):
@@ -187,18 +172,19 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
         low, high = program.box()
         return _Answer(np.clip(z, low, high), lower, upper, proven, full, steps)
     units, slab, (low, high) = program.scaled, program.slab, program.box()
-    # The C code knows no infinity: compilers may assume that there is none.
-    lower_end, upper_end, low_end, high_end = (
-        np.clip(part, -_INFINITE, _INFINITE) for part in (slab.lower, slab.upper, low, high)
+    held = (
+        *(units.table, *units.entries, units.row, units.column, units.row_size, units.column_size),
+        *(_sides(slab.upper, -slab.lower), _sides(slab.upper_rate, slab.lower_rate)),
+        *(_sides(high, -low), np.ascontiguousarray(program.objective, dtype=np.float64)),
     )
-    given = [units.row_size, units.column_size, lower_end, slab.lower_rate, upper_end]
-    given += [slab.upper_rate, low_end, high_end, program.objective]
-    matrix = (units.table, units.row, units.column, *units.entries)
-    held = [np.ascontiguousarray(part, dtype=np.float64) for part in given]
-    answers = (z, lower, upper, proven, full, steps)
     matrices = batch if units.row.ndim == 2 else 1
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
-    places = map(engine.address, (*matrix, *held, *answers))
-    call = _Batch(*numbers, threads or processors(), *places)
-    engine.call("solve_programs", call)
+    answers = (z, multipliers, proven, full, steps)
+    # The fields of ``Batch`` of ``src/kernel/program.h``.
+    engine.call("solve_programs", *numbers, threads or processors(), *held, *answers)
     return _Answer(z, lower, upper, proven, full, steps)
+
+
+def _sides(upper: Array, lower: Array) -> Array:
+    """(batch, 2, .) one after the other; in the kernel, compilers may assume no infinity."""
+    return np.minimum(np.stack([upper, lower], axis=1, dtype=np.float64), _INFINITE)

@@ -7,8 +7,6 @@ there is no kernel, is left to a rank-revealing factorisation of its rows.
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,25 +20,6 @@ Array = NDArray[np.float64]
 # A sample's columns depend on each other when the smallest diagonal entry of R in a pivoted QR
 # factorisation is below this fraction of the largest.
 RANK = 1e-11
-
-
-class _Equations(ctypes.Structure):
-    """``Equations`` of ``src/kernel/equations.c``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "n", "k", "stride", "threads")),
-        *((name, ctypes.c_void_p) for name in ("table", "row", "column")),
-        *((name, ctypes.c_void_p) for name in ("scale", "target", "z", "sure")),
-    ]
-
-
-class _Inverses(ctypes.Structure):
-    """``Inverses`` of ``src/kernel/inverse.c``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "k", "threads")),
-        *((name, ctypes.c_void_p) for name in ("gram", "diagonal", "positive")),
-    ]
 
 
 def least_squares(
@@ -106,8 +85,8 @@ def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
     if k and batch and engine.library() is not None:
         flags = np.zeros(batch, dtype=np.int64)
         held = (np.ascontiguousarray(gram), diagonal, flags)
-        places = map(engine.address, held)
-        engine.call("invert_diagonals", _Inverses(batch, k, processors(), *places))
+        # The fields of ``Inverses`` of ``src/kernel/inverse.c``.
+        engine.call("invert_diagonals", batch, k, processors(), *held)
         return diagonal, flags != 0
     size = np.sqrt(np.einsum("raa->ra", gram))
     some = np.flatnonzero((size > 0).all(axis=1) & np.isfinite(size).all(axis=1))
@@ -127,9 +106,9 @@ def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -
     if k and batch and engine.library() is not None:
         arrays = (units.table, units.row, units.column, scale, target, z, sure)
         held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
-        places = map(engine.address, held)
         sizes = batch, n, k, units.table.shape[-1], processors()
-        engine.call("solve_equations", _Equations(*sizes, *places))
+        # The fields of ``Equations`` of ``src/kernel/equations.c``.
+        engine.call("solve_equations", *sizes, *held)
     return sure != 0
 
 

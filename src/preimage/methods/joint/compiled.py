@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,35 +22,17 @@ KINKED, TANH, SIGMOID = 0, 1, 2
 _RUNS_A_THREAD = 16
 
 
-class _Chain(ctypes.Structure):
-    """``Chain`` of chain.c."""
-
-    _fields_ = (
-        ("layers", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("sizes", "kind", "rows", "columns", "bias",
-                                               "slope")),
-    )  # fmt: skip
-
-
-class _Fit(ctypes.Structure):
-    """``Fit`` of chain.c."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "weight"))
-
-
 @dataclass(frozen=True, eq=False)
 class CompiledChain:
     """A dense chain and what is fitted, in the layout of the kernel.
 
     Attributes:
-        arrays: What the pointers of the two structures point to.
-        chain: The layers.
-        fit: The observation.
+        arrays: What the pointers of the structure point to.
+        chain: ``Chain`` of chain.c: the layers and the observation.
     """
 
     arrays: tuple[NDArray[Any] | None, ...]
-    chain: _Chain
-    fit: _Fit
+    chain: NDArray[np.int64]
 
     def loss(
         self,
@@ -70,8 +51,9 @@ class CompiledChain:
         z, loss = np.ascontiguousarray(z), np.empty(len(z))
         of = np.ascontiguousarray(samples, dtype=np.int64)
         at = None if place is None else np.ascontiguousarray(place, dtype=np.int64)
-        given = self.chain, self.fit, len(z), of, z, loss, below, at, gram, slope
-        engine.call("chain_linearize", *given, threads(len(z)))
+        given = self.chain, of, z, loss, below, at, gram, slope
+        # The fields of ``Runs`` of chain.c; below, of ``Steps``.
+        engine.call("chain_linearize", len(z), threads(len(z)), *given)
         return loss
 
 
@@ -88,23 +70,19 @@ def compile_chain(chain: Generator, observation: Observation) -> CompiledChain |
     if engine.library() is None or not known or any(la.storage != "dense" for la in layers):
         return None
     slopes = [layer.activation.slopes(layer.output_size) for layer in layers]
-    arrays = (
+    arrays: tuple[NDArray[Any] | None, ...] = (
         np.array(chain.sizes, dtype=np.int64),
         np.array(kinds, dtype=np.int64),
         np.concatenate([layer.weight.ravel() for layer in layers]),
-        np.concatenate([layer.weight.T.ravel() for layer in layers]),
+        np.concatenate([_columns(layer.weight).ravel() for layer in layers]),
         np.concatenate([layer.bias for layer in layers]),
         np.concatenate([np.ones(la.output_size) if pieces is None else pieces[0]
                         for la, pieces in zip(layers, slopes, strict=True)]),
     )  # fmt: skip
     weight = observation.mask if observation.weight is None else observation.weight
     weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
-    values = np.ascontiguousarray(observation.values)
-    return CompiledChain(
-        (*arrays, values, weight),
-        _Chain(len(layers), *map(engine.address, arrays)),
-        _Fit(engine.address(values), engine.address(weight)),
-    )
+    arrays += (np.ascontiguousarray(observation.values), weight)
+    return CompiledChain(arrays, engine.packed(len(layers), *arrays))
 
 
 def damped_steps(
@@ -118,13 +96,18 @@ def damped_steps(
     given = map(np.ascontiguousarray, (gram, slope, damping))
     mask = None if held is None else np.ascontiguousarray(held)
     step, predicted = np.empty((count, k)), np.empty(count)
-    engine.call("damped_steps", count, k, place, *given, mask, step, predicted, threads(count))
+    engine.call("damped_steps", count, threads(count), k, place, *given, mask, step, predicted)
     return step, predicted
 
 
 def threads(runs: int) -> int:
     """Threads that share so many runs."""
     return max(min(processors(), runs // _RUNS_A_THREAD), 1)
+
+
+def _columns(weight: Array) -> Array:
+    """The columns, each padded by zeros to whole registers of the kernel."""
+    return np.pad(weight.T, ((0, 0), (0, -len(weight) % 8)))
 
 
 def _kind(layer: Layer) -> int | None:
