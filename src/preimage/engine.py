@@ -62,7 +62,8 @@ def call(function: str, *arguments: NDArray[Any] | int | None) -> None:
     Raises:
         MemoryError: It found none for its workspace.
     """
-    if getattr(library(), function)(ctypes.c_void_p(address(packed(*arguments)))):
+    structure = packed(*arguments)  # held: the library reads it until it returns
+    if getattr(library(), function)(ctypes.c_void_p(address(structure))):
         raise MemoryError(f"no memory for the workspace of {function}")
 
 
