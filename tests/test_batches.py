@@ -96,6 +96,11 @@ def said(inversion, sample):
     return str(pick(inversion.status)), [np.asarray(pick(part), dtype=float) for part in numbers]
 
 
+# Sums of one sample and of many round differently. A descent on noisy values ends when steps bring
+# 1e-14 of the loss, which is 1e-7 of the code, so that it may end a step earlier.
+_DESCENT = 1e-7
+
+
 def assert_same(one, two, scale, where="", near=1e-9):
     """Equal statuses and counts, and numbers within 1e-9 of the scale of the sample."""
     assert one[0] == two[0], where
@@ -138,7 +143,9 @@ def test_every_method_is_the_same_in_any_batch(method, activation, weights, mask
     if method in (CASES["auto"], CASES["projected_gradient"]):  # they take longest
         x = x[[0, 3, 4, 1]] if masked else x[:3]
     mask = np.random.default_rng(2).random(x.shape) < 0.8 if masked else None
-    check(generator, x, method, mask, groups=[np.arange(len(x))[::-1], np.array([1, 2, 1])])
+    near = _DESCENT if method is CASES["projected_gradient"] else 1e-9
+    groups = [np.arange(len(x))[::-1], np.array([1, 2, 1])]
+    check(generator, x, method, mask, groups=groups, near=near)
 
 
 @pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
@@ -166,9 +173,8 @@ def test_so_it_is_behind_a_matrix(method, form):
     generator = network("relu", "dense")
     A = np.random.default_rng(4).normal(size=(13, 22))
     y = good_and_bad(generator) @ A.T
-    # Products with A are summed in another order in a batch, and the answer to sample 1 lies at a
-    # kink, where a descent ends when steps bring 1e-14 of the loss: 1e-7 of the code.
-    near = 1e-7 if method == "gauss_newton" else 1e-9
+    # Products with A are summed in another order in a batch.
+    near = _DESCENT if method == "gauss_newton" else 1e-9
     check(generator, y, CASES[method], form(A), each=False, near=near)
 
 
@@ -186,7 +192,7 @@ def test_the_trained_decoder_in_any_batch():
         assert_same(said(again, 19 - sample), said(together, sample), scale)
     for sample in (0, 3, 19):
         alone = invert(generator, x[sample], method, noise=NOISE)
-        assert_same(said(together, sample), said(alone, None), 1.0)
+        assert_same(said(together, sample), said(alone, None), 1.0, near=_DESCENT)
 
 
 def test_a_batch_that_is_cut_into_parts(monkeypatch):
