@@ -145,8 +145,7 @@ def add_radius(
     value = proven_radius(network, bounds, start, mu, targets)
     if not np.isfinite(value):
         return False
-    rows = np.arange(len(rows))
-    proofs = proofs_of(targets, np.full(len(rows), value), start, mu, rows)
+    proofs = proofs_of(targets, np.full(len(rows), value), start, mu, np.arange(len(rows)))
     deduction.steps.append(Step(proofs, radius=True))
     _bound_outputs(network, bounds, start, value)
     return True

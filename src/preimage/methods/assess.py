@@ -38,7 +38,7 @@ def assess(network: Network, observation: Observation, estimate: Estimate) -> In
     mean_square = np.einsum("ij,ij->i", ratio, ratio) / np.maximum(observation.count, 1.0)
     within = (mean_square <= 1) & (np.max(np.abs(ratio), axis=1, initial=0.0) <= 2)
     status = np.array(estimate.status, dtype=object)
-    has_latent = (status != Status.FAILED) & (status != Status.INFEASIBLE)
+    has_latent = np.array([each.has_latent for each in status], dtype=bool)
     status[has_latent & ~finite] = Status.FAILED
     finite &= has_latent
     latent[~finite] = np.nan
