@@ -13,10 +13,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError
-from preimage.matrix import Array
+from preimage.matrix import Array, Flags
 from preimage.slab import Slab
 
 
@@ -245,7 +244,7 @@ class _Smooth(Activation, Protocol):
         """
         low, high = self._unsaturated()
 
-        def end(value: Array, saturated: NDArray[np.bool_], side: float) -> tuple[Array, Array]:
+        def end(value: Array, saturated: Flags, side: float) -> tuple[Array, Array]:
             a = self._analytic_inverse(np.clip(value, low, high))
             rate = 1.0 / self.derivative(a)
             tangent = a - side * rate * tolerance

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import extra
-from preimage.matrix import Array, Flags
+from preimage.matrix import Array, Flags, Integers
 from preimage.network import Network
 from preimage.notebook import inversion_html
 from preimage.plot import image_grid
@@ -97,10 +97,10 @@ class LayerReport(NamedTuple):
 
     slack: Array
     tolerance: Array
-    active: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    outside: NDArray[np.int64]
-    programs: NDArray[np.int64]
+    active: Integers
+    rank: Integers
+    outside: Integers
+    programs: Integers
 
 
 class Stage(NamedTuple):
@@ -134,7 +134,7 @@ class Estimate(NamedTuple):
     status: NDArray[Any]
     layers: tuple[LayerReport, ...] = ()
     stages: tuple[Stage, ...] = ()
-    rank: NDArray[np.int64] | None = None
+    rank: Integers | None = None
     bound: Array | None = None
     gap: Array | None = None
 

@@ -14,6 +14,7 @@ from preimage.errors import InputError
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
+Integers = NDArray[np.int64]
 Weight = Any  # a read-only float64 array, a canonical scipy.sparse.csr_array, or an Operator
 
 # Rows of a batch that one matrix product handles: few enough that a BLAS with threads does not use

@@ -9,11 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import engine
 from preimage.errors import MissingExtraError
-from preimage.matrix import Array
+from preimage.matrix import Array, Indices
 from preimage.pixels import picture
 from preimage.plot import intervals_svg
 
@@ -39,7 +38,7 @@ def number(value: float | np.floating[Any]) -> str:
     return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
 
 
-def worst_first(residual: Array) -> NDArray[np.intp]:
+def worst_first(residual: Array) -> Indices:
     """Indices from the largest to the smallest; an unknown residual (NaN) is the worst of all."""
     return np.argsort(-np.where(np.isfinite(residual), residual, np.inf), kind="stable")
 

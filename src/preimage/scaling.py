@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Flags
 
 # Rows and columns whose largest entries, and 1, differ by less than this need no least squares.
 _SPREAD = 2.0**10
@@ -156,7 +156,7 @@ def multiplied(matrix: Any, row: Array | None, column: Array | None) -> Any:
     return found if column is None else found * column[..., None, :]
 
 
-def _odd(peak: Array) -> NDArray[np.bool_]:
+def _odd(peak: Array) -> Flags:
     """Whether the nonzero ones among (..., n) numbers lie far from each other or from 1, (...)."""
     least = np.where(peak > 0, peak, 1.0).min(axis=-1, initial=1.0)
     return np.asarray(least * _SPREAD < peak.max(axis=-1, initial=1.0))

@@ -18,9 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.matrix import Array
+from preimage.matrix import Array, Flags
 
 
 class Slab(NamedTuple):
@@ -44,7 +43,7 @@ class Slab(NamedTuple):
         """The slab in which ``delta`` counts ``size`` times in each entry."""
         return Slab(self.lower, self.lower_rate * size, self.upper, self.upper_rate * size)
 
-    def where(self, observed: NDArray[np.bool_]) -> Slab:
+    def where(self, observed: Flags) -> Slab:
         """The slab that constrains nothing but the ``observed`` entries."""
         free = (-np.inf, 0.0, np.inf, 0.0)
         return Slab(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import InputError, extra
 from preimage.invert import invert
+from preimage.matrix import Array
 from preimage.methods import Method
 from preimage.network import Network
 
@@ -52,13 +52,13 @@ class PreimageEncoder(TransformerMixin, BaseEstimator):
             )
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float64]:
+    def transform(self, X: Any) -> Array:
         """Codes (samples, latent_size); NaN where the inversion found none."""
         check_is_fitted(self, "n_features_in_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return invert(self.generator, X, self.method, noise=self.noise).latent
 
-    def inverse_transform(self, X: Any) -> NDArray[np.float64]:
+    def inverse_transform(self, X: Any) -> Array:
         """Images (samples, observation_size) of codes."""
         check_is_fitted(self, "n_features_in_")
         return self.generator(X)

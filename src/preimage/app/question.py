@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.inspection import head_range
 from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
 from preimage.io.sources import read_picture
-from preimage.matrix import Array
+from preimage.matrix import Array, Flags
 from preimage.network import Network
 from preimage.pixels import image_shape
 
@@ -34,11 +33,11 @@ class Question(NamedTuple):
     """
 
     observation: Array
-    seen: NDArray[np.bool_]
+    seen: Flags
     noise: float
 
     @property
-    def sensing(self) -> NDArray[np.bool_] | None:
+    def sensing(self) -> Flags | None:
         """The mask, as ``preimage.invert`` takes it; None if nothing is hidden."""
         return None if self.seen.all() else self.seen
 
@@ -126,7 +125,7 @@ def again(network: Network, parts: Any) -> Question:
     return Question(values, seen, float(numbers(parts, "noise", ())))
 
 
-def _some(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _some(seen: Flags) -> Flags:
     if not seen.any():
         raise InputError("every pixel is hidden: leave some to be seen")
     return seen

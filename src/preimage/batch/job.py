@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.batch.store import Job, Store
 from preimage.batch.workers import DaskWorkers, OneProcess, Read, Rows, Task, Workers, run
@@ -23,7 +23,7 @@ from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.io.observations import Observations, digest, open_observations
-from preimage.matrix import Array, Weight, weight_bytes
+from preimage.matrix import Array, Flags, Weight, weight_bytes
 from preimage.methods import Method, as_method
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
@@ -167,7 +167,7 @@ def _prepare(
 
 def _job(
     network: Network, method: Method, source: Observations, sums: list[str], noise: Array,
-    mask: NDArray[np.bool_] | None, operator: Weight | None, shard_size: int,
+    mask: Flags | None, operator: Weight | None, shard_size: int,
 ) -> Job:  # fmt: skip
     from preimage import __version__
 

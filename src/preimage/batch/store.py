@@ -27,6 +27,7 @@ from preimage.errors import PreimageError, StoreError
 from preimage.inversion import Inversion, Status, count_statuses
 from preimage.io.limits import LIMITS, parse_json
 from preimage.io.zarr_folder import open_array
+from preimage.matrix import Indices
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -148,7 +149,7 @@ class Column:
         first = slice(None) if isinstance(parts[0], slice) else places
         return self._rows(samples.reshape(-1))[(first, *parts[1:])]
 
-    def _rows(self, samples: NDArray[np.intp]) -> NDArray[Any]:
+    def _rows(self, samples: Indices) -> NDArray[Any]:
         job = self.store.job
         dtype = object if self.name == "status" else COLUMNS[self.name].dtype
         rows = np.empty((len(samples), *self.shape[1:]), dtype)

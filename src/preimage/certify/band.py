@@ -7,12 +7,13 @@ import numpy as np
 from preimage.certify.certificate import Certificate
 from preimage.certify.prove import network_digest
 from preimage.enclosure.descent import tighten
-from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.network import as_network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.tighten import Budget, Deduction, layer_programs, tighten_bounds
 from preimage.errors import InputError
 from preimage.generator import Generator
+from preimage.matrix import Array
 
 # Of tightening, before the outputs are bounded.
 _ROUNDS = 4

@@ -12,9 +12,9 @@ import numpy as np
 
 from preimage.certify.checker import FORMAT, read_certificate, seal
 from preimage.certify.proof import plain
-from preimage.enclosure.network import Array
 from preimage.errors import FormatError
 from preimage.io.limits import write_bytes
+from preimage.matrix import Array
 from preimage.notebook import certificate_html
 
 VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")

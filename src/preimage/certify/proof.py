@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from preimage.certify import checker
-from preimage.enclosure.network import Array
 from preimage.enclosure.tighten import Deduction, Step
+from preimage.matrix import Array
 
 
 @dataclass

@@ -20,13 +20,13 @@ from preimage.certify.search import settle
 from preimage.certify.subdivision import Subdivision
 from preimage.enclosure.contraction import Contractor
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import Array, as_network
+from preimage.enclosure.network import as_network
 from preimage.enclosure.observed import observed_interval, rounding_error
 from preimage.enclosure.splitting import WIDE, can_split
 from preimage.enclosure.tighten import Budget
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
-from preimage.matrix import is_matrix
+from preimage.matrix import Array, is_matrix
 from preimage.observation import Observation
 
 # The share of a sample's time that is left for the checker.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.certify.problem import Problem
 from preimage.certify.proof import plain
 from preimage.enclosure.contraction import Contractor, Interval
-from preimage.enclosure.network import Array
 from preimage.enclosure.splitting import Part, explore
+from preimage.matrix import Array, Flags
 
 # A part is searched for codes where its middle explains the observation up to so many times the
 # noise, and at most so often.
@@ -68,7 +67,7 @@ class Subdivision:
             stack += reversed(part.children)
         return {"subdivision": tokens}
 
-    def _visit(self, parts: list[Part]) -> NDArray[np.bool_] | None:
+    def _visit(self, parts: list[Part]) -> Flags | None:
         """Look for codes where they may be; which parts are near the witness, or tiny."""
         problem = self.problem
         near = self._near(parts)
@@ -92,7 +91,7 @@ class Subdivision:
         self.tiny += int(tiny.sum())
         return near | tiny
 
-    def _near(self, parts: list[Part]) -> NDArray[np.bool_]:
+    def _near(self, parts: list[Part]) -> Flags:
         """Which parts are within the resolution of the witness."""
         return np.array([self.problem.is_near(part.low, part.high) for part in parts])
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.certify import Certificate, certify
 from preimage.doctor.observation import Finding, of_observation
@@ -21,7 +21,7 @@ from preimage.generator import Generator
 from preimage.inspection import head_range, inspect_generator
 from preimage.invert import invert
 from preimage.io import from_torch
-from preimage.matrix import Array
+from preimage.matrix import Array, Flags
 from preimage.network import Network, chain_of
 from preimage.torch_checks import UntrainedWarning
 
@@ -153,7 +153,7 @@ def _of_codes(network: Network, codes: Array, noise: float) -> Iterator[Finding]
         ))  # fmt: skip
 
 
-def _listed(chosen: NDArray[np.bool_]) -> str:
+def _listed(chosen: Flags) -> str:
     index = np.flatnonzero(chosen)
     return ", ".join(f"z{i}" for i in index[:8]) + (", …" if index.size > 8 else "")
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preimage.enclosure.network import Array, Bounds, Network, Targets, rounding
+from preimage.enclosure.network import Bounds, Network, Targets, rounding
+from preimage.matrix import Array, Indices
 
 # Stands for what underflows; far above 2^-1074 with any rounding factor.
 _TINY = 2.0**-900
@@ -52,7 +52,7 @@ class BoundProof:
     upper: bool
     value: float
     start: int
-    multipliers: list[tuple[NDArray[np.intp], Array]]
+    multipliers: list[tuple[Indices, Array]]
 
 
 class _Kinked(NamedTuple):

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.activation import Slab
 from preimage.enclosure.grouped import dot
 from preimage.enclosure.linear_bounds import Chain, Forms, linear_bounds, pull_back
-from preimage.enclosure.network import UNIT, Array, Network, rounding
+from preimage.enclosure.network import UNIT, Network, rounding
 from preimage.enclosure.rows import least_squares_rows
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
+from preimage.matrix import Array, Flags
 from preimage.threads import processors
 
 # Multipliers below this part of a row's largest are left out.
@@ -126,16 +126,16 @@ class Contraction(NamedTuple):
         rows: (boxes, 2 k, n) multipliers of linear programs; 0 where none were asked for.
     """
 
-    empty: NDArray[np.bool_]
+    empty: Flags
     low: Array
     high: Array
     excess: Array
     influence: Array
     misfit: Array
-    noisy: NDArray[np.bool_]
+    noisy: Flags
     rows: Array
 
-    def replace(self, some: NDArray[np.bool_], better: Contraction) -> None:
+    def replace(self, some: Flags, better: Contraction) -> None:
         """Put what was found for some of the boxes in place."""
         for part, other in zip(self, better, strict=True):
             part[some] = other
@@ -279,7 +279,7 @@ def _program_rows(forms: Forms, admitted: Interval) -> Array:
     return rows / np.where(largest > 0, largest, 1.0)
 
 
-def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _rows(forms: Forms, admitted: Admitted, c: Array) -> tuple[Array, Array, Flags]:
     """Rows of least squares; see there."""
     center, linear = forms.center, forms.linear
     if admitted.values and (c != 1).any():

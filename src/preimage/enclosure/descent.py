@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.enclosure.bound_proofs import proven_radius
 from preimage.enclosure.network import Bounds, Network, Targets
@@ -24,6 +23,7 @@ from preimage.enclosure.tighten import (
     solve,
     tighten_bounds,
 )
+from preimage.matrix import Flags
 
 # Another round of tightening must have taken away this part of some interval.
 _PAYS = 0.1
@@ -82,7 +82,7 @@ def _tighten_by(
     deduction: Deduction,
     budget: Budget,
     start: int = 0,
-    outputs: NDArray[np.bool_] | None = None,
+    outputs: Flags | None = None,
 ) -> float:
     """Relax, and tighten what the programs are about, if there is time for at least one of them.
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.matrix import Indices
+
 # Float32 or float64.
 Floats = NDArray[Any]
 
@@ -27,7 +29,7 @@ class GroupedMatrix:
     """
 
     dense: Floats
-    groups: tuple[tuple[NDArray[np.intp], NDArray[np.intp], Floats], ...]
+    groups: tuple[tuple[Indices, Indices, Floats], ...]
     terms: int
 
     @staticmethod
@@ -36,7 +38,7 @@ class GroupedMatrix:
         dense = np.ascontiguousarray(dense)
         nonzero = dense != 0
         counts = nonzero.sum(axis=1)
-        groups: list[tuple[NDArray[np.intp], NDArray[np.intp], Floats]] = []
+        groups: list[tuple[Indices, Indices, Floats]] = []
         if 2 * counts.sum() <= dense.size:
             patterns, group = np.unique(np.packbits(nonzero, axis=1), axis=0, return_inverse=True)
             if 2 * (counts.sum() + _GROUP * len(patterns)) <= dense.size:

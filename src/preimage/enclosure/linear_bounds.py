@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.enclosure.grouped import Floats, GroupedMatrix, dot
-from preimage.enclosure.network import Array, Network
+from preimage.enclosure.network import Network
+from preimage.matrix import Array, Flags
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
@@ -207,7 +207,7 @@ def _lines(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, Floats
     )  # fmt: skip
 
 
-def _chord(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _chord(low: Floats, high: Floats, c: Floats) -> tuple[Floats, Floats, Flags]:
     """Slope of each unit, the farther edge of its band, and whether its sign is open."""
     open_ = (low < 0) & (high > 0) & (c != 1)
     width = np.where(open_, high - low, 1)

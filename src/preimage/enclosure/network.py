@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from preimage.activation import Activation
 from preimage.errors import InputError
 from preimage.generator import Generator
-
-Array = NDArray[np.float64]
+from preimage.matrix import Array, Flags, Indices
 
 # Half the distance from 1 to the next float: the largest relative error of one operation.
 UNIT = 2.0**-53
@@ -100,9 +99,9 @@ class Targets(NamedTuple):
         upper: Whether it is the upper end.
     """
 
-    layer: NDArray[np.intp]
-    unit: NDArray[np.intp]
-    upper: NDArray[np.bool_]
+    layer: Indices
+    unit: Indices
+    upper: Flags
 
     @staticmethod
     def both(layer: ArrayLike, unit: ArrayLike) -> Targets:

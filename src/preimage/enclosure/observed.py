@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.activation import Activation
-from preimage.enclosure.network import UNIT, Array, Bounds, Network, rounding
+from preimage.enclosure.network import UNIT, Bounds, Network, rounding
+from preimage.matrix import Array
 
 
 def starting_bounds(network: Network, x: Array, noise: float, low: Array, high: Array) -> Bounds:

@@ -16,15 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.activation import Slab
-from preimage.enclosure.network import Array, Bounds, Network
+from preimage.enclosure.network import Bounds, Network
 from preimage.layer_program import LayerProgram
 from preimage.lp import duality
-
-Index = NDArray[np.intp]
+from preimage.matrix import Array, Flags, Indices
 
 # Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
 _SMALL = 5000
@@ -48,8 +46,8 @@ class Relaxation:
         offset: See ``image``.
     """
 
-    layer: Index
-    unit: Index
+    layer: Indices
+    unit: Indices
     share: Array
     weight: Array
     lower: Array
@@ -90,7 +88,7 @@ class Relaxation:
             replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
         )
 
-    def undecided_units(self) -> tuple[Index, Index, Array, Array]:
+    def undecided_units(self) -> tuple[Indices, Indices, Array, Array]:
         """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
         size, count = self.weight.shape[1], len(self.undecided)
         image = np.array([self.image[i][j] for i, j in self.undecided]).reshape(count, size)
@@ -117,7 +115,7 @@ def relax(
     network: Network,
     bounds: Bounds,
     start: int = 0,
-    outputs: NDArray[np.bool_] | None = None,
+    outputs: Flags | None = None,
 ) -> Relaxation:
     """Build the relaxation over the given bounds.
 
@@ -164,9 +162,9 @@ def relax(
 
 
 def _hull_rows(
-    layer: int, unit: Index, own: Array, image: Array, offset: Array, low: Array, high: Array,
+    layer: int, unit: Indices, own: Array, image: Array, offset: Array, low: Array, high: Array,
     c: Array,
-) -> list[tuple[Index, Index, Array, Array, Array, Array]]:  # fmt: skip
+) -> list[tuple[Indices, Indices, Array, Array, Array, Array]]:  # fmt: skip
     """The rows of the undecided units of one layer, whose z is ``own v``, as in ``Relaxation``."""
     zero = np.zeros_like(c)
     with np.errstate(invalid="ignore"):

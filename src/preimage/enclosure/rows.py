@@ -9,10 +9,9 @@ of the errors that exceed it.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.enclosure.grouped import dot
-from preimage.enclosure.network import Array
+from preimage.matrix import Array, Flags
 
 # A part is noisy where its variance is below so many times the noise squared.
 _NOISY = 1.0
@@ -22,7 +21,7 @@ _STEPS = 3
 
 def least_squares_rows(
     center: Array, linear: Array, variance: Array, near: Array, half: Array
-) -> tuple[Array, Array, NDArray[np.bool_]]:
+) -> tuple[Array, Array, Flags]:
     """The rows of the residual and of the excess, then two a coordinate, (boxes, 2 + 2 k, n).
 
     Args:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.enclosure.contraction import Admitted, Contraction, Contractor
-from preimage.enclosure.network import Array
+from preimage.matrix import Array, Flags
 
 # Latents up to this size can be split.
 LARGEST = 6
@@ -94,7 +93,7 @@ def explore(
     contractor: Contractor,
     root: Part,
     admitted: Callable[[], Admitted],
-    visit: Callable[[list[Part]], NDArray[np.bool_] | None],
+    visit: Callable[[list[Part]], Flags | None],
     deadline: float,
 ) -> bool:
     """Cut and split all parts of a box.

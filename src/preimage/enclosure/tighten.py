@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from preimage.enclosure.bound_proofs import BoundProof, proven_ends
-from preimage.enclosure.network import Array, Bounds, Network, Targets
+from preimage.enclosure.network import Bounds, Network, Targets
 from preimage.enclosure.relaxation import Relaxation
 from preimage.lp import Outcome
+from preimage.matrix import Array, Flags, Indices
 
 # A new end is kept if it takes this part of the interval away, or decides a sign.
 _WORTH = 0.01
@@ -99,7 +100,7 @@ class Deduction:
     """
 
     bounds: Bounds
-    binding: NDArray[np.bool_]
+    binding: Flags
     steps: list[Step] = field(default_factory=list)
 
     @staticmethod
@@ -173,7 +174,7 @@ def shortened(multipliers: Array) -> Array:
 
 
 def proofs_of(
-    targets: Targets, ends: Array, start: int, mu: dict[int, Array], rows: NDArray[np.intp]
+    targets: Targets, ends: Array, start: int, mu: dict[int, Array], rows: Indices
 ) -> list[BoundProof]:
     """The proofs of these ends, by the multipliers of some rows."""
     places = zip(*(column.tolist() for column in (*targets, ends, rows)), strict=True)
@@ -186,7 +187,7 @@ def proofs_of(
     return proofs
 
 
-def _part(low: Array, high: Array, ends: Array, upper: NDArray[np.bool_]) -> Array:
+def _part(low: Array, high: Array, ends: Array, upper: Flags) -> Array:
     """How much of each [low, high] a new end takes away, 0 to 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.minimum(np.where(upper, high - ends, ends - low) / (high - low), 1.0)
@@ -249,9 +250,7 @@ def sign_programs(relaxation: Relaxation, network: Network) -> Programs:
     return Programs(Targets.both(layer, unit), objective, -turns * rates)
 
 
-def solve(
-    relaxation: Relaxation, objective: Array, budget: Budget
-) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+def solve(relaxation: Relaxation, objective: Array, budget: Budget) -> tuple[Array, Flags, Flags]:
     """Signed row multipliers of the first objectives, as many as there is time for.
 
     Ends with the first chunk in which some multipliers prove that there is no point.

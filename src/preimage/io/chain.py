@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage.activation import Activation, Identity, LeakyReLU, PReLU, ReLU
 from preimage.errors import FormatError
 from preimage.generator import Generator, Layer
-from preimage.matrix import Array
+from preimage.matrix import Array, Indices
 
 if TYPE_CHECKING:
     from preimage.io.torch_graph import TorchGraph
@@ -74,7 +73,7 @@ class AffineMap(NamedTuple):
     bias: Array
     inputs: int
     by_columns: bool
-    images: Callable[[NDArray[np.intp]], Array]
+    images: Callable[[Indices], Array]
     chunk: int
 
     @property
@@ -168,7 +167,7 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
     return Generator(tuple(Layer(w, b, a) for w, b, a in found))
 
 
-def _entries(weight: Any) -> NDArray[np.intp] | None:
+def _entries(weight: Any) -> Indices | None:
     """Which inputs the outputs are, if each is one of them, and there are no more; else None."""
     csr = scipy.sparse.csr_array(weight)
     csr.eliminate_zeros()

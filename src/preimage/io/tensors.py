@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FormatError, PreimageError, extra
 from preimage.io.limits import LIMITS, Limits, parse_json, unique
-from preimage.matrix import as_float64
+from preimage.matrix import Array, as_float64
 from preimage.torch_modules import torch
 
 Tensors = dict[str, NDArray[Any]]
@@ -40,7 +40,7 @@ def reading(kind: str) -> Iterator[None]:
         raise FormatError(f"not {kind}: {reason}") from error
 
 
-def tensor(tensors: Tensors, name: str) -> NDArray[np.float64]:
+def tensor(tensors: Tensors, name: str) -> Array:
     """A tensor of finite numbers, as float64."""
     if name not in tensors:
         found = ", ".join(sorted(tensors))[:500] or "none at all"

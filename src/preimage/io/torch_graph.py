@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError
 from preimage.io.chain import AffineMap, NotKnownError, Step
@@ -24,7 +23,7 @@ from preimage.io.torch_operations import (
     decompositions,
     name_of,
 )
-from preimage.matrix import Array
+from preimage.matrix import Array, Indices
 from preimage.torch_modules import differentiable
 
 Tensor = Any
@@ -181,7 +180,7 @@ def _filled_in(given: Any, values: Mapping[str, Any]) -> Any:
 
 def _images(
     run: Callable[[Tensor], Tensor], zero: Tensor, outputs: int, by_columns: bool
-) -> Callable[[NDArray[np.intp]], Array]:
+) -> Callable[[Indices], Array]:
     """A function that gives some columns or rows of the derivative, (some, entries of one).
 
     They have no rounding error of the bias, as differences would have.
@@ -191,7 +190,7 @@ def _images(
     def linear(unit: Tensor) -> Tensor:
         return torch.func.jvp(run, (zero,), (unit,))[1] if pull is None else pull(unit)[0]
 
-    def images(indices: NDArray[np.intp]) -> Array:
+    def images(indices: Indices) -> Array:
         places = torch.as_tensor(indices, device=zero.device)
         count = len(zero) if by_columns else outputs
         with torch.no_grad(), differentiable():

@@ -13,17 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
 from preimage import engine
 from preimage.clock import UNLIMITED, Clock
 from preimage.layer_program import LayerProgram, take
 from preimage.lp import duality, highs
 from preimage.lp.solution import Outcome, Solution, unsettled
-from preimage.matrix import slices
+from preimage.matrix import Array, Integers, slices
 from preimage.threads import processors
-
-Array = NDArray[np.float64]
 
 __all__ = ["accepts", "minimise", "take"]
 
@@ -45,9 +42,9 @@ class _Answer(NamedTuple):
     z: Array
     lower: Array
     upper: Array
-    proven: NDArray[np.int64]
-    full: NDArray[np.int64]
-    steps: NDArray[np.int64]
+    proven: Integers
+    full: Integers
+    steps: Integers
 
 
 def accepts(program: LayerProgram) -> bool:

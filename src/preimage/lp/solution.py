@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.layer_program import LayerProgram
-from preimage.matrix import Array, Flags
+from preimage.matrix import Array, Flags, Integers
 
 
 class Outcome(StrEnum):
@@ -48,7 +48,7 @@ class Solution:
     dual_upper: Array
     ray: Array
     outcome: NDArray[np.object_]
-    steps: NDArray[np.int64]
+    steps: Integers
     slack: Array
     value: Array
     fallback: Flags

@@ -8,14 +8,12 @@ there is no kernel, is left to a rank-revealing factorisation of its rows.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import engine
 from preimage.clock import UNLIMITED, Clock
+from preimage.matrix import Array, Flags, Integers
 from preimage.scaling import Scaled
 from preimage.threads import processors
-
-Array = NDArray[np.float64]
 
 # A sample's columns depend on each other when the smallest diagonal entry of R in a pivoted QR
 # factorisation is below this fraction of the largest.
@@ -24,7 +22,7 @@ RANK = 1e-11
 
 def least_squares(
     units: Scaled, scale: Array, target: Array, clock: Clock = UNLIMITED
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> tuple[Array, Flags]:
     """Minimise ``sum_j (scale_j (w_j . z - t_j))^2`` for each sample (paper, Theorem 2).
 
     Args:
@@ -53,9 +51,7 @@ def least_squares(
     return z, full
 
 
-def rank_of_rows(
-    units: Scaled, rows: NDArray[np.bool_], clock: Clock = UNLIMITED
-) -> NDArray[np.int64]:
+def rank_of_rows(units: Scaled, rows: Flags, clock: Clock = UNLIMITED) -> Integers:
     """(batch,) numerical rank of ``W[rows[sample]]``, for ``rows`` (batch, n); -1 if unknown."""
     k = units.weight.shape[1]
     if not units.usable:
@@ -70,7 +66,7 @@ def rank_of_rows(
     return rank
 
 
-def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
+def inverse_diagonals(gram: Array) -> tuple[Array, Flags]:
     """Diagonals of the inverses of ``D^-1 gram D^-1``, where D is the root of the diagonal.
 
     Args:
@@ -99,7 +95,7 @@ def inverse_diagonals(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
     return diagonal, positive
 
 
-def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> NDArray[np.bool_]:
+def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> Flags:
     """Let the kernel solve; True where it is sure of the rank, and z is written."""
     (batch, n), k = scale.shape, units.weight.shape[1]
     sure = np.full(batch, k == 0, dtype=np.int64)

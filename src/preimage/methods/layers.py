@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
-from preimage.matrix import Array, Flags, Indices
+from preimage.matrix import Array, Flags, Indices, Integers
 from preimage.methods.equations import rank_of_rows
 from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import plug_in
@@ -38,7 +38,7 @@ class LayerAnswer(NamedTuple):
     tolerance: Array
     status: NDArray[np.object_]
     slack: Array
-    programs: NDArray[np.int64]
+    programs: Integers
     equations: Flags
     full: Flags
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage import lp
 from preimage.errors import InputError
 from preimage.generator import Layer
 from preimage.inversion import Estimate, Status
 from preimage.layer_program import NORMS, Norm, layer_program
-from preimage.matrix import Array, Flags, Indices
+from preimage.matrix import Array, Flags, Indices, Integers
 from preimage.methods.layers import Domain, LayerAnswer, invert_layers
 from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.network import Network, known_chain
@@ -153,7 +152,7 @@ class _Step:
         trial, solved = np.zeros(len(start), dtype=np.int64), np.full(len(start), -1)
         infeasible, feasible = np.full(len(start), -1), np.full(len(start), _UNKNOWN)
 
-        def exponent(error: Array, samples: Indices) -> NDArray[np.int64]:
+        def exponent(error: Array, samples: Indices) -> Integers:
             ratio = np.maximum(error / start[samples], 1.0)
             return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
 
@@ -202,7 +201,7 @@ class _Step:
             misses[open_] = np.where(better | waiting, 0, misses[open_] + 1)
             open_ = self._advance(eps, open_[~broken], misses)
 
-    def _advance(self, eps: Array, samples: Indices, misses: NDArray[np.int64]) -> Indices:
+    def _advance(self, eps: Array, samples: Indices, misses: Integers) -> Indices:
         """Grow eps in place; return the samples whose program that changes, in time.
 
         Under l1 the program depends on eps only through the rates of its rows. Where these stay,

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.batch.store import Store
 from preimage.errors import InputError
 from preimage.io.observations import open_observations
-from preimage.matrix import Array
+from preimage.matrix import Array, Integers
 from preimage.network import Network
 from preimage.notebook import number, worst_first
 from preimage.report.network import inspection_of, network_card
@@ -102,7 +101,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return wide_table("Settings", ("setting", "value"), settings.items())
 
 
-def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
+def _finished(store: Store) -> tuple[Integers, Array, Array]:
     """Samples of finished shards, their residuals and largest errors: 24 bytes a sample."""
     parts: list[tuple[Any, ...]] = [(np.empty(0, int), np.empty(0), np.empty(0))]
     for shard in store.finished:
@@ -113,7 +112,7 @@ def _finished(store: Store) -> tuple[NDArray[np.int64], Array, Array]:
 
 
 def _samples(
-    store: Store, sample: NDArray[np.int64], residual: Array, network: Network | None,
+    store: Store, sample: Integers, residual: Array, network: Network | None,
     observations: Any, sensing: Any,
 ) -> str:  # fmt: skip
     """The samples with pictures of their outputs and observations; in words without a network."""

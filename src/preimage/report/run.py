@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from preimage.errors import FormatError
 from preimage.inversion import Inversion, Status, count_statuses, outputs_of
-from preimage.matrix import Array
+from preimage.matrix import Array, Indices, Integers
 from preimage.network import Measured, Network, chain_of
 from preimage.notebook import number, versions
 from preimage.observation import as_sensing, check_observation
@@ -74,7 +74,7 @@ class Samples(NamedTuple):
         measured: (m, l) what the outputs would be measured as; None without a linear map.
     """
 
-    number: NDArray[np.int64]
+    number: Integers
     status: NDArray[Any]
     residual: Array
     latent: Array
@@ -83,7 +83,7 @@ class Samples(NamedTuple):
     observation: Array | None
     measured: Array | None
 
-    def take(self, index: NDArray[np.intp]) -> Samples:
+    def take(self, index: Indices) -> Samples:
         """Some of them, in this order."""
         return Samples._make(None if part is None else part[index] for part in self)
 

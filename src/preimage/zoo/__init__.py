@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator
 from preimage.io import load as _load_file
 from preimage.io.observations import load_observations, read_idx
+from preimage.matrix import Array, Integers
 
 __all__ = ["Card", "card", "digits", "load", "names"]
 
@@ -92,7 +92,7 @@ def load(name: str) -> Generator:
     return cast(Generator, _load_file(path))
 
 
-def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def digits() -> tuple[Array, Integers]:
     """Return 100 MNIST test digits: the first ten of each class, class by class.
 
     MNIST is by Yann LeCun and Corinna Cortes, licensed under CC BY-SA 3.0.

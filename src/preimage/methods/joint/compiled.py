@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from preimage import engine
 from preimage.generator import Generator, Layer
+from preimage.matrix import Array, Flags, Indices, Integers
 from preimage.observation import Observation
 from preimage.threads import processors
-
-Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Indices = NDArray[np.intp]
 
 KINKED, TANH, SIGMOID = 0, 1, 2
 # Handing less than this to another thread costs more than it saves.
@@ -32,7 +29,7 @@ class CompiledChain:
     """
 
     arrays: tuple[NDArray[Any] | None, ...]
-    chain: NDArray[np.int64]
+    chain: Integers
 
     def loss(
         self,

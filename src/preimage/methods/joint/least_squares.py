@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.generator import Generator
-from preimage.matrix import Array, Indices, slices
+from preimage.matrix import Array, Indices, Integers, slices
 from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.parameters import Region
@@ -145,7 +144,7 @@ class LeastSquares:
         none = np.zeros((0, self.network.observation_size, z.shape[1]))
         return np.concatenate([none, *parts])
 
-    def identify(self, z: Array, samples: Indices) -> tuple[NDArray[np.int64], Array, Array]:
+    def identify(self, z: Array, samples: Indices) -> tuple[Integers, Array, Array]:
         """How far the observation determines each row of ``z``, in any units of z.
 
         Returns:

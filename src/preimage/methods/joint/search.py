@@ -12,6 +12,7 @@ from preimage.matrix import Array, Indices, multiply
 from preimage.methods.joint.descent import DescentResult, levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.model import damped_step
 from preimage.observation import scale_of
 
 # Starts that are worked on before it is asked which samples need more.
@@ -23,6 +24,8 @@ _FEWEST_DRAWS = 64
 _DRAWN_ENTRIES = 2**21
 # Of the regression on them, relative to the mean square of an output's distance from their mean.
 _RIDGE = 0.1
+# Relative rounding of a loss; damping that keeps rounding out of directions that are not seen.
+_LOSS_ROUNDING, _LAST_DAMPING = 1e-13, 1e-9
 # Steps of the PLUGIn iteration.
 _PLUG_IN_STEPS = 30
 
@@ -112,6 +115,7 @@ class Search:
         if self.problem.chain is not None:
             self._flip()
             self._polish()
+            self._finish()
         return self.best
 
     def _open(self) -> Indices:
@@ -159,6 +163,19 @@ class Search:
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
         self._keep(going, self._descend(going, z, damping, self.steps))
+
+    def _finish(self) -> None:
+        """A step that is hardly damped, to the minimiser of the linear region of each code.
+
+        Where steps lower the loss by no more than its rounding, descents end, while the code is by
+        the square root of that from the minimiser.
+        """
+        problem, z, samples = self.problem, self.best.z, np.arange(len(self.best.z))
+        damping = np.full(len(z), _LAST_DAMPING)
+        step, _ = damped_step(problem.region, z, *problem.linearize(z, samples), samples, damping)
+        trial = problem.region.project(z + step)
+        kept = problem.loss(trial, samples) <= self.best.loss * (1 + _LOSS_ROUNDING)
+        z[kept] = trial[kept]
 
     def _race(self, samples: Indices, z: Array, racing: Racing) -> None:
         """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better."""
