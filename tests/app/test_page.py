@@ -239,7 +239,13 @@ def test_uploads_are_deleted_at_exit(browser, tmp_path, stop):
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
+
+    def hear() -> None:  # shells ignore SIGINT in what they start in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=hear
+    ) as served:
         page = browser.new_page()
         page.goto(served.stdout.readline().split()[0])
         with page.expect_file_chooser() as chooser:
