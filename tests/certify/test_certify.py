@@ -110,6 +110,18 @@ def test_trained_decoder(tmp_path):
     assert proven(tmp_path, generator, x, found) == [found.verdict]
 
 
+def test_codes_that_are_apart_only_at_the_edges_of_two_linear_pieces(tmp_path):
+    """Claim: extreme codes count though rounding puts them outside; draw 96 of the benchmark."""
+    generator, rng = preimage.zoo.load("mnist-20-60-784"), np.random.default_rng(1)
+    for _ in range(97):
+        z = np.clip(rng.normal(size=20), -4.9, 4.9)
+        x = generator(z) + rng.uniform(-1e-2, 1e-2, size=784)
+    found = certify(generator, x, noise=1e-2, box=5.0)
+    assert found.verdict == "ambiguous"
+    assert found.distance > found.resolution
+    assert proven(tmp_path, generator, x, found) == ["ambiguous"]
+
+
 def test_noise_below_rounding_is_named():
     """Claim: an observation made in floats is not called out of range; the number is given."""
     rng = np.random.default_rng(1)

@@ -174,8 +174,12 @@ class Problem:
         first = self.witnesses[0]
         for point in points:
             other = np.clip(point, low, high)
-            far = separation(first, other) > self.resolution
-            if far and (self.are_apart(first, other) or self.are_apart(first, self.middle(other))):
+            if separation(first, other) <= self.resolution:
+                continue
+            # Codes at the edge of S may be outside by rounding.
+            inner = self.middle(other)
+            others = [other, inner, *(other + part * (inner - other) for part in _SHRINK)]
+            if any(self.are_apart(first, each) for each in others):
                 return True
         return False
 
