@@ -114,6 +114,11 @@ class ReLU(_Kinked):
     def __call__(self, a: Array) -> Array:  # noqa: D102
         return np.maximum(a, 0.0)
 
+    def slab(self, x: Array, tolerance: Array | float) -> Slab:
+        """Paper, Algorithm 1; the same as that of a slope of 0, in a third of the time."""
+        active = x > tolerance
+        return Slab(np.where(active, x, -np.inf), active.astype(float), x, np.ones_like(x))
+
 
 @dataclass(frozen=True)
 class LeakyReLU(_Kinked):
@@ -190,9 +195,6 @@ class Identity(_Kinked):
 
     slope: ClassVar[float] = 1.0  # type: ignore[misc]
     name: ClassVar[str] = "identity"
-
-    def __call__(self, a: Array) -> Array:  # noqa: D102
-        return a.copy()
 
 
 # Past 1 - 2**-40 a tanh or sigmoid value says only that its pre-activation is large: one unit of
