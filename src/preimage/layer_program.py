@@ -108,8 +108,8 @@ class LayerProgram:
         a = self.image(z)
         short, long = self.slab.lower - a, a - self.slab.upper
         if self.slack != "none":
-            short = short / np.where(self.slab.lower_rate > 0, self.slab.lower_rate, 1.0)
-            long = long / np.where(self.slab.upper_rate > 0, self.slab.upper_rate, 1.0)
+            for need, rate in (short, self.slab.lower_rate), (long, self.slab.upper_rate):
+                np.divide(need, rate, out=need, where=rate > 0)
         return np.maximum(np.maximum(short, long), 0.0)
 
     def slack_at(self, z: Array) -> Array:

@@ -100,9 +100,8 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
         optimal[open_] = duality.is_optimal(part, *answer)
     settled.outcome[optimal] = Outcome.OPTIMAL
     settled.steps[:], settled.full[:] = found.steps, found.full != 0
-    settled.z[optimal] = found.z[optimal]
-    settled.dual_lower[optimal] = found.lower[optimal]
-    settled.dual_upper[optimal] = found.upper[optimal]
+    for kept, new in ("z", "z"), ("dual_lower", "lower"), ("dual_upper", "upper"):
+        np.copyto(getattr(settled, kept), getattr(found, new), where=optimal[:, None])
     open_ = np.flatnonzero(~optimal)
     if not len(open_) or clock.is_over:
         return
@@ -184,4 +183,5 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
 
 def _sides(upper: Array, lower: Array) -> Array:
     """(batch, 2, .) one after the other; in the kernel, compilers may assume no infinity."""
-    return np.minimum(np.stack([upper, lower], axis=1, dtype=np.float64), _INFINITE)
+    sides = np.stack([upper, lower], axis=1, dtype=np.float64)
+    return np.minimum(sides, _INFINITE, out=sides)
