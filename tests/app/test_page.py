@@ -39,6 +39,11 @@ def browser():
         browser.close()
 
 
+def hear_interrupts():
+    """Shells ignore SIGINT in what they start in the background, and so would the page."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The command's process and address; it ends with exit code 0 and without a traceback."""
@@ -46,7 +51,9 @@ def server(tmp_path_factory):
     command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
     with (
         errors.open("w") as file,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as served,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=file, text=True, preexec_fn=hear_interrupts
+        ) as served,
     ):
         line = served.stdout.readline()
         try:
@@ -239,12 +246,8 @@ def test_uploads_are_deleted_at_exit(browser, tmp_path, stop):
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
-
-    def hear() -> None:  # shells ignore SIGINT in what they start in the background
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=hear
+        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=hear_interrupts
     ) as served:
         page = browser.new_page()
         page.goto(served.stdout.readline().split()[0])
