@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -106,12 +106,12 @@ def _intervals(claim: Any, sample: int) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the system and the packages that matter; what is missing is left out."""
+    from importlib.metadata import PackageNotFoundError, version  # 5 % of the package's import
+
     found = {"python": platform.python_version(), "system": platform.platform()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found | {"engine": engine.description()}
 
 
