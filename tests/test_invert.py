@@ -69,7 +69,7 @@ def test_residuals_are_those_of_the_generator(method):
 
 
 @EVERY_METHOD
-def test_a_sample_does_not_depend_on_its_company(method):
+def test_a_sample_does_not_depend_on_the_rest_of_its_batch(method):
     """Rounding may differ with the shape of a matrix product, and nothing else."""
     x = GENERATOR(np.random.default_rng(3).normal(size=(4, 3))) + 0.01
     together = invert(GENERATOR, x, method, noise=0.01)

@@ -443,7 +443,7 @@ RAGGED = {
 
 @pytest.mark.parametrize(("x", "sensing", "message"), BAD.values(), ids=BAD)
 @pytest.mark.parametrize("method", ["gauss_newton", "exact"])
-def test_bad_sensing_is_refused_at_the_door_and_named(x, sensing, message, method):
+def test_bad_sensing_is_refused_at_once_and_named(x, sensing, message, method):
     with pytest.raises(InputError, match=message):
         invert(RELU, x, method, sensing=sensing)
 

@@ -173,7 +173,7 @@ def test_a_batch_is_its_samples():
     assert "2 samples" in repr(batch)
 
 
-def test_bad_input_is_refused_at_the_door():
+def test_bad_input_is_refused_at_once():
     generator = from_arrays([TALL])
     for arguments in (
         {"noise": -1.0},

@@ -185,10 +185,10 @@ def _images(
 
     They have no rounding error of the bias, as differences would have.
     """
-    pull = None if by_columns else torch.func.vjp(run, zero)[1]
+    adjoint = None if by_columns else torch.func.vjp(run, zero)[1]
 
     def linear(unit: Tensor) -> Tensor:
-        return torch.func.jvp(run, (zero,), (unit,))[1] if pull is None else pull(unit)[0]
+        return torch.func.jvp(run, (zero,), (unit,))[1] if adjoint is None else adjoint(unit)[0]
 
     def images(indices: Indices) -> Array:
         places = torch.as_tensor(indices, device=zero.device)
