@@ -153,7 +153,7 @@ class Problem:
         if len(points) >= 2 and np.ptp(points, axis=0).max() > self.resolution:
             j = int(np.ptp(points, axis=0).argmax())
             ends = points[points[:, j].argmin()], points[points[:, j].argmax()]
-            inner = [[end + part * (z - end) for part in _SHRINK] for end in ends]
+            inner = [_inwards(end, z) for end in ends]
             pairs = [*zip(*inner, strict=True)]
             pairs += [(z, other) for some in inner for other in some]
             pairs += [(z, other) for end in ends for other in _rounded(end)]
@@ -176,10 +176,10 @@ class Problem:
             other = np.clip(point, low, high)
             if separation(first, other) <= self.resolution:
                 continue
-            # Codes at the edge of S may be outside by rounding.
+            if self.are_apart(first, other):
+                return True
             inner = self.middle(other)
-            others = [other, inner, *(other + part * (inner - other) for part in _SHRINK)]
-            if any(self.are_apart(first, each) for each in others):
+            if any(self.are_apart(first, each) for each in (inner, *_inwards(other, inner))):
                 return True
         return False
 
@@ -196,6 +196,11 @@ class Problem:
             return False
         self.witnesses[:] = [one, other]
         return True
+
+
+def _inwards(edge: Array, inside: Array) -> list[Array]:
+    """Codes between one at the edge of S, which rounding may put outside, and one inside."""
+    return [edge + part * (inside - edge) for part in _SHRINK]
 
 
 def _rounded(z: Array) -> list[Array]:
