@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from preimage.generator import Generator
-from preimage.matrix import Array, Indices, multiply
+from preimage.matrix import Array, Indices, multiply, slices
 from preimage.methods.joint.descent import DescentResult, levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares
@@ -170,12 +170,17 @@ class Search:
         Where steps lower the loss by no more than its rounding, descents end, while the code is by
         the square root of that from the minimiser.
         """
-        problem, z, samples = self.problem, self.best.z, np.arange(len(self.best.z))
-        damping = np.full(len(z), _LAST_DAMPING)
-        step, _ = damped_step(problem.region, z, *problem.linearize(z, samples), samples, damping)
-        trial = problem.region.project(z + step)
-        kept = problem.loss(trial, samples) <= self.best.loss * (1 + _LOSS_ROUNDING)
-        z[kept] = trial[kept]
+        problem, (z, loss, _, _) = self.problem, self.best
+        for part in slices(len(z), z.shape[1] ** 2):
+            if self.clock.is_over:
+                break
+            samples = np.arange(len(z))[part]
+            runs, damping = np.arange(len(samples)), np.full(len(samples), _LAST_DAMPING)
+            model = problem.linearize(z[part], samples)
+            step, _ = damped_step(problem.region, z[part], *model, runs, damping)
+            trial = problem.region.project(z[part] + step)
+            kept = problem.loss(trial, samples) <= loss[part] * (1 + _LOSS_ROUNDING)
+            z[samples[kept]] = trial[kept]
 
     def _race(self, samples: Indices, z: Array, racing: Racing) -> None:
         """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better."""
