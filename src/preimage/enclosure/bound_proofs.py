@@ -73,11 +73,7 @@ class _Kinked(NamedTuple):
 
 
 def proven_ends(
-    network: Network,
-    bounds: Bounds,
-    start: int,
-    mu: dict[int, Array],
-    targets: Targets,
+    network: Network, bounds: Bounds, start: int, mu: dict[int, Array], targets: Targets
 ) -> Array:
     """A new end for each target, proven in spite of rounding; the old end where none is proven.
 
@@ -102,11 +98,7 @@ def proven_ends(
 
 
 def proven_radius(
-    network: Network,
-    bounds: Bounds,
-    start: int,
-    mu: dict[int, Array],
-    targets: Targets,
+    network: Network, bounds: Bounds, start: int, mu: dict[int, Array], targets: Targets
 ) -> float:
     """A bound on the size of all outputs of layer ``start`` that have an infinite end.
 

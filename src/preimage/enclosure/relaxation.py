@@ -112,10 +112,7 @@ class Relaxation:
 
 
 def relax(
-    network: Network,
-    bounds: Bounds,
-    start: int = 0,
-    outputs: Flags | None = None,
+    network: Network, bounds: Bounds, start: int = 0, outputs: Flags | None = None
 ) -> Relaxation:
     """Build the relaxation over the given bounds.
 

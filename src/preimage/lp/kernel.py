@@ -100,8 +100,9 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
         optimal[open_] = duality.is_optimal(part, *answer)
     settled.outcome[optimal] = Outcome.OPTIMAL
     settled.steps[:], settled.full[:] = found.steps, found.full != 0
-    for kept, new in ("z", "z"), ("dual_lower", "lower"), ("dual_upper", "upper"):
-        np.copyto(getattr(settled, kept), getattr(found, new), where=optimal[:, None])
+    settled.z[optimal] = found.z[optimal]
+    settled.dual_lower[optimal] = found.lower[optimal]
+    settled.dual_upper[optimal] = found.upper[optimal]
     open_ = np.flatnonzero(~optimal)
     if not len(open_) or clock.is_over:
         return
