@@ -138,8 +138,7 @@ def test_every_method_is_the_same_in_any_batch(method, activation, weights, mask
     if method in (CASES["auto"], CASES["projected_gradient"]):  # they take longest
         x = x[[0, 3, 4, 1]] if masked else x[:3]
     mask = np.random.default_rng(2).random(x.shape) < 0.8 if masked else None
-    groups = [np.arange(len(x))[::-1], np.array([1, 2, 1])]
-    check(generator, x, method, mask, groups=groups)
+    check(generator, x, method, mask, groups=[np.arange(len(x))[::-1], np.array([1, 2, 1])])
 
 
 @pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)

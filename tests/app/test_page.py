@@ -39,22 +39,22 @@ def browser():
         browser.close()
 
 
-def hear_interrupts():
-    """Shells ignore SIGINT in what they start in the background, and so would the page."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def start(**options):
+    """The command, which hears SIGINT: shells ignore it in what they start in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "preimage", "app", "--no-browser"],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The command's process and address; it ends with exit code 0 and without a traceback."""
     errors = tmp_path_factory.mktemp("app") / "stderr"
-    command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
-    with (
-        errors.open("w") as file,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=file, text=True, preexec_fn=hear_interrupts
-        ) as served,
-    ):
+    with errors.open("w") as file, start(stderr=file) as served:
         line = served.stdout.readline()
         try:
             assert line.endswith(" until Ctrl-C\n"), errors.read_text()
@@ -245,10 +245,7 @@ def test_uploads_are_deleted_at_exit(browser, tmp_path, stop):
     Image.new("L", (28, 28)).save(tmp_path / "black.png")
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
-    command = [sys.executable, "-m", "preimage", "app", "--no-browser"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=hear_interrupts
-    ) as served:
+    with start(env=environment) as served:
         page = browser.new_page()
         page.goto(served.stdout.readline().split()[0])
         with page.expect_file_chooser() as chooser:
