@@ -41,7 +41,11 @@ def check_module(module: Any) -> None:
         InputError: It is not.
     """
     if not isinstance(module, torch.nn.Module):
-        remedy = {"ExportedProgram": "; pass its module()"}.get(type(module).__name__, "")
+        remedies = {
+            "ExportedProgram": "; pass its module()",
+            "function": "; pass a module, or a method of one, such as vae.decode",
+        }
+        remedy = remedies.get(type(module).__name__, "")
         if isinstance(module, Mapping):
             remedy = "; load the weights into the module first, by module.load_state_dict"
         raise InputError(f"module: expected a torch.nn.Module, got {type(module).__name__}{remedy}")

@@ -29,14 +29,25 @@ torch: Any = _Torch()
 
 
 def unwrapped(module: Any) -> Any:
-    """The module within ``DataParallel`` and ``torch.compile``."""
+    """The module within ``DataParallel`` and ``torch.compile``, or whose forward is the method."""
     while True:
+        if inspect.ismethod(module) and isinstance(module.__self__, torch.nn.Module):
+            return _of_method(module)
         if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             module = module.module
         elif hasattr(module, "_orig_mod"):
             module = module._orig_mod
         else:
             return module
+
+
+def _of_method(method: Any) -> Any:
+    """A module whose forward is a method of another one."""
+    module = torch.nn.Module()
+    module.owner, module.forward = method.__self__, method
+    module.method = method.__name__  # for the digest
+    module.training = method.__self__.training
+    return module
 
 
 def frozen(module: Any, dtype: Any, *, evaluating: bool = True) -> Any:

@@ -48,7 +48,7 @@ class TorchNetwork:
     neither changed nor shared. Two are equal when their digests are.
 
     Args:
-        module: An ``nn.Module`` whose forward takes a batch, and gives one real tensor.
+        module: An ``nn.Module``, or a method of one, that takes a batch, and gives one real tensor.
         latent_shape: Of one latent, without the batch: ``(100,)`` or ``(100, 1, 1)``.
         fixed: The other arguments of a forward that takes several, by name or by index. An array
             or a tensor holds the value of one sample behind a leading dimension of 1, such as
@@ -73,14 +73,14 @@ class TorchNetwork:
     _latent: str | int = field(init=False)
 
     def __post_init__(self) -> None:
-        check_module(self.module)
+        original = unwrapped(self.module)
+        check_module(original)
         if self.precision not in ("float64", "float32"):
             raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
         shape = self.latent_shape
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
             raise InputError(f"latent_shape: expected positive integers, got {self.latent_shape!r}")
-        original = unwrapped(self.module)
         latent, fixed = arguments(original, self.fixed)
         module = frozen(original, getattr(torch, self.precision))
         fixed = {key: self._as_fixed(key, value) for key, value in fixed.items()}

@@ -356,6 +356,9 @@ class Autoencoder(nn.Module):
     def decode(self, z):
         return torch.sigmoid(self.dec(z))
 
+    def again(self, z):
+        return self.decode(z)
+
 
 class Scaled(nn.Conv2d):
     def _conv_forward(self, x, w, b):
@@ -408,6 +411,20 @@ def hooked():
 def test_what_computes_is_what_is_read(make, shape):
     """Claim: replaced forwards, overridden methods and hooks count."""
     agree(make().eval(), shape)
+
+
+def test_a_method_of_a_module_is_imported():
+    """Claim: a method is a network, known or run, with its own digest."""
+    whole = Autoencoder().eval()
+    codes = np.random.default_rng(1).standard_normal((3, 4))
+    expected = whole.decode(torch.tensor(codes, dtype=torch.float32)).detach().numpy()
+    network = from_torch(whole.decode)
+    assert isinstance(network, Generator)
+    assert network.latent_size == 4
+    np.testing.assert_allclose(network(codes), expected, atol=1e-6)
+    run = TorchNetwork(whole.decode, 4)
+    np.testing.assert_allclose(run(codes), expected, atol=1e-6)
+    assert run.digest != TorchNetwork(whole.again, 4).digest
 
 
 # Skips, norms, wrappers -------------------------------------------------------------------------
@@ -867,6 +884,8 @@ def test_what_is_no_module_with_weights_is_told_what_to_do():
     module = nn.Linear(4, 9).eval()
     with pytest.raises(InputError, match=r"OrderedDict; load the weights into the module"):
         from_torch(module.state_dict(), 4)
+    with pytest.raises(InputError, match=r"got function; pass a module, or a method of one"):
+        from_torch(lambda z: module(z), 4)
     exported = torch.export.export(module, (torch.zeros(2, 4),))
     with pytest.raises(InputError, match=r"ExportedProgram; pass its module\(\)"):
         from_torch(exported, 4)

@@ -51,7 +51,7 @@ def from_torch(
     The latent and the observation are the flattened input and output, last dimension fastest.
 
     Args:
-        module: An ``nn.Module``.
+        module: An ``nn.Module``, or a method of one: ``vae``, ``vae.decode``.
         input_shape: Of one latent, without the batch: ``(100,)``, ``100`` or ``(100, 1, 1)``. None
             finds it from the first weights.
         fixed: Values of the other inputs of the module, by name or index, each with a leading
@@ -64,6 +64,7 @@ def from_torch(
         FormatError: The layers found and the module differ.
         MissingExtraError: torch is not installed.
     """
+    module = unwrapped(module)
     check_module(module)
     check_whole("max_matrix_bytes", max_matrix_bytes, 0)
     if isinstance(input_shape, int):
@@ -116,7 +117,7 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
 def _runnable(
     module: Any, input_shape: Sequence[int] | None, fixed: Mapping[str | int, Any]
 ) -> TorchNetwork:
-    shapes = [tuple(input_shape)] if input_shape is not None else _candidates(unwrapped(module))
+    shapes = [tuple(input_shape)] if input_shape is not None else _candidates(module)
     sizes = [n for shape in shapes for n in shape or (0,)]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
         raise InputError(f"input_shape: expected positive integers, got {input_shape!r}")
@@ -149,7 +150,7 @@ def _by_sample(
 
     for one in ((1, *shape), shape):
         with suppress(Exception):  # the code of a forward can raise anything
-            batched = BySample(unwrapped(module), one)
+            batched = BySample(module, one)
             return batched, TorchNetwork(batched, shape)
     raise refused
 
@@ -183,7 +184,7 @@ def _compare_with_module(network: TorchNetwork, module: Any) -> None:
     z = probes(network.latent_size, most=_SMALL_SCALE)
     dtype = max(own, key=str)
     latent = torch.as_tensor(z, dtype=dtype, device=network.device)
-    original = frozen(unwrapped(module), dtype)  # a forward may change its module
+    original = frozen(module, dtype)  # a forward may change its module
     with torch.no_grad(), differentiable():
         expected = same.evaluate(latent, original).cpu().numpy()
     found = network(z)
