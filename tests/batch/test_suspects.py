@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import pytest
 
 from preimage.batch.store import Job, blank
-from preimage.batch.workers import Outcome, Read, run
+from preimage.batch.workers import Outcome, run
 
 
-class TwoOnOneWorker:
+def two_on_one_worker(bad: set[int], pieces: Iterable[range]) -> Iterator[Outcome]:
     """Two pieces share a worker. The bad sample kills it, and both pieces go down with it."""
-
-    def __init__(self, bad: set[int]) -> None:
-        self.bad = bad
-
-    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        pieces = list(pieces)
-        for shared in (pieces[at : at + 2] for at in range(0, len(pieces), 2)):
-            killed = any(self.bad & set(piece) for piece in shared)
-            for piece in shared:
-                yield piece, "its worker was killed" if killed else blank(JOB, len(piece))
-
-    def close(self) -> None:
-        pass
+    pieces = list(pieces)
+    for shared in (pieces[at : at + 2] for at in range(0, len(pieces), 2)):
+        killed = any(bad & set(piece) for piece in shared)
+        for piece in shared:
+            yield piece, "its worker was killed" if killed else blank(JOB, len(piece))
 
 
 JOB = Job(
@@ -46,6 +39,7 @@ JOB = Job(
 @pytest.mark.parametrize("bad", [set(), {5}, {5, 6}, {0, 23}, set(range(24))])
 def test_only_the_sample_that_kills_is_left_out(bad: set[int]) -> None:
     """Claim: a piece that shares a worker with a bad one is not blamed for its death."""
-    finished = list(run(TwoOnOneWorker(bad), JOB, range(JOB.shards), lambda _: None, lambda: False))
+    solve = partial(two_on_one_worker, bad)
+    finished = list(run(solve, JOB, range(JOB.shards), lambda: False))
     assert sorted(s for found in finished for s in found.samples) == list(range(JOB.samples))
     assert {sample for found in finished for sample in found.left_out} == bad

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from preimage.batch.store import Job, Store
-from preimage.batch.workers import DaskWorkers, OneProcess, Read, Rows, Task, Workers, run
+from preimage.batch.workers import Read, Rows, Solve, Task, dask_workers, run, solve_here
 from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
+from preimage.invert import invert
 from preimage.io.observations import Observations, digest, open_observations
 from preimage.matrix import Array, Flags, Weight, weight_bytes
 from preimage.methods import Method, as_method
@@ -105,20 +107,20 @@ def invert_dataset(
     where = scheduler if scheduler is not None else (workers or 1)
     with writing(Path(store), job) as writer, _signals() as stopped:
         if writer.missing:
-            pool: Workers = (
-                OneProcess(task) if where == 1 else DaskWorkers(task, where, retries, shard_timeout)
-            )
-            with contextlib.closing(pool):
-                _fill(writer, pool, read, stopped, progress)
+            with (
+                contextlib.nullcontext(partial(solve_here, task, read)) if where == 1
+                else dask_workers(task, read, where, retries, shard_timeout)
+            ) as solve:  # fmt: skip
+                _fill(writer, solve, stopped, progress)
         return writer.store
 
 
-def _fill(writer: Writer, pool: Workers, read: Read, stopped: list[int], progress: bool) -> None:
+def _fill(writer: Writer, solve: Solve, stopped: list[int], progress: bool) -> None:
     job, missing = writer.store.job, writer.missing
     done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
     with Progress(job.samples, progress, done) as bar:
-        for shard in run(pool, job, missing, read, lambda: bool(stopped)):
-            writer.write(*shard)
+        for shard in run(solve, job, missing, lambda: bool(stopped)):
+            writer.write(shard)
             bar.finish(len(shard.samples))
     if not writer.store.complete:
         raise StoppedError(
@@ -157,12 +159,12 @@ def _prepare(
                 f"{opened.source.name}: samples {rows.start} to {rows.stop - 1} have changed "
                 "while the job ran; restore them, or start a job in another folder"
             )
-        return Rows(values, levels[rows], None if masks is None else masks[rows])
+        given = {"observation": values, "noise": levels[rows]}
+        return given if masks is None else {**given, "sensing": masks[rows]}
 
     first = read(range(*job.span(0)))
-    seen = operator if first.mask is None else first.mask
-    check_observation(network, first.values, first.noise, seen)
-    return job, Task(network, method, operator), read
+    check_observation(network, first["observation"], first["noise"], first.get("sensing", operator))
+    return job, partial(invert, network, method=method, sensing=operator), read
 
 
 def _job(

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import takewhile
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from preimage.batch.store import COLUMNS, Arrays, Job, blank, pack
 from preimage.errors import InputError, PreimageError, StoreError, extra
-from preimage.invert import invert
-from preimage.methods import Method
-from preimage.network import Network
+from preimage.inversion import Inversion
 
 # Parts of a piece that failed. Few levels of parts cost few workers: each takes a second to start.
 _PARTS = 16
@@ -36,149 +34,107 @@ ENVIRONMENT = {
 }
 
 
-class Rows(NamedTuple):
-    """Some samples: observations (rows, m), noise (rows, 1 or m), and a mask (rows, m) or None."""
-
-    values: Any
-    noise: Any
-    mask: Any
-
-
-@dataclass(frozen=True)
-class Task:
-    """Everything but the rows; it goes to each worker once."""
-
-    network: Network
-    method: Method
-    operator: Any
-
-    def solve(self, rows: Rows) -> Arrays:
-        """Invert rows; see ``preimage.invert``."""
-        sensing = self.operator if rows.mask is None else rows.mask
-        found = invert(self.network, rows.values, self.method, noise=rows.noise, sensing=sensing)
-        return pack(found)
-
-
+# Arguments of ``invert`` for some samples: the observation, its noise, and its mask if it has one.
+Rows = dict[str, Any]
+Read = Callable[[range], Rows]
+# ``invert`` with all other arguments; it goes to each worker once.
+Task = Callable[..., Inversion]
 # How some samples ended: with arrays, or with a reason why not.
 Outcome = tuple[range, Arrays | str]
-Read = Callable[[range], Rows]
+# How pieces end, in any order; the next is taken when there is a worker for it. A PreimageError
+# that a piece raises is raised, as it is about the arguments.
+Solve = Callable[[Iterable[range]], Iterator[Outcome]]
 
 
-class OneProcess:
-    """This process, with the threads of the kernel."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        """How pieces end, in any order; the next is taken when there is a worker for it.
-
-        Raises:
-            PreimageError: What a piece raised, as it is about the arguments.
-        """
-        for piece in pieces:
-            rows = read(piece)
-            try:
-                found: Arrays | str = self._task.solve(rows)
-            except PreimageError:
-                raise
-            except Exception as error:
-                found = _words(error)
-            yield piece, found
-
-    def close(self) -> None:
-        """Nothing is to be done."""
+def solve_here(task: Task, read: Read, pieces: Iterable[range]) -> Iterator[Outcome]:
+    """Solve in this process, with the threads of the kernel."""
+    for piece in pieces:
+        rows = read(piece)
+        try:
+            found: Arrays | str = pack(task(**rows))
+        except PreimageError:
+            raise
+        except Exception as error:
+            found = _words(error)
+        yield piece, found
 
 
-class DaskWorkers:
-    """Pieces as tasks of a Dask cluster, one for each thread of its workers.
+@contextmanager
+def dask_workers(
+    task: Task, read: Read, where: int | str, retries: int, shard_timeout: float
+) -> Iterator[Solve]:
+    """Solve by tasks of a Dask cluster, one at a time for each thread of its workers.
 
-    Args:
-        task: What they do.
-        where: Number of processes on this machine, or the address of a scheduler.
-        retries: How many workers a piece may kill before it fails (a local cluster only: of a
-            remote one it is the scheduler's setting ``allowed-failures``).
-        shard_timeout: Seconds from when a worker begins a piece, after which it ends itself.
+    ``where`` is a number of processes on this machine, or the address of a scheduler, whose setting
+    ``allowed-failures`` then replaces ``retries``. See ``invert_dataset``.
 
     Raises:
         InputError: The network or the method cannot be sent to another process.
         MissingExtraError: dask or distributed is not installed.
         StoreError: No scheduler at that address, or it has no worker.
     """
-
-    def __init__(self, task: Task, where: int | str, retries: int, shard_timeout: float) -> None:
-        with extra("cluster", "dask and distributed"):
-            import cloudpickle
-            import distributed
-        try:
-            self._task = cloudpickle.dumps(task)
-        except Exception as error:  # pickle raises what the objects in it raise
-            raise InputError(f"the network or the method cannot be pickled: {error!r}") from error
-        self._retries, self._shard_timeout = retries, shard_timeout
-        self._cluster: Any = None
+    with extra("cluster", "dask and distributed"):
+        import cloudpickle
+        import distributed
+    try:
+        payload = cloudpickle.dumps(task)
+    except Exception as error:  # pickle raises what the objects in it raise
+        raise InputError(f"the network or the method cannot be pickled: {error!r}") from error
+    with ExitStack() as opened:
         if not isinstance(where, str):
-            self._cluster = _local_cluster(where, retries)
-            where = str(self._cluster.scheduler_address)
+            cluster = _local_cluster(where, retries)
+            opened.callback(cluster.close, timeout=5)
+            where = str(cluster.scheduler_address)
         try:
-            self._client = distributed.Client(where, timeout=_SECONDS, set_as_default=False)
-            self._client.wait_for_workers(1, timeout=_SECONDS)
+            client = distributed.Client(where, timeout=_SECONDS, set_as_default=False)
+            opened.callback(client.close)
+            client.wait_for_workers(1, timeout=_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise StoreError(f"scheduler: {where} has no workers to offer: {error}") from error
+        yield partial(_solve_there, client, payload, read, retries, shard_timeout)
 
-    def solve(self, pieces: Iterable[range], read: Read) -> Iterator[Outcome]:
-        """As ``OneProcess.solve``."""
-        import distributed
 
-        # A copy as the result of a task: if the worker that holds it dies, Dask makes it again.
-        task = self._client.submit(bytes, self._task, pure=False)
-        remaining = iter(pieces)
-        running: dict[Any, tuple[range, float]] = {}
-        ended = distributed.as_completed(loop=self._client.loop)
-        while True:
-            while len(running) < max(sum(self._client.nthreads().values()), 1):
-                piece = next(remaining, None)
-                if piece is None:
-                    break
-                future = self._submit(task, read(piece))
-                running[future] = piece, time.monotonic()
-                ended.add(future)
-            if not running:
-                return
-            future = next(ended)
-            piece, begun = running.pop(future)
-            yield piece, self._found(future, begun)
+def _solve_there(
+    client: Any, payload: bytes, read: Read, retries: int, seconds: float, pieces: Iterable[range]
+) -> Iterator[Outcome]:
+    import distributed
 
-    def _submit(self, task: Any, rows: Rows) -> Any:
-        with warnings.catch_warnings():
-            # Dask warns of large arguments; rows have to travel one way or another.
-            warnings.simplefilter("ignore", UserWarning)
-            return self._client.submit(_solve, task, tuple(rows), self._shard_timeout, pure=False)
-
-    def _found(self, future: Any, begun: float) -> Arrays | str:
-        if future.status == "finished":
-            arrays: Arrays = future.result()
-            return arrays
-        if future.status != "error":
-            raise StoreError(
-                "the Dask scheduler is gone; what was finished stays, run the job again"
-            )
-        error = future.exception()
-        if isinstance(error, PreimageError):
-            raise error
-        if type(error).__name__ != "KilledWorker":
-            return _words(error)
+    # A copy as the result of a task: if the worker that holds it dies, Dask makes it again.
+    task = client.submit(bytes, payload, pure=False)
+    remaining = iter(pieces)
+    running: dict[Any, tuple[range, float]] = {}
+    ended = distributed.as_completed(loop=client.loop)
+    while True:
+        free = max(sum(client.nthreads().values()), 1) - len(running)
+        for piece in islice(remaining, max(free, 0)):
+            rows = read(piece)
+            with warnings.catch_warnings():
+                # Dask warns of large arguments; rows have to travel one way or another.
+                warnings.simplefilter("ignore", UserWarning)
+                future = client.submit(_solve, task, rows, seconds, pure=False)
+            running[future] = piece, time.monotonic()
+            ended.add(future)
+        if not running:
+            return
+        future = next(ended)
+        piece, begun = running.pop(future)
         # Every worker that was lost to this piece may have had it for so long.
-        late = time.monotonic() - begun >= (self._retries + 1) * self._shard_timeout
-        return f"its worker was {'stopped: it took too long' if late else 'killed'}"
-
-    def close(self) -> None:
-        """Stop the workers of this machine."""
-        self._client.close()
-        if self._cluster is not None:
-            self._cluster.close(timeout=5)
+        late = time.monotonic() - begun >= (retries + 1) * seconds
+        yield piece, _found(future, late=late)
 
 
-Workers = OneProcess | DaskWorkers
+def _found(future: Any, *, late: bool) -> Arrays | str:
+    if future.status == "finished":
+        arrays: Arrays = future.result()
+        return arrays
+    if future.status != "error":
+        raise StoreError("the Dask scheduler is gone; what was finished stays, run the job again")
+    error = future.exception()
+    if isinstance(error, PreimageError):
+        raise error
+    if type(error).__name__ != "KilledWorker":
+        return _words(error)
+    return f"its worker was {'stopped: it took too long' if late else 'killed'}"
 
 
 class Finished(NamedTuple):
@@ -190,7 +146,7 @@ class Finished(NamedTuple):
 
 
 def run(
-    workers: Workers, job: Job, shards: Iterable[int], read: Read, stopping: Callable[[], bool]
+    solve: Solve, job: Job, shards: Iterable[int], stopping: Callable[[], bool]
 ) -> Iterator[Finished]:
     """Yield shards as they are finished; once ``stopping()``, only what is running ends.
 
@@ -199,25 +155,25 @@ def run(
     """
     failed = []
     pieces = takewhile(lambda _: not stopping(), (range(*job.span(shard)) for shard in shards))
-    for samples, found in workers.solve(pieces, read):
+    for samples, found in solve(pieces):
         if isinstance(found, str):
             failed.append(samples)
         else:
             yield Finished(samples, found, {})
     for samples in takewhile(lambda _: not stopping(), failed):
-        yield _alone(workers, job, samples, read)
+        yield _alone(solve, job, samples)
 
 
-def _alone(workers: Workers, job: Job, samples: range, read: Read) -> Finished:
+def _alone(solve: Solve, job: Job, samples: range) -> Finished:
     """Invert samples; if that fails, parts of them, down to single samples, which are left out."""
-    ((_, found),) = workers.solve([samples], read)
+    ((_, found),) = solve([samples])
     if not isinstance(found, str):
         return Finished(samples, found, {})
     if len(samples) == 1:
         return Finished(samples, blank(job, 1), {samples.start: found})
     size = -(-len(samples) // _PARTS)
     starts = range(0, len(samples), size)
-    parts = [_alone(workers, job, samples[at : at + size], read) for at in starts]
+    parts = [_alone(solve, job, samples[at : at + size]) for at in starts]
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in COLUMNS}
     return Finished(samples, arrays, {s: why for part in parts for s, why in part.left_out.items()})
 
@@ -249,7 +205,7 @@ def _local_cluster(workers: int, retries: int) -> Any:
                     ) from error
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _task(payload: bytes) -> Task:
     import cloudpickle
 
@@ -257,13 +213,13 @@ def _task(payload: bytes) -> Task:
     return task
 
 
-def _solve(payload: bytes, rows: tuple[Any, ...], seconds: float) -> Arrays:
+def _solve(payload: bytes, rows: Rows, seconds: float) -> Arrays:
     """Invert rows; if that takes more than ``seconds``, end this process."""
     task = _task(payload)
     watchdog = threading.Timer(min(seconds, threading.TIMEOUT_MAX), os._exit, (1,))
     watchdog.daemon = True
     watchdog.start()
     try:
-        return task.solve(Rows(*rows))
+        return pack(task(**rows))
     finally:
         watchdog.cancel()

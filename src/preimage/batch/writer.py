@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from preimage.batch.store import (
     FORM,
     METADATA,
     STATUSES,
-    Arrays,
     Job,
     Store,
     chunk_path,
     open_store,
 )
+from preimage.batch.workers import Finished
 from preimage.errors import InputError, StoreError, extra
 from preimage.io.limits import write_bytes
 
@@ -42,23 +42,21 @@ class Writer:
         """Shards that are not finished, in order."""
         return sorted(set(range(self.store.job.shards)) - set(self.store.finished))
 
-    def write(self, samples: range, arrays: Arrays, left_out: Mapping[int, str]) -> None:
+    def write(self, shard: Finished) -> None:
         """Write a finished shard.
 
         Raises:
             StoreError: The disk is full, or the folder cannot be written.
         """
+        samples, before = shard.samples, self.store.quarantined
+        reasons = {s: why for s, why in before.items() if s not in samples} | shard.left_out
         with unwritable(self.store.path):
-            if left_out:
-                self.leave_out({**self.store.quarantined, **left_out})
+            if reasons != before:
+                texts = {str(sample): reasons[sample] for sample in sorted(reasons)}
+                self._group.update_attributes({"left_out": texts})
+                self.store = replace(self.store, quarantined=reasons)
             for name, array in self._arrays.items():
-                array[samples.start : samples.stop] = arrays[name]
-
-    def leave_out(self, reasons: Mapping[int, str]) -> None:
-        """Write which samples were left out, and why."""
-        self.store = Store(self.store.path, self.store.job, reasons)
-        texts = {str(sample): reasons[sample] for sample in sorted(reasons)}
-        self._group.update_attributes({"left_out": texts})
+                array[samples.start : samples.stop] = shard.arrays[name]
 
 
 @contextmanager
@@ -96,11 +94,6 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
             for shard in store.faults():
                 chunk_path(path, "status", shard).unlink(missing_ok=True)
             writer = Writer(store)
-            missing = set(writer.missing)
-            kept = {sample: why for sample, why in store.quarantined.items()
-                    if sample // job.shard_size not in missing}  # fmt: skip
-            if kept != store.quarantined:
-                writer.leave_out(kept)
         yield writer
     finally:
         lock.release()
