@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,14 +150,13 @@ class Column:
         return self._rows(samples.reshape(-1))[(first, *parts[1:])]
 
     def _rows(self, samples: Indices) -> NDArray[Any]:
-        job = self.store.job
+        size, order = self.store.job.shard_size, np.argsort(samples, kind="stable")
         dtype = object if self.name == "status" else COLUMNS[self.name].dtype
         rows = np.empty((len(samples), *self.shape[1:]), dtype)
-        shards = samples // job.shard_size
-        for shard in np.unique(shards):
-            inside = shards == shard
-            values = self.store.read(int(shard), self.name)
-            rows[inside] = values[samples[inside] - int(shard) * job.shard_size]
+        for shard in np.unique(samples // size):
+            ends = np.searchsorted(samples, (shard * size, (shard + 1) * size), sorter=order)
+            inside = order[slice(*ends)]
+            rows[inside] = self.store.read(int(shard), self.name)[samples[inside] % size]
         return rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -179,6 +178,7 @@ class Store:
     path: Path
     job: Job
     quarantined: Mapping[int, str]
+    _arrays: dict[str, Any] = field(default_factory=dict)  # opened so far: that takes a while
 
     def __len__(self) -> int:
         return self.job.samples
@@ -201,6 +201,12 @@ class Store:
         return [shard for shard in found if shard < self.job.shards]
 
     @property
+    def inverted(self) -> Indices:
+        """The samples of the finished shards, in order."""
+        spans = [np.arange(*self.job.span(shard)) for shard in self.finished]
+        return np.concatenate([np.empty(0, dtype=int), *spans])
+
+    @property
     def complete(self) -> bool:
         """Whether every shard is finished."""
         return len(self.finished) == self.job.shards
@@ -221,7 +227,9 @@ class Store:
         try:
             if not chunk.exists():
                 raise FileNotFoundError("the chunk is missing")
-            array = open_array(self.path / name, LIMITS)
+            if name not in self._arrays:
+                self._arrays[name] = open_array(self.path / name, LIMITS)
+            array = self._arrays[name]
             expected = self.job.shape(name), self.job.shard_size, COLUMNS[name].dtype
             if (array.shape, array.chunks[0], str(array.dtype)) != expected:
                 raise ValueError(f"expected shape, chunks and dtype {expected}, got {array.info}")
@@ -259,8 +267,7 @@ class Store:
 
     def counts(self) -> dict[Status, int]:
         """Number of samples of each status, in the finished shards."""
-        statuses = [self.read(shard, "status") for shard in self.finished]
-        return count_statuses(np.concatenate([np.empty(0, dtype=object), *statuses]))
+        return count_statuses(self.status[self.inverted])
 
     def __repr__(self) -> str:
         done = f"{len(self.finished)} of {self.job.shards} shards"
@@ -269,8 +276,8 @@ class Store:
 
 def chunk_path(store: Path, name: str, shard: int) -> Path:
     """The file of one chunk."""
-    return store / name / "c" / str(shard) / "0" if COLUMNS[name].is_code else (
-        store / name / "c" / str(shard))  # fmt: skip
+    chunk = store / name / "c" / str(shard)
+    return chunk / "0" if COLUMNS[name].is_code else chunk
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:

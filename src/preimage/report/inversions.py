@@ -20,6 +20,7 @@ from preimage.report.page import SHOWN, note, page, spread, wide_table
 from preimage.report.run import Samples, compare, described, read_run
 
 _LISTED = 100  # samples left out that are named
+_SETTING = ("setting", "value")
 
 
 def run_page(folder: Path, network: Network | None = None) -> str:
@@ -46,7 +47,7 @@ def run_page(folder: Path, network: Network | None = None) -> str:
             "Network": network_card(
                 inspection, generator["sizes"], generator["sha256"], summary["layers"]
             ),
-            "Settings": _settings(settings | more),
+            "Settings": wide_table("Settings", _SETTING, (settings | more).items()),
         },
     )
 
@@ -61,7 +62,8 @@ def store_page(
         "all shards are finished." if store.complete
         else f"{len(store.finished)} of {job.shards} shards finished."
     )  # fmt: skip
-    sample, residual, largest = _finished(store)
+    sample = store.inverted
+    residual, largest = store.residual[sample], store.residual_max[sample]
     statuses = described(store.counts())
     if len(sample) < len(store):
         text = "Not inverted yet: run the same command again to continue."
@@ -77,7 +79,7 @@ def store_page(
             "Samples, worst first": samples,
             "Left out": _left_out(store),
             "Network": network_card(inspection, sizes, job.network),
-            "Settings": _settings(asdict(job)),
+            "Settings": wide_table("Settings", _SETTING, asdict(job).items()),
         },
     )
 
@@ -95,20 +97,6 @@ def _all_samples(
         "Residuals ‖x − G(z)‖₂": spread(residual, "residuals"),
         "Largest errors max |x − G(z)|": spread(largest, "largest errors", noise),
     }
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return wide_table("Settings", ("setting", "value"), settings.items())
-
-
-def _finished(store: Store) -> tuple[Integers, Array, Array]:
-    """Samples of finished shards, their residuals and largest errors: 24 bytes a sample."""
-    parts: list[tuple[Any, ...]] = [(np.empty(0, int), np.empty(0), np.empty(0))]
-    for shard in store.finished:
-        span = np.arange(*store.job.span(shard))
-        parts.append((span, store.read(shard, "residual"), store.read(shard, "residual_max")))
-    sample, residual, largest = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return sample, residual, largest
 
 
 def _samples(
