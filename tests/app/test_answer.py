@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import preimage
-from preimage.app import answer, drawing, question
+from preimage.app import drawing, question
 from preimage.doctor import prove
 from preimage.network import Network
 
@@ -35,7 +35,7 @@ def test_a_hidden_half_is_filled_in(planted):
     """Claim: the code comes back from what is seen, and the box around it holds the true one."""
     network, code = planted
     posed = asked(network, code, 0.001, hidden=range(32))
-    found = answer.invert(network, posed, "auto")
+    found = question.answer(network, posed, "auto")
     np.testing.assert_allclose(found.found.latent, code, atol=0.05)
     assert found.found.status == preimage.Status.SOLVED
     assert found.found.residual_max <= 0.002
@@ -54,7 +54,7 @@ def test_a_picture_that_no_code_makes(planted):
     proven, sentence = proof_of(network, wrong)
     assert proven.verdict == "infeasible"
     assert "proven that no code" in sentence
-    sliders = drawing.sliders(wrong, answer.invert(network, wrong, "gauss_newton"), proven)
+    sliders = drawing.sliders(wrong, question.answer(network, wrong, "gauss_newton"), proven)
     assert sliders["lower"] == sliders["upper"] == [None] * 4
 
 
@@ -68,24 +68,24 @@ def test_where_nothing_can_be_proven_it_says_why():
 def test_a_moved_code_is_held_against_what_is_seen(planted):
     network, code = planted
     posed = asked(network, code, 0.01, hidden=[3])
-    _, stays = answer.move(network, posed, {"code": code.tolist()})
+    _, stays = question.move(network, posed, {"code": code.tolist()})
     assert stays <= posed.noise
-    _, leaves = answer.move(network, posed, {"code": (code + 1.0).tolist()})
+    _, leaves = question.move(network, posed, {"code": (code + 1.0).tolist()})
     assert leaves > posed.noise
     error = np.abs(posed.observation - network(code + 1.0))
     assert leaves == np.delete(error, 3).max()
     for bad in (None, [1.0], ["a"] * 4, [float("inf")] * 4):
         with pytest.raises(preimage.InputError, match="code"):
-            answer.move(network, posed, {"code": bad})
+            question.move(network, posed, {"code": bad})
     with pytest.raises(preimage.InputError, match="method"):
-        answer.invert(network, posed, "magic")
+        question.answer(network, posed, "magic")
 
 
 def test_results_as_html(planted):
     network, code = planted
     posed = asked(network, code, 0.01, hidden=[3, 4])
     methods = ("linf", "exact")
-    answers = [answer.invert(network, posed, method) for method in methods]
+    answers = [question.answer(network, posed, method) for method in methods]
     shown = drawing.pictures(network, posed, answers)
     assert shown.count("<img") == 3
     for words in ("2 pixels hidden", "reconstruction by linf", "<b>exact</b>"):
@@ -100,7 +100,7 @@ def test_results_as_html(planted):
     assert sliders["lower"] == proven.lower.tolist()
     assert sliders["reach"] >= np.abs(np.r_[proven.lower, proven.upper]).max()
     assert "within the noise" in drawing.moved(
-        network, posed, *answer.move(network, posed, {"code": code})
+        network, posed, *question.move(network, posed, {"code": code})
     )
 
 
@@ -124,8 +124,8 @@ def test_a_network_that_is_only_run(planted):
     network = _Run(known)
     assert isinstance(network, Network)
     posed = asked(network, code, 0.001)
-    assert answer.methods_for(network) == ("auto", "gauss_newton", "gradient")
-    found = answer.invert(network, posed, "auto")
+    assert question.methods_for(network) == ("auto", "gauss_newton", "gradient")
+    found = question.answer(network, posed, "auto")
     np.testing.assert_allclose(found.found.latent, code, atol=0.05)
     proven, sentence = proof_of(network, posed)
     assert proven is None

@@ -1,5 +1,5 @@
 """A page to play with inversion (extra ``web``): ``preimage app``.
 
-``question`` turns what a visitor gives into an observation, ``answer`` turns that into results,
-``drawing`` turns those into HTML; none of them knows of a page. ``page`` has the widgets.
+``question`` turns what a visitor gives into an observation, and that into codes; ``drawing`` turns
+those into HTML; neither knows of a page. ``page`` has the widgets.
 """

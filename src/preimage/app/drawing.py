@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from preimage.app.answer import Answer
-from preimage.app.question import Question, to_gray
+from preimage.app.question import Answer, Question, to_gray
 from preimage.certify import Certificate
 from preimage.matrix import Array
 from preimage.network import Network

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import preimage
-from preimage.app import answer, drawing, question
+from preimage.app import drawing, question
 from preimage.doctor import prove
 from preimage.errors import InputError, PreimageError, extra
 from preimage.network import Network
@@ -35,7 +35,8 @@ _NO_SLIDERS: dict[str, Any] = {"latent": [], "error": [], "lower": [], "upper": 
 
 def build(network: Network, name: str) -> Any:
     """The page for a network, as ``gradio.Blocks``; arguments as in ``served``."""
-    gradio = import_gradio()
+    import gradio
+
     canvas_html, canvas_js, sliders_html, sliders_js = map(
         _file, ("canvas.html", "canvas.js", "sliders.html", "sliders.js")
     )
@@ -44,11 +45,11 @@ def build(network: Network, name: str) -> Any:
         """The output of the sliders' code."""
         try:
             asked = question.again(network, sent)
-            return drawing.moved(network, asked, *answer.move(network, asked, sent))
+            return drawing.moved(network, asked, *question.move(network, asked, sent))
         except PreimageError as error:
             return drawing.notice(str(error))
 
-    offered = list(answer.methods_for(network))
+    offered = list(question.methods_for(network))
     first = question.canvas_value(network, network(question.random_code(network, 0)))
     with gradio.Blocks(title=f"preimage: {name}", analytics_enabled=False) as page:
         gradio.HTML(_header(network, name))
@@ -116,9 +117,9 @@ def _inverted(
 ) -> Iterator[tuple[Any, ...]]:
     """Each method's answer as soon as it is there, then the certificate."""
     asked = question.ask(network, canvas, noise)
-    answers: list[answer.Answer] = []
+    answers: list[question.Answer] = []
     for method in wanted or ["auto"]:
-        answers.append(answer.invert(network, asked, method))
+        answers.append(question.answer(network, asked, method))
         shown = drawing.pictures(network, asked, answers)
         sliders = drawing.sliders(asked, answers[0], None)
         yield shown, drawing.verdict(None, "Proving what can be proven …"), sliders, ""
@@ -139,7 +140,7 @@ def served(
     Args:
         network: Known or run.
         name: Its name in the heading.
-        port: Where to listen; by default the first free one from 7860 on.
+        port: By default the first free one from 7860 on.
         browser: Open the page in the browser.
 
     Yields:
@@ -147,13 +148,19 @@ def served(
 
     Raises:
         InputError: The port is not free.
+        MissingExtraError: Gradio is not installed.
     """
-    gradio = import_gradio()
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    os.environ.update(_OFFLINE)
+    with extra("web", "gradio"):
+        import gradio
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # System fonts: none is downloaded.
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    theme = gradio.themes.Default(  # with system fonts: none is downloaded
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
     with TemporaryDirectory(prefix="preimage-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -163,7 +170,7 @@ def served(
                 server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser,
                 quiet=True, prevent_thread_lock=True, ssr_mode=False, footer_links=[],
                 max_file_size=question.UPLOAD.file_bytes, app_kwargs={"middleware": [trusted]},
-                theme=gradio.themes.Default(primary_hue="blue", **fonts), css=_file("style.css"),
+                theme=theme, css=_file("style.css"),
             )  # fmt: skip
         except OSError as error:
             raise InputError(
@@ -173,18 +180,6 @@ def served(
             yield page.local_url
         finally:
             page.close(verbose=False)
-
-
-def import_gradio() -> Any:
-    """Gradio, offline.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    os.environ.update(_OFFLINE)
-    with extra("web", "gradio"):
-        import gradio
-    return gradio
 
 
 def _file(name: str) -> str:

@@ -1,26 +1,32 @@
-"""From what a visitor picks, draws or uploads to an observation."""
+"""From what a visitor picks, draws or uploads to an observation, and from that to codes."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import preimage
 from preimage.errors import FormatError, InputError
 from preimage.inspection import head_range
 from preimage.io.limits import Limits, check_file
 from preimage.io.observations import load_observations
 from preimage.io.sources import read_picture
 from preimage.matrix import Array, Flags
-from preimage.network import Network
+from preimage.network import Network, chain_of
 from preimage.pixels import image_shape
 
 # A picture from a phone's camera has some 12 million pixels.
 UPLOAD = Limits(file_bytes=32 * 2**20, entries=2**25)
 _ARRAYS = (".npy", ".npz", ".safetensors")
+# Methods that answer in seconds, best first. Those in _ANY need no known layers.
+_METHODS = ("auto", "linf", "exact", "l1", "relaxed", "gauss_newton", "gradient")
+_ANY = ("auto", "gauss_newton", "gradient")
+_PATIENCE = 10.0  # seconds for a method
 
 
 class Question(NamedTuple):
@@ -40,6 +46,14 @@ class Question(NamedTuple):
     def sensing(self) -> Flags | None:
         """The mask, as ``preimage.invert`` takes it; None if nothing is hidden."""
         return None if self.seen.all() else self.seen
+
+
+class Answer(NamedTuple):
+    """What one method found, and how many seconds it took."""
+
+    method: str
+    found: preimage.Inversion
+    seconds: float
 
 
 def gray_range(network: Network) -> tuple[float, float]:
@@ -67,15 +81,10 @@ def random_code(network: Network, seed: int) -> Array:
 
 
 def read_upload(path: str | Path, network: Network) -> Array:
-    """A picture of any common format, made to fit, or an array that fits already.
-
-    Args:
-        path: The file.
-        network: Says how many pixels there are.
+    """A picture of any common format, made to fit, or the first sample of an array that fits.
 
     Returns:
-        (n,): of an image, gray or colour on the scale of the network's outputs; of an array, its
-        first sample.
+        (n,) on the scale of the network's outputs; arrays are taken as they are.
 
     Raises:
         FormatError: The file is not what was expected, or asks for too much.
@@ -92,21 +101,16 @@ def read_upload(path: str | Path, network: Network) -> Array:
 
 
 def ask(network: Network, canvas: Any, noise: Any, seed: int = 0) -> Question:
-    """The question that the canvas and the noise slider pose.
+    """The question that the canvas and the noise slider pose; uniform noise is added.
 
-    Args:
-        network: Known or run.
-        canvas: ``picture``, n gray levels; ``hidden``, n numbers, positive where hidden.
-        noise: A uniform noise up to this is added.
-        seed: Of the noise.
+    The canvas has a ``picture``, n gray levels, and ``hidden``, n numbers, positive where hidden.
 
     Raises:
         InputError: Not what a canvas gives, or every pixel is hidden.
     """
-    picture, hidden = (
-        numbers(canvas, name, network.observation_size) for name in ("picture", "hidden")
-    )
-    noise = float(numbers({"noise": noise}, "noise", ()))
+    size = network.observation_size
+    picture, hidden = numbers(canvas, "picture", size), numbers(canvas, "hidden", size)
+    noise = float(numbers({"noise": noise}, "noise"))
     if not 0 <= noise <= 1:
         raise InputError(f"noise: expected a number from 0 to 1, got {noise!r}")
     seen = _some(hidden <= 0)
@@ -122,7 +126,32 @@ def again(network: Network, parts: Any) -> Question:
     """
     size = network.observation_size
     values, seen = numbers(parts, "observation", size), _some(numbers(parts, "seen", size) > 0)
-    return Question(values, seen, float(numbers(parts, "noise", ())))
+    return Question(values, seen, float(numbers(parts, "noise")))
+
+
+def methods_for(network: Network) -> tuple[str, ...]:
+    """The methods that can invert it, best first."""
+    return _ANY if chain_of(network) is None else _METHODS
+
+
+def answer(network: Network, question: Question, method: str) -> Answer:
+    """Invert by a method; ``InputError`` if it cannot work on this network."""
+    start = time.perf_counter()
+    found = preimage.invert(
+        network, question.observation, method, noise=question.noise, time_limit=_PATIENCE,
+        sensing=question.sensing,
+    )  # fmt: skip
+    return Answer(method, found, time.perf_counter() - start)
+
+
+def move(network: Network, question: Question, parts: Any) -> tuple[Array, float]:
+    """The network's output at a code, (n,), and its largest error on what is seen.
+
+    Raises:
+        InputError: Not a code of this network.
+    """
+    output = network(numbers(parts, "code", network.latent_size))
+    return output, float(np.abs(question.observation - output)[question.seen].max())
 
 
 def _some(seen: Flags) -> Flags:
@@ -131,8 +160,8 @@ def _some(seen: Flags) -> Flags:
     return seen
 
 
-def numbers(parts: Any, name: str, size: int | tuple[()]) -> Array:
-    """What came from a browser as an array.
+def numbers(parts: Any, name: str, *shape: int) -> Array:
+    """What came from a browser as an array of this shape.
 
     Raises:
         InputError: Not that many finite numbers, or none of that name.
@@ -142,9 +171,8 @@ def numbers(parts: Any, name: str, size: int | tuple[()]) -> Array:
         found = np.asarray(entries, dtype=np.float64)
     except (TypeError, ValueError):
         found = np.full(1, np.nan)
-    shape = size if isinstance(size, tuple) else (size,)
     if found.shape != shape or not np.isfinite(found).all():
-        raise InputError(f"{name}: expected {'one' if shape == () else size} finite number(s)")
+        raise InputError(f"{name}: expected {math.prod(shape)} finite number(s)")
     return found
 
 
