@@ -78,9 +78,16 @@ class StateDict:
             )
         else:
             found = preimage.zoo.load(network)
-        expected = "--fix: expected INDEX=VALUE,…, such as 20=0,21=1"
-        fixed = _parsed(_as_fixed, self.fix, expected)
-        return found if fixed is None else known(found, network, "--fix").fix(fixed)
+        if self.fix is None:
+            return found
+        try:
+            pairs = [part.split("=") for part in self.fix.split(",")]
+            fixed = {int(index): float(value) for index, value in pairs}
+        except ValueError as error:
+            raise InputError(
+                f"--fix: expected INDEX=VALUE,…, such as 20=0,21=1, got {self.fix!r}"
+            ) from error
+        return known(found, network, "--fix").fix(fixed)
 
 
 @dataclass(frozen=True)
@@ -111,16 +118,20 @@ class Seen:
 
     def open(self, observations: Path, network: AnyNetwork) -> tuple[Opened, NDArray[Any] | None]:
         """As ``read``, without reading the observations; conversions are told on stderr."""
-        sensing = self.map_of(network)
-        measured = sensing is not None and sensing.dtype != bool
-        size = len(sensing) if sensing is not None and measured else None
-        levels = _parsed(_as_levels, self.levels, "--levels: expected BLACK,WHITE")
+        sensing, levels = self._map(network), None
+        size = None if sensing is None or sensing.dtype == bool else len(sensing)
+        if self.levels is not None:
+            try:
+                black, white = map(float, self.levels.split(","))
+            except ValueError as error:
+                raise InputError(f"--levels: expected BLACK,WHITE, got {self.levels!r}") from error
+            levels = black, white
         found = open_observations(observations, network, size=size, levels=levels)
         for note in found.notes:
             typer.echo(f"preimage: {observations}: {note}", err=True)
         return found, sensing
 
-    def map_of(self, network: AnyNetwork) -> NDArray[Any] | None:
+    def _map(self, network: AnyNetwork) -> NDArray[Any] | None:
         """A boolean mask (n,) or (samples, n), a matrix (m, n), or None for everything."""
         if self.mask is None:
             return None if self.sensing is None else load_observations(self.sensing)
@@ -146,25 +157,6 @@ def known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
         f"{asked}: expected a network whose layers are known, and {name} is run by torch; "
         f"preimage inspect {name} says why"
     )
-
-
-def _as_levels(text: str) -> tuple[float, float]:
-    """Black and white, of ``0,255``."""
-    black, white = map(float, text.split(","))
-    return black, white
-
-
-def _as_fixed(text: str) -> dict[int, float]:
-    """Values by index, of ``0=1.5,3=0``."""
-    pairs = (part.split("=") for part in text.split(","))
-    return {int(index): float(value) for index, value in pairs}
-
-
-def _parsed(read: Callable[[str], Any], text: str | None, expected: str) -> Any:
-    try:
-        return None if text is None else read(text)
-    except ValueError as error:
-        raise InputError(f"{expected}, got {text!r}") from error
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
