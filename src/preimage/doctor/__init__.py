@@ -76,7 +76,7 @@ def examine(
     else:
         samples = np.atleast_2d(np.asarray(observation, dtype=np.float64))
         samples = samples.reshape(len(samples), -1)[:_SAMPLES]
-        found += of_observation(network, samples, outputs)
+        found.append(of_observation(network, samples, outputs))
     if not any(one.wrong for one in found):
         found += _of_answers(network, samples, noise, own=observation is None)
     return tuple(found)
@@ -206,16 +206,10 @@ def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) ->
 def prove(
     network: Network, sample: ArrayLike, noise: float, sensing: Any = None
 ) -> tuple[Certificate | None, str]:
-    """Certify what a network can make of a sample, within seconds.
+    """Certify what a network, known or run, can make of a sample, (n,), within seconds.
 
-    Args:
-        network: Known or run.
-        sample: (n,).
-        noise: Bound on the largest absolute noise entry.
-        sensing: As in ``preimage.certify``.
-
-    Returns:
-        The certificate, None where nothing can be proven; and a sentence.
+    ``noise`` and ``sensing`` are as in ``preimage.certify``. The certificate is None where nothing
+    can be proven; the sentence says what is, or why not.
     """
     chain, codes = chain_of(network), f"with |z_i| <= {BOX:g}"
     if chain is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,48 +53,43 @@ class Finding:
     message: str
 
 
-def of_observation(network: Network, samples: Array, outputs: Array) -> Iterator[Finding]:
+def of_observation(network: Network, samples: Array, outputs: Array) -> Finding:
     """What is wrong with samples, (m, n), of a network whose outputs at random codes are given."""
     wanted, given = network.observation_size, samples.shape[1]
     if given != wanted:
-        yield Finding("size", True, _size_message(wanted, given))
-        return
+        return Finding("size", True, _size_message(wanted, given))
     if not np.isfinite(samples).all():
-        yield Finding("size", True, (
+        return Finding("size", True, (
             "The observation holds NaN or infinity: hide such entries with a mask (sensing=mask)."
         ))  # fmt: skip
-        return
     if (samples.std(axis=1) == 0).any():
-        yield Finding("scale", True, (
+        return Finding("scale", True, (
             "An observation is constant: all its entries are equal. Were its bytes divided by 255 "
             "in integers?"
         ))  # fmt: skip
-        return
     (own,) = _scores(network, samples, [lambda x: x])
     if own <= _EXPLAINED:
-        yield Finding("scale", False, (
+        return Finding("scale", False, (
             f"Scale and layout fit: {_percent(own)} of the contrast is left unexplained."
         ))  # fmt: skip
-        return
     changes = _changes(wanted, chain_of(network), outputs)
     scores = _scores(network, samples, [change for _, change in changes.values()])
     name, score = list(changes)[int(np.argmin(scores))], scores.min()
     if score < min(0.5 * own, own - 0.1):
-        yield Finding(changes[name][0], True, (
+        return Finding(changes[name][0], True, (
             f"The observation fits this network much better where {name}: then "
             f"{_percent(score)} of its contrast is left unexplained."
         ))  # fmt: skip
-    elif own > 0.9:
-        yield Finding("range", True, (
+    if own > 0.9:
+        return Finding("range", True, (
             f"{_percent(own)} of the observation's contrast is left unexplained, about as much as "
             "by a constant, and no usual change of scale or layout helps: is it an observation of "
             "this network?"
         ))  # fmt: skip
-    else:
-        yield Finding("scale", False, (
-            f"Scale and layout fit: {_percent(own)} of the contrast is left unexplained, and no "
-            "usual change of them explains much more."
-        ))  # fmt: skip
+    return Finding("scale", False, (
+        f"Scale and layout fit: {_percent(own)} of the contrast is left unexplained, and no "
+        "usual change of them explains much more."
+    ))  # fmt: skip
 
 
 def _percent(share: float) -> str:
