@@ -91,17 +91,15 @@ def _sensing(physics: Any, image: tuple[int, ...], y: torch.Tensor) -> LinearOpe
             f"physics: expected a deepinv.physics.LinearPhysics, got {type(physics).__name__}"
         )
 
-    def apply(part: Any, images: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return part(images.to(y))
-
+    @torch.no_grad()
     def columns(part: Any, shape: tuple[int, ...], X: Array) -> Array:
-        found = apply(part, torch.as_tensor(X.T.copy()).reshape(-1, *shape))
+        found = part(torch.as_tensor(X.T.copy()).reshape(-1, *shape).to(y))
         return found.cpu().double().numpy().reshape(X.shape[1], -1).T
 
     measured = tuple(y.shape[1:])
     try:
-        found = apply(physics.A, torch.zeros(1, *image))
+        with torch.no_grad():
+            found = physics.A(torch.zeros(1, *image).to(y))
     except (RuntimeError, ValueError) as error:
         raise InputError(f"physics: it refuses an image of shape {image}: {error}") from error
     if found.shape != (1, *measured):
@@ -110,9 +108,7 @@ def _sensing(physics: Any, image: tuple[int, ...], y: torch.Tensor) -> LinearOpe
             f"makes of one image, one a sample, got {measured}"
             + (f"; it makes {len(found)} of one image" if len(found) != 1 else "")
         )
-    forward, back = (
-        partial(columns, physics.A, image),
-        partial(columns, physics.A_adjoint, measured),
-    )
+    forward = partial(columns, physics.A, image)
+    back = partial(columns, physics.A_adjoint, measured)
     shape = math.prod(measured), math.prod(image)
     return LinearOperator(shape, forward, back, forward, np.float64, back)
