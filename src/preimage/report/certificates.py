@@ -53,16 +53,11 @@ def find_certificates(path: Path) -> dict[str, Certificate]:
     Raises:
         FormatError: A certificate that was changed or is damaged.
     """
-    if path.is_dir():
-        files = [file for file in sorted(path.glob("*.json")) if _is_certificate(file)]
-    else:
-        files = [path] if path.is_file() else []
+    files = [path] if path.is_file() else [
+        file for file in sorted(path.glob("*.json"))
+        if b"preimage certificate" in file.read_bytes()[:100]
+    ]  # fmt: skip
     return {file.name: Certificate.load(file) for file in files}
-
-
-def _is_certificate(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"preimage certificate" in file.read(100)
 
 
 def certificates_page(

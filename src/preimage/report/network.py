@@ -28,10 +28,7 @@ def standing(network: Network) -> str:
 
 
 def inspection_of(network: Network | None, digest: str | None = None) -> dict[str, Any] | None:
-    """What ``preimage inspect`` finds.
-
-    Returns:
-        Plain data for ``network_card``; None without a network.
+    """What ``preimage inspect`` finds, as plain data; None without a network.
 
     Raises:
         InputError: The network is not that of ``digest``.
@@ -54,11 +51,8 @@ def network_card(
 ) -> str:
     """What is known of a network, and tables of its layers and methods.
 
-    Args:
-        inspection: From ``inspection_of``.
-        sizes: Of the latent code and of every layer's output, or of the first and last only.
-        digest: SHA-256; empty if unknown.
-        reports: Medians of the ``LayerReport`` of each layer, of a layer-wise method.
+    ``sizes`` are those of the latent code and of the layers' outputs, or of the last alone;
+    ``digest`` is empty if unknown; ``reports`` hold medians of the ``LayerReport`` of each layer.
     """
     known = note(f"SHA-256 of the network: {digest}") if digest else ""
     chain = " → ".join(map(str, sizes)) or "Unknown"

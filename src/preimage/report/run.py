@@ -40,13 +40,7 @@ _MARKS = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 def compare(
     network: Network, sensing: Any, observation: Array | None, latent: Array
 ) -> tuple[Array, Array | None, Array | None]:
-    """What was observed, beside what codes make.
-
-    Args:
-        network: The network.
-        sensing: As in ``preimage.invert``.
-        observation: (batch, m) as given there, or None.
-        latent: (batch, k).
+    """What codes make, beside what was observed; ``sensing`` as in ``preimage.invert``.
 
     Returns:
         Outputs of the codes, (batch, n); observations, NaN where hidden; and what the outputs would
@@ -184,21 +178,9 @@ def write_run(
         arrays["mask"] = ~np.isnan(seen)
     if measured is not None:
         arrays["measured"] = measured
-    summary = _summary(generator, inversion, settings, seconds) | {"picture": picture}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", values)
-    (folder / SUMMARY).write_text(to_json(summary) + "\n", encoding="utf-8")
-    return summary
-
-
-def _summary(
-    generator: Network, inversion: Inversion, settings: Mapping[str, Any], seconds: float
-) -> dict[str, Any]:
-    statuses, chain = inversion.columns()["status"], chain_of(generator)
+    chain, statuses = chain_of(generator), columns["status"]
     sizes = (generator.latent_size, generator.observation_size) if chain is None else chain.sizes
-    return {
+    summary = {
         "settings": dict(settings),
         "versions": versions(),
         "generator": {"sizes": sizes, "sha256": generator.digest},
@@ -213,7 +195,14 @@ def _summary(
         ],
         "ms_per_sample": 1e3 * seconds / len(inversion) if len(inversion) else math.nan,
         "inspection": inspection_of(generator),
+        "picture": picture,
     }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)
+    (folder / SUMMARY).write_text(to_json(summary) + "\n", encoding="utf-8")
+    return summary
 
 
 def described(counts: Mapping[Status, int]) -> dict[str, dict[str, Any]]:
