@@ -111,12 +111,8 @@ def pack(inversion: Inversion) -> Arrays:
 
 def blank(job: Job, count: int) -> Arrays:
     """The arrays of samples that were left out: no numbers, and status ``FAILED``."""
-    arrays = {
-        name: np.full((count, *job.shape(name)[1:]), column.blank, column.dtype)
-        for name, column in COLUMNS.items()
-    }
-    arrays["status"][:] = STATUSES.index(Status.FAILED)
-    return arrays
+    nothing = np.full((count, job.latent_size), np.nan)
+    return pack(Inversion(nothing, np.nan, np.nan, Status.FAILED.each(count), rank=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,9 +304,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 
 def _typed_job(values: dict[str, Any]) -> Job:
     """A job from JSON: numbers are numbers, counts positive, and nothing is missing."""
-    kinds = {"int": (int,), "float": (int, float), "str": (str,)}
     for part in fields(Job):
-        value, kind = values[part.name], str(part.type)
-        if type(value) not in kinds[kind] or (kind == "int" and value < 1):
+        value, kind = values[part.name], part.type
+        if type(value).__name__ != kind or (kind == "int" and value < 1):
             raise ValueError(f"{part.name}: expected {kind}, counts above 0, got {value!r:.100}")
     return Job(**values)
