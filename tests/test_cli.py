@@ -148,6 +148,19 @@ def test_bad_input_is_one_line_and_exit_code_2(planted, tmp_path):
     assert run("invert", network).exit_code == 2
 
 
+def test_a_job_that_was_stopped_says_by_which_signal(planted, tmp_path, monkeypatch):
+    """Claim: the exit code is that of a program that the signal ended, as shells count."""
+    network, observations, _ = planted
+
+    def invert_dataset(*arguments, **options):
+        raise preimage.StoppedError("stopped by SIGTERM", 15)
+
+    monkeypatch.setattr(preimage, "invert_dataset", invert_dataset)
+    result = run("batch", network, observations, tmp_path / "store")
+    assert (result.exit_code, result.stdout) == (143, "")
+    assert result.stderr == "preimage: stopped by SIGTERM\n"
+
+
 def test_inspect_counts_active_rows(planted):
     network, _, _ = planted
     result = run("inspect", network, "--json")

@@ -13,7 +13,7 @@ import typer
 import preimage
 from preimage.cli import inverting, proving, showing
 from preimage.cli.options import with_groups
-from preimage.errors import InputError, PreimageError
+from preimage.errors import InputError, PreimageError, StoppedError
 
 # In the order in which --help lists them.
 _COMMANDS = (
@@ -39,7 +39,7 @@ _MOVED = {
 
 
 class _Commands(typer.core.TyperGroup):
-    """Turns bad input into one line on stderr and exit code 2."""
+    """Turns errors into one line on stderr and an exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in _MOVED:
@@ -51,7 +51,8 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except (PreimageError, OSError) as error:
             typer.echo(f"preimage: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
+            code = 128 + error.signal if isinstance(error, StoppedError) else 2
+            raise typer.Exit(code) from error
 
 
 app = typer.Typer(

@@ -13,7 +13,7 @@ import typer
 import preimage
 from preimage.cli.options import Json, Method, Network, Noise, Observations, Seen, StateDict
 from preimage.cli.terminal import print_json, print_statuses, print_table, write_figure
-from preimage.errors import InputError, StoppedError
+from preimage.errors import InputError
 from preimage.inversion import outputs_of
 from preimage.notebook import number
 from preimage.plot import image_grid
@@ -135,15 +135,11 @@ def batch(
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
     generator = weights.load(network)
     rows, sensing = seen.open(observations, generator)
-    try:
-        found = preimage.invert_dataset(
-            generator, rows, store, method, noise=noise, sensing=sensing, shard_size=shard_size,
-            workers=workers, scheduler=scheduler, retries=retries, shard_timeout=shard_timeout,
-            progress=True,
-        )  # fmt: skip
-    except StoppedError as error:
-        typer.echo(f"preimage: {error}", err=True)
-        raise typer.Exit(128 + error.signal) from error
+    found = preimage.invert_dataset(
+        generator, rows, store, method, noise=noise, sensing=sensing, shard_size=shard_size,
+        workers=workers, scheduler=scheduler, retries=retries, shard_timeout=shard_timeout,
+        progress=True,
+    )  # fmt: skip
     counts, left_out = found.counts(), found.quarantined
     statuses = described(counts)
     if as_json:
