@@ -108,8 +108,6 @@ def draw_intervals(
         codes: Label to (k,) code, drawn over the intervals.
         name: What the intervals are.
     """
-    from matplotlib.ticker import MaxNLocator
-
     low, high = (np.asarray(end, dtype=np.float64) for end in (lower, upper))
     index, ends = np.arange(len(low)), np.concatenate([low, high, *codes.values()])
     ends = ends[np.isfinite(ends)]
@@ -122,7 +120,7 @@ def draw_intervals(
     for (label, code), fill in zip(codes.items(), ("black", "none", "none"), strict=False):
         axes.plot(index, code, "o", color="black", markerfacecolor=fill, markersize=3, label=label)
     axes.set_ylim(*edges)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params("x", integer=True)
     axes.set_xlabel("latent coordinate", fontsize=_FONT)
     axes.tick_params(labelsize=_FONT - 1)
     axes.legend(fontsize=_FONT - 1, frameon=False, loc="upper left", ncols=3)
