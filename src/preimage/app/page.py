@@ -10,8 +10,6 @@ from importlib.resources import files
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 import preimage
 from preimage.app import drawing, question
 from preimage.doctor import prove
@@ -37,10 +35,6 @@ def build(network: Network, name: str) -> Any:
     """The page for a network, as ``gradio.Blocks``; arguments as in ``served``."""
     import gradio
 
-    canvas_html, canvas_js, sliders_html, sliders_js = map(
-        _file, ("canvas.html", "canvas.js", "sliders.html", "sliders.js")
-    )
-
     def show(sent: Any) -> str:
         """The output of the sliders' code."""
         try:
@@ -60,8 +54,8 @@ def build(network: Network, name: str) -> Any:
                     sampled = gradio.Button("Random output", size="sm", min_width=120)
                     upload = gradio.UploadButton("Upload a picture", size="sm", min_width=120)
                 canvas = gradio.HTML(
-                    first, html_template=_digits(network) + canvas_html, js_on_load=canvas_js,
-                    elem_classes="canvas", elem_id="canvas",
+                    first, html_template=_digits(network) + _file("canvas.html"),
+                    js_on_load=_file("canvas.js"), elem_classes="canvas", elem_id="canvas",
                 )  # fmt: skip
                 notice = gradio.HTML("", elem_id="notice")
                 noise = gradio.Slider(
@@ -81,14 +75,13 @@ def build(network: Network, name: str) -> Any:
                 verdict = gradio.HTML("", elem_id="verdict")
                 gradio.HTML("<h2>Code</h2>")
                 sliders = gradio.HTML(
-                    _NO_SLIDERS, html_template=sliders_html, js_on_load=sliders_js,
-                    server_functions=[show], elem_classes="sliders", elem_id="sliders",
+                    _NO_SLIDERS, html_template=_file("sliders.html"),
+                    js_on_load=_file("sliders.js"), server_functions=[show],
+                    elem_classes="sliders", elem_id="sliders",
                 )  # fmt: skip
 
         def sample() -> tuple[Any, str]:
-            seed = int(np.random.default_rng().integers(2**32))
-            image = network(question.random_code(network, seed))
-            return question.canvas_value(network, image), ""
+            return question.canvas_value(network, network(question.random_code(network))), ""
 
         def read(path: str | None) -> tuple[Any, str]:
             try:
@@ -202,8 +195,8 @@ def _digits(network: Network) -> str:
         return ""
     step = len(images) // _DIGITS
     buttons = [
-        f'<button type="button" data-digit aria-label="Digit {label}">{shown}</button>'
+        f'<button type="button" data-digit aria-label="Digit {label}">'
+        f"{picture(image, '', 28)}</button>"
         for image, label in zip(images[::step], labels[::step], strict=True)
-        for shown in [picture(image, "", 28)]
     ]
     return f'<div class="digits">{"".join(buttons)}</div>'

@@ -75,7 +75,7 @@ def from_gray(network: Network, picture: Array) -> Array:
     return low + (high - low) * picture
 
 
-def random_code(network: Network, seed: int) -> Array:
+def random_code(network: Network, seed: int | None = None) -> Array:
     """(k,) from N(0, I)."""
     return np.random.default_rng(seed).standard_normal(network.latent_size)
 

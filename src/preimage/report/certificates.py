@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -32,17 +32,8 @@ _VERDICTS = {
 }
 
 
-class _Sample(NamedTuple):
-    """A claim, the file that it stands in, and its place there."""
-
-    name: str
-    place: int
-    claim: Claim
-
-
-def _badness(sample: _Sample) -> tuple[int, float]:
+def _badness(claim: Claim) -> tuple[int, float]:
     """Sorts undecided samples first, and in a verdict the widest intervals."""
-    claim = sample.claim
     width = 0.0 if claim.verdict == "infeasible" else float(np.median(claim.half_width))
     return list(_VERDICTS).index(claim.verdict), -width
 
@@ -68,13 +59,14 @@ def certificates_page(
 ) -> str:
     """One page: verdicts, samples with their intervals, network, how to check."""
     found = [
-        _Sample(name, index, claim)
+        (name, place, claim)
         for name, certificate in files.items()
-        for index, claim in enumerate(certificate.claims)
+        for place, claim in enumerate(certificate.claims)
     ]
-    found.sort(key=_badness)
+    found.sort(key=lambda sample: _badness(sample[2]))
+    claims = [claim for _, _, claim in found]
     digest = None if generator is None else network_digest(generator)
-    if digest is not None and any(sample.claim.question.network != digest for sample in found):
+    if digest is not None and any(claim.question.network != digest for claim in claims):
         raise InputError(
             "network: the certificate is about another network; pass the one that was certified"
         )
@@ -82,7 +74,7 @@ def certificates_page(
         if len(files) != 1:
             raise InputError(f"observations: expected one certificate with them, got {len(files)}")
         _check_same(observations, generator, *files.values())
-    counts = Counter(sample.claim.verdict for sample in found)
+    counts = Counter(claim.verdict for claim in claims)
     verdicts = [(name, counts[name], text) for name, text in _VERDICTS.items() if counts[name]]
     worst = found[:SHOWN]
     return page(
@@ -96,7 +88,7 @@ def certificates_page(
                 "lie. Dots: a second such code. Pictures: the observation; with the network also "
                 "outputs of these codes, and the difference from the first."
             )
-            + "".join(_figure(sample, generator, sensing) for sample in worst),
+            + "".join(_figure(place, claim, generator, sensing) for _, place, claim in worst),
             "All samples": _table(found),
             "Network": network_card(
                 inspection_of(generator), (), generator.digest if generator else ""
@@ -119,21 +111,20 @@ def _check_same(observations: Any, generator: Generator, certificate: Certificat
             )
 
 
-def _table(found: Sequence[_Sample]) -> str:
+def _table(found: Sequence[tuple[str, int, Claim]]) -> str:
     lines = [
-        (s.name, s.place, s.claim.verdict, number(s.claim.distance),
-         number(s.claim.question.resolution), number(s.claim.question.noise),
-         *(number(float(of(s.claim.half_width))) for of in (np.median, np.max)),
-         s.claim.branches, s.claim.reason)
-        for s in found
+        (name, place, c.verdict, number(c.distance), number(c.question.resolution),
+         number(c.question.noise), number(np.median(c.half_width)), number(np.max(c.half_width)),
+         c.branches, c.reason)
+        for name, place, c in found
     ]  # fmt: skip
     columns = ("file", "sample", "verdict", "distance", "resolution", "noise",
                "half-width, median", "widest", "branches", "reason")  # fmt: skip
     return wide_table("All samples", columns, lines)
 
 
-def _figure(sample: _Sample, generator: Generator | None, sensing: Any) -> str:
-    claim, place, seen = sample.claim, sample.place, sample.claim.question.observation
+def _figure(place: int, claim: Claim, generator: Generator | None, sensing: Any) -> str:
+    seen = claim.question.observation
     caption = f"sample {place}: {claim.verdict}"
     caption += "" if np.isnan(claim.distance) else f", distance {number(claim.distance)}"
     caption += f"; {claim.reason}" if claim.reason else ""
@@ -146,12 +137,11 @@ def _figure(sample: _Sample, generator: Generator | None, sensing: Any) -> str:
             images[f"difference {place}"] = difference(
                 seen, output if measured is None else measured
             )
-    return drawn(images, caption, _intervals(sample))
+    return drawn(images, caption, _intervals(place, claim))
 
 
-def _intervals(sample: _Sample) -> str:
+def _intervals(place: int, claim: Claim) -> str:
     """The intervals, if any, as a drawing, relative to a witness if there is one, and a table."""
-    claim = sample.claim
     if claim.verdict == "infeasible":
         return ""
     half, known = claim.half_width, claim.witnesses[:1]
@@ -163,7 +153,7 @@ def _intervals(sample: _Sample) -> str:
     columns = ("coordinate", "lower", "upper", "width", *("witness" for _ in known))
     numbers = np.array([claim.lower, claim.upper, claim.upper - claim.lower, *known])
     lines = [(f"z{i}", *map(number, row)) for i, row in enumerate(numbers.T)]
-    listed = wide_table(f"Intervals of sample {sample.place}", columns, lines)
+    listed = wide_table(f"Intervals of sample {place}", columns, lines)
     centre = known[0] if known else np.zeros(len(half))
     second = {"second code": claim.witnesses[1] - centre} if len(claim.witnesses) > 1 else {}
     chart = intervals_svg(claim.lower - centre, claim.upper - centre, second, text)
