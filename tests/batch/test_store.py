@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import warnings
 from collections import Counter
@@ -74,6 +75,15 @@ def test_columns_are_indexed_as_arrays_are(finished, index):
     """Claim: an index means what it means to NumPy."""
     store = preimage.open_store(finished[0])
     np.testing.assert_array_equal(store.latent[index], np.asarray(store.latent)[index])
+
+
+def test_a_store_travels_to_other_processes(finished):
+    """Claim: a store can be pickled, whatever was read of it."""
+    store = preimage.open_store(finished[0])
+    latent = store.latent[:]
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.latent[:], latent)
+    np.testing.assert_array_equal(again.inverted, np.arange(40))
 
 
 @pytest.mark.parametrize("index", [40, -41, [0, 40], "x", 1.5])

@@ -179,6 +179,9 @@ class Store:
     def __len__(self) -> int:
         return self.job.samples
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.path, self.job, self.quarantined)  # open arrays do not travel
+
     def __getattr__(self, name: str) -> Column:
         """``latent``, ``standard_error``, ``residual``, ``residual_max``, ``rank``, ``status``.
 
