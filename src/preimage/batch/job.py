@@ -24,8 +24,8 @@ from preimage.batch.writer import Writer, writing
 from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.invert import invert
-from preimage.io.observations import Observations, digest, open_observations
-from preimage.matrix import Array, Flags, Weight, weight_bytes
+from preimage.io.observations import digest, open_observations
+from preimage.matrix import weight_bytes
 from preimage.methods import Method, as_method
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
@@ -137,6 +137,13 @@ def _prepare(
 
     The last of the results raises ``InputError`` if the rows of a shard have changed meanwhile.
     """
+    from preimage import __version__
+
+    if " at 0x" in repr(method):
+        raise InputError(
+            f"method: {method!r} has no name that stays the same from run to run; make it a "
+            "dataclass"
+        )
     mask, operator = as_sensing(network, sensing)
     size = None if operator is None else operator.shape[0]
     opened = open_observations(source, network, size=size)
@@ -146,8 +153,21 @@ def _prepare(
     level = as_noise(noise, count, opened.size)
     if mask is not None and mask.ndim == 2 and len(mask) != count:
         raise InputError(f"sensing: expected {count} masks, got {len(mask)}")
+    seen = "everything" if mask is None else f"a mask of shape {mask.shape}"
+    if operator is not None:
+        seen = f"a linear map of shape {tuple(operator.shape)}"
+    question = hashlib.sha256(repr((level.shape, seen)).encode())
+    question.update(level.tobytes() + (b"" if mask is None else mask.tobytes()))
+    for part in () if operator is None else weight_bytes(operator):
+        question.update(part)
     sums = opened.digests(shard_size)
-    job = _job(network, method, opened, sums, level, mask, operator, shard_size)
+    job = Job(
+        network=network.digest, source=hashlib.sha256("".join(sums).encode()).hexdigest(),
+        method=repr(method), method_sha256=_settings_digest(method), noise=float(level.max()),
+        sensing=seen, question_sha256=question.hexdigest(), samples=count,
+        observation_size=opened.size, latent_size=network.latent_size, shard_size=shard_size,
+        version=__version__,
+    )  # fmt: skip
     levels = np.broadcast_to(level, (count, level.shape[1]))
     masks = None if mask is None else np.broadcast_to(mask, (count, mask.shape[-1]))
 
@@ -165,40 +185,6 @@ def _prepare(
     first = read(range(*job.span(0)))
     check_observation(network, first["observation"], first["noise"], first.get("sensing", operator))
     return job, partial(invert, network, method=method, sensing=operator), read
-
-
-def _job(
-    network: Network, method: Method, source: Observations, sums: list[str], noise: Array,
-    mask: Flags | None, operator: Weight | None, shard_size: int,
-) -> Job:  # fmt: skip
-    from preimage import __version__
-
-    words = repr(method)
-    if " at 0x" in words:
-        raise InputError(
-            f"method: {words} has no name that stays the same from run to run; make it a dataclass"
-        )
-    sensing = "everything" if mask is None else f"a mask of shape {mask.shape}"
-    if operator is not None:
-        sensing = f"a linear map of shape {tuple(operator.shape)}"
-    question = hashlib.sha256(repr((noise.shape, sensing)).encode())
-    question.update(noise.tobytes() + (b"" if mask is None else mask.tobytes()))
-    for part in () if operator is None else weight_bytes(operator):
-        question.update(part)
-    return Job(
-        network=network.digest,
-        source=hashlib.sha256("".join(sums).encode()).hexdigest(),
-        method=words,
-        method_sha256=_settings_digest(method),
-        noise=float(noise.max()),
-        sensing=sensing,
-        question_sha256=question.hexdigest(),
-        samples=source.count,
-        observation_size=source.size,
-        latent_size=network.latent_size,
-        shard_size=shard_size,
-        version=__version__,
-    )
 
 
 def _settings_digest(method: Method) -> str:
