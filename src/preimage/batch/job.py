@@ -197,19 +197,14 @@ def _settings_digest(method: Method) -> str:
 def _signals() -> Iterator[list[int]]:
     """The numbers of the signals that came; a second one is as if none were handled."""
     came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came  # only the main thread may handle signals
-        return
 
     def handle(number: int, frame: Any) -> None:
         came.append(number)
         if len(came) > 1:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
+    with contextlib.ExitStack() as before:
+        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before.callback(signal.signal, number, signal.signal(number, handle))
         yield came
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

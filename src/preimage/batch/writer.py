@@ -74,16 +74,15 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
     with extra("batch", "zarr and filelock"):
         import filelock
         import zarr  # noqa: F401
-    lock = filelock.FileLock(path / "lock")
     with unwritable(path):
         path.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            lock = filelock.FileLock(path / "lock").acquire(blocking=False)
         except filelock.Timeout as error:
             raise StoreError(
                 f"{path}: another job is writing to this store; wait until it has ended"
             ) from error
-    try:
+    with lock:
         with unwritable(path):
             if not (path / METADATA).exists():
                 _create(path, job)
@@ -95,8 +94,6 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
                 chunk_path(path, "status", shard).unlink(missing_ok=True)
             writer = Writer(store)
         yield writer
-    finally:
-        lock.release()
 
 
 def _create(path: Path, job: Job) -> None:
