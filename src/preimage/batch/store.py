@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,23 +36,16 @@ STATUSES = tuple(Status)
 FORM = "preimage store, version 2"
 
 
-class _Column(NamedTuple):
-    """One array of a store: its type, whether it has a value for each coordinate, what is blank."""
-
-    dtype: str
-    is_code: bool
-    blank: float
-
-
-# Status is the last one that is written.
+# The type of every array; status is the last one that is written.
 COLUMNS = {
-    "latent": _Column("float64", True, np.nan),
-    "standard_error": _Column("float64", True, np.nan),
-    "residual": _Column("float64", False, np.nan),
-    "residual_max": _Column("float64", False, np.nan),
-    "rank": _Column("int32", False, -1),
-    "status": _Column("int8", False, -1),
+    "latent": "float64",
+    "standard_error": "float64",
+    "residual": "float64",
+    "residual_max": "float64",
+    "rank": "int32",
+    "status": "int8",
 }
+_CODES = ("latent", "standard_error")  # with a value for each coordinate
 
 
 @dataclass(frozen=True)
@@ -99,14 +92,14 @@ class Job:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of an array of the store."""
-        return (self.samples, self.latent_size) if COLUMNS[name].is_code else (self.samples,)
+        return (self.samples, self.latent_size) if name in _CODES else (self.samples,)
 
 
 def pack(inversion: Inversion) -> Arrays:
     """The arrays of a store, for some samples."""
     found = inversion.columns()
     found["status"] = np.array([STATUSES.index(status) for status in found["status"]])
-    return {name: found[name].astype(column.dtype) for name, column in COLUMNS.items()}
+    return {name: found[name].astype(dtype) for name, dtype in COLUMNS.items()}
 
 
 def blank(job: Job, count: int) -> Arrays:
@@ -147,7 +140,7 @@ class Column:
 
     def _rows(self, samples: Indices) -> NDArray[Any]:
         size, order = self.store.job.shard_size, np.argsort(samples, kind="stable")
-        dtype = object if self.name == "status" else COLUMNS[self.name].dtype
+        dtype = object if self.name == "status" else COLUMNS[self.name]
         rows = np.empty((len(samples), *self.shape[1:]), dtype)
         for shard in np.unique(samples // size):
             ends = np.searchsorted(samples, (shard * size, (shard + 1) * size), sorter=order)
@@ -229,7 +222,7 @@ class Store:
             if name not in self._arrays:
                 self._arrays[name] = open_array(self.path / name, LIMITS)
             array = self._arrays[name]
-            expected = self.job.shape(name), self.job.shard_size, COLUMNS[name].dtype
+            expected = self.job.shape(name), self.job.shard_size, COLUMNS[name]
             if (array.shape, array.chunks[0], str(array.dtype)) != expected:
                 raise ValueError(f"expected shape, chunks and dtype {expected}, got {array.info}")
             values: NDArray[Any] = np.asarray(array[start:stop])
@@ -276,7 +269,7 @@ class Store:
 def chunk_path(store: Path, name: str, shard: int) -> Path:
     """The file of one chunk."""
     chunk = store / name / "c" / str(shard)
-    return chunk / "0" if COLUMNS[name].is_code else chunk
+    return chunk / "0" if name in _CODES else chunk
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -116,17 +117,19 @@ def _create(path: Path, job: Job) -> None:
         zarr.storage.MemoryStore(files), zarr_format=3,
         attributes={"preimage": described, "left_out": {}},
     )  # fmt: skip
-    for name, column in COLUMNS.items():
+    for name, dtype in COLUMNS.items():
         chunks = (job.shard_size, *job.shape(name)[1:])
-        attributes: dict[str, Any] = {}
-        if name == "status":  # the convention of climate data (CF) for values with names
-            meanings = " ".join(map(str, STATUSES))
-            attributes = {"flag_values": list(range(len(STATUSES))), "flag_meanings": meanings}
         group.create_array(
-            name, shape=job.shape(name), chunks=chunks, dtype=column.dtype,
-            compressors=[Crc32cCodec()], fill_value=column.blank,
-            dimension_names=("sample", "coordinate")[: len(chunks)], attributes=attributes,
+            name, shape=job.shape(name), chunks=chunks, dtype=dtype,
+            compressors=[Crc32cCodec()], fill_value=math.nan if dtype == "float64" else -1,
+            dimension_names=("sample", "coordinate")[: len(chunks)],
         )  # fmt: skip
+    # The convention of climate data (CF) for values with names.
+    meanings: dict[str, Any] = {
+        "flag_values": [*range(len(STATUSES))],
+        "flag_meanings": " ".join(STATUSES),
+    }
+    group["status"].update_attributes(meanings)
     with warnings.catch_warnings():
         # Metadata of all arrays in one file are read at once; format 3 calls that an extension.
         warnings.simplefilter("ignore")
