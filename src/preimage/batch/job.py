@@ -116,10 +116,9 @@ def invert_dataset(
 
 
 def _fill(writer: Writer, solve: Solve, stopped: list[int], progress: bool) -> None:
-    job, missing = writer.store.job, writer.missing
-    done = job.samples - sum(stop - start for start, stop in map(job.span, missing))
-    with Progress(job.samples, progress, done) as bar:
-        for shard in run(solve, job, missing, lambda: bool(stopped)):
+    job = writer.store.job
+    with Progress(job.samples, progress, len(writer.store.inverted)) as bar:
+        for shard in run(solve, job, writer.missing, lambda: bool(stopped)):
             writer.write(shard)
             bar.finish(len(shard.samples))
     if not writer.store.complete:

@@ -58,10 +58,7 @@ def store_page(
     """The page of a store; codes are read for the samples that are shown."""
     job = store.job
     inspection = inspection_of(network, job.network)
-    finished = (
-        "all shards are finished." if store.complete
-        else f"{len(store.finished)} of {job.shards} shards finished."
-    )  # fmt: skip
+    finished = f"{len(store.finished)} of {job.shards} shards finished."
     sample = store.inverted
     residual, largest = store.residual[sample], store.residual_max[sample]
     statuses = described(store.counts())
