@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,39 +41,23 @@ class NotKnownError(FormatError):
     """The network cannot be written as a chain of layers; the message says why."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One operation on values that depend on the latent.
+class Step(NamedTuple):
+    """One operation on values that depend on the latent."""
 
-    Args:
-        name: Of the result.
-        inputs: Names of the values that it takes, those that depend on the latent.
-        activation: None for an affine operation.
-        place: Where it stands in the network, for messages.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    activation: Activation | None
-    place: str
+    name: str  # of the result
+    inputs: tuple[str, ...]  # those that depend on the latent
+    activation: Activation | None  # None for an affine operation
+    place: str  # in the network, for messages
 
 
 class AffineMap(NamedTuple):
-    """``W s + b``, evaluated at unit vectors; no matrix is made.
-
-    Args:
-        bias: b, (outputs,).
-        inputs: Size of s.
-        by_columns: Whether ``images`` gives columns of W, or else rows.
-        images: From indices, (some,), to columns (some, outputs) or rows (some, inputs).
-        chunk: How many images to ask for at a time.
-    """
+    """``W s + b``, evaluated at unit vectors; no matrix is made."""
 
     bias: Array
-    inputs: int
-    by_columns: bool
-    images: Callable[[Indices], Array]
-    chunk: int
+    inputs: int  # entries of s
+    by_columns: bool  # whether ``images`` gives columns of W, or else rows
+    images: Callable[[Indices], Array]  # (some,) to (some, outputs) or (some, inputs)
+    chunk: int  # how many images to ask for at a time
 
     @property
     def size(self) -> int:
@@ -120,11 +103,7 @@ def _csr_bytes(nonzeros: int, rows: int) -> int:
 
 
 def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
-    """Write a graph as a chain of layers.
-
-    Args:
-        graph: What torch traced.
-        max_matrix_bytes: The largest matrix, dense or CSR.
+    """Write a graph as a chain of layers whose matrices, dense or CSR, are no larger.
 
     Raises:
         NotKnownError: A matrix would take more, or a value would have to pass a smooth activation.
@@ -209,11 +188,6 @@ def slope_activation(below: Array) -> Activation:
     runs = [len(list(run)) for _, run in groupby(below.tolist())]
     repeat = reduce(math.gcd, runs)
     return PReLU(tuple(below[::repeat].tolist()), repeat)
-
-
-def increasing(below: Array) -> Activation | None:
-    """As ``slope_activation``; None for slopes that are negative or not finite."""
-    return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
 
 
 # Comparison with the original -------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
-from preimage.io.chain import increasing
+from preimage.io.chain import slope_activation
 
 Node = Any
 Tensor = Any
@@ -93,14 +93,10 @@ def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
 Make = Callable[..., Activation | None]
 
 
-def _leaky(value: Tensor, slope: float = 0.01) -> Activation | None:
-    return increasing(np.array([float(slope)])) if 0 <= slope <= 1 else _slopes(value, slope)
-
-
-def _slopes(value: Tensor, slope: Any) -> Activation | None:
+def _leaky(value: Tensor, slope: Any = 0.01) -> Activation | None:
     slope = torch.as_tensor(slope, dtype=torch.float64, device=value.device)
     below = slope.expand(value.shape).reshape(-1).cpu().numpy()
-    return increasing(below)
+    return slope_activation(below) if (below >= 0).all() and np.isfinite(below).all() else None
 
 
 def _plain_elu(
@@ -120,7 +116,7 @@ ACTIVATIONS: dict[str, Make] = {
     "tanh": lambda value: Tanh(),
     "sigmoid": lambda value: Sigmoid(),
     "leaky_relu": _leaky,
-    "_prelu_kernel": _slopes,
+    "_prelu_kernel": _leaky,
     "elu": _plain_elu,
     "softplus": _softplus,
 }
@@ -165,18 +161,9 @@ def _smallest(a: Tensor, b: Any) -> Tensor:
     return -torch.relu(-a + b) + b
 
 
-def _rrelu(
-    x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
-    generator: Any = None,
-) -> Any:  # fmt: skip
-    """In eval mode, the mean of the slopes."""
-    mean = (lower + upper) / 2
-    return NotImplemented if training else torch.nn.functional.leaky_relu(x, mean)
-
-
-def _rrelu_functional(x: Tensor, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
-    found = _rrelu(x, noise, *args, **kwargs)
-    return found if found is NotImplemented else (found, noise)
+def _rrelu(x: Tensor, noise: Tensor, lower: float, upper: float, *rest: Any) -> Tensor:
+    """In eval mode, the mean of the slopes; a network that draws them has been refused."""
+    return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
 
 def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
@@ -226,7 +213,7 @@ _MADE: dict[str, Callable[..., Any]] = {
     "minimum": _smallest,
     "log_sigmoid_forward": lambda x: (-torch.nn.functional.softplus(-x), x.new_zeros(0)),
     "rrelu_with_noise": _rrelu,
-    "rrelu_with_noise_functional": _rrelu_functional,
+    "rrelu_with_noise_functional": lambda x, noise, *how: (_rrelu(x, noise, *how), noise),
     "elu": _scaled_elu,
     "celu": _celu,
     "copy": lambda x, source, non_blocking=False: source.expand(x.shape).clone(),
