@@ -42,6 +42,7 @@ from preimage.io.tensors import (
     write_npz,
     write_safetensors,
 )
+from preimage.io.torch_module import with_layers
 from preimage.matrix import Weight
 from preimage.network import Network
 
@@ -101,7 +102,8 @@ def load(
     try:
         if path.suffix.lower() == ".onnx":
             _check_absent(bare, "an ONNX file says itself what its layers are")
-            return load_onnx(path, output, allow_external, limits, max_matrix_bytes)
+            network = load_onnx(path, output, allow_external, limits)
+            return with_layers(network, max_matrix_bytes)
         if reader is None:
             raise FormatError(f"expected a file ending in {', '.join((*_READERS, '.onnx'))}")
         if output is not None:

@@ -30,12 +30,8 @@ _COMPOSED = frozenset(
 def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
     """The model in an ONNX file that ``check_file`` has passed, and its opset.
 
-    Functions of the file are inlined, and weights in other files taken in.
-
-    Args:
-        path: The file.
-        allow_external: Whether weights may stand in other files of the same folder.
-        limits: ``file_bytes`` is also the most that these may hold together.
+    Weights in other files are taken in, together at most ``limits.file_bytes``. Functions of the
+    file are inlined; so are operators that ONNX defines by others.
 
     Raises:
         FormatError: Not a valid ONNX file, or one beyond the limits.
@@ -60,22 +56,16 @@ def read(path: Path, allow_external: bool, limits: Limits) -> tuple[Any, int]:
         if model.functions:
             _check_functions(model, limits)
             model = onnx.inliner.inline_local_functions(model)
+    if any(node.op_type in _COMPOSED for node in model.graph.node):
+        model = _written_out(model, opset, limits)
     return model, opset
 
 
-def written_out(original: Any, opset: int, limits: Limits) -> Any:
-    """A model whose composed operators are the nodes that ONNX defines them by.
-
-    Raises:
-        FormatError: It cannot be written so.
-    """
+def _written_out(model: Any, opset: int, limits: Limits) -> Any:
+    """A model whose composed operators are the nodes that ONNX defines them by."""
     import onnx.inliner
     from onnx import defs, helper
 
-    if not any(node.op_type in _COMPOSED for node in original.graph.node):
-        return original
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
     for node in model.graph.node:
         if node.op_type in _COMPOSED and defs.has(node.op_type, node.domain):
             node.attribute.extend(defaults(node, opset))  # which the inliner leaves out

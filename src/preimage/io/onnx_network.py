@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ from preimage.errors import FormatError, InputError, extra
 from preimage.io import onnx_file
 from preimage.io.chain import differs, probes
 from preimage.io.limits import Limits, unique
-from preimage.io.onnx_evaluation import open_session
+from preimage.io.onnx_evaluation import open_session, reference
 from preimage.io.tensors import reading
-from preimage.io.torch_module import with_layers
 from preimage.matrix import Array
-from preimage.network import Network
 from preimage.torch_modules import torch
 from preimage.torch_network import TorchNetwork
 
@@ -28,40 +27,34 @@ _FLOAT32_ROUNDING = 2e-5
 _CONDITION = 20.0
 
 
-def load_onnx(
-    path: Path, output: str | None, allow_external: bool, limits: Limits, max_matrix_bytes: int
-) -> Network:
+def load_onnx(path: Path, output: str | None, allow_external: bool, limits: Limits) -> TorchNetwork:
     """The network of an ONNX file that ``check_file`` has passed; arguments as of ``load``.
 
     Raises:
-        FormatError: Not a valid file, not of one latent and one output, one with an operator that
+        InputError: Not a valid file, not of one latent and one output, one with an operator that
             torch is not known to have, or that torch computes differently.
         MissingExtraError: onnx or torch is not installed.
     """
-    model, opset = onnx_file.read(path, allow_external, limits)
-    network = OnnxModel(model, opset, output, limits)
-    if network.shape[0] > 1 and len(network.shape) > 1:
-        try:  # a file that was exported for several samples
-            return _network(network, network.shape[0], max_matrix_bytes)
-        except FormatError as error:
-            try:  # or one that multiplies columns
-                return _network(network, 1, max_matrix_bytes)
-            except FormatError:
-                raise error from None
-    return _network(network, 1, max_matrix_bytes)
+    model = OnnxModel(*onnx_file.read(path, allow_external, limits), output, limits)
+    samples = model.shape[0] if len(model.shape) > 1 else 1
+    try:
+        return _network(model, samples)
+    except InputError:
+        if samples == 1:
+            raise
+        with suppress(InputError):  # a file that multiplies columns, and not one of several samples
+            return _network(model, 1)
+        raise
 
 
-def _network(model: OnnxModel, samples: int, max_matrix_bytes: int) -> Network:
-    """The layers of a model where they are known, else the model as torch runs it."""
+def _network(model: OnnxModel, samples: int) -> TorchNetwork:
+    """The model as torch runs it, compared with what the file computes."""
     with extra("torch", "torch"):
         from preimage.io.onnx_torch import OnnxModule
     module = OnnxModule(model, samples)
-    try:
-        network = TorchNetwork(module, (module.latent_size,))
-    except InputError as error:
-        raise FormatError(str(error)) from error
+    network = TorchNetwork(module, (module.latent_size,))
     _compare(network, model, samples)
-    return with_layers(network, max_matrix_bytes)
+    return network
 
 
 def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
@@ -82,7 +75,7 @@ def _compare(network: TorchNetwork, model: OnnxModel, samples: int) -> None:
     if not differs(found, expected, size, rounding):
         return
     rows = [dict(network.module.tensors(row)) for row in torch.from_numpy(z)]
-    for name in filter(model.names.__contains__, rows[0]):
+    for name in rows[0]:
         own = np.stack([row[name].reshape(-1).double().numpy() for row in rows])
         if differs(own, model.run(z, samples, name), np.abs(own).max(axis=1), rounding):
             break
@@ -96,39 +89,27 @@ class OnnxModel:
     """The part of a model that its output needs, and how to run it."""
 
     def __init__(self, proto: Any, opset: int, output: str | None, limits: Limits) -> None:
-        self.proto, self.opset, self.limits = proto, opset, limits
-        self.names = {name for node in proto.graph.node for name in node.output}
-        self.output = _output(proto.graph, output)
-        graph = onnx_file.written_out(proto, opset, limits).graph
+        graph, self.opset, self.limits = proto.graph, opset, limits
+        self.output = _output(graph, output)
         self.nodes = _needed(graph.node, self.output)
         initializers = unique((tensor.name, tensor) for tensor in graph.initializer)
         used = {name for node in self.nodes for name in node.input}
-        self.constants = {n: _constant(t) for n, t in initializers.items() if n in used}
+        self._tensors = [tensor for name, tensor in initializers.items() if name in used]
+        self.constants = {tensor.name: _constant(tensor) for tensor in self._tensors}
         inputs = [v for v in graph.input if v.name not in initializers and v.name in used]
-        reaching = [v for v in inputs if self._reaches_output(v.name)]
-        if len(reaching) != 1:
-            shown = ", ".join(v.name for v in reaching or graph.input) or "none"
+        if len(inputs) != 1:
+            shown = ", ".join(v.name for v in inputs or graph.input) or "none"
             what = (
                 "; fix the others before the export"
-                if reaching
+                if inputs
                 else ", on which the output does not depend"
             )
             raise FormatError(f"expected a network of one input, got {shown}{what}")
-        latent = reaching[0]
+        (latent,) = inputs
         self.latent, self.shape = latent.name, _shape(latent, limits)
         self.dtype = _dtype(latent)
-        self._others = {
-            v.name: np.zeros(_shape(v, limits), _dtype(v)) for v in inputs if v is not latent
-        }
-        self.constants.update(self._others)
-
-    def _reaches_output(self, name: str) -> bool:
-        """Whether the values of an input count, and not only its shape."""
-        reached = {name}
-        for node in self.nodes:
-            if node.op_type not in ("Shape", "Size") and reached & set(node.input):
-                reached.update(node.output)
-        return self.output in reached
+        self._inputs = [v for v in graph.input if v.name in used]
+        self._form = {"opset_imports": proto.opset_import, "ir_version": proto.ir_version}
 
     def run(self, z: Array, batch: int, name: str) -> Array:
         """Values of a tensor for latents (count, k), (count, entries), as the file gives them.
@@ -136,28 +117,21 @@ class OnnxModel:
         By onnxruntime if it is installed, else by onnx.reference.
         """
         import onnx
-        from onnx.reference import ReferenceEvaluator
 
-        graph = onnx.GraphProto(name="part")
-        nodes = _needed(self.proto.graph.node, self.output)
-        graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input}
-        graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in used)
-        graph.input.extend(v for v in self.proto.graph.input if v.name in used)
-        graph.output.append(onnx.ValueInfoProto(name=name))
-        proto = onnx.helper.make_model(
-            graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version
+        graph = onnx.helper.make_graph(
+            self.nodes, "part", self._inputs, [onnx.ValueInfoProto(name=name)], self._tensors
         )
+        proto = onnx.helper.make_model(graph, **self._form)
         try:
             session = open_session(proto.SerializeToString())
         except Exception:  # operators and types that onnxruntime does not have
             session = None
-        session = session or ReferenceEvaluator(proto)
+        session = session or reference(proto)
         found = []
         with reading("a network that can be run"):  # sizes may not fit
             for start in range(0, len(z), batch):
                 latent = z[start : start + batch].reshape(self.shape).astype(self.dtype)
-                (value,) = session.run([name], {self.latent: latent, **self._others})
+                (value,) = session.run([name], {self.latent: latent})
                 found.append(np.asarray(value, dtype=np.float64).reshape(batch, -1))
         return np.concatenate(found)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,15 +47,13 @@ class _NoSuchOperatorError(FormatError):
     """Torch is not known to have an operator."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One node that depends on the latent."""
 
     kind: str  # a key of FUNCTIONS
     inputs: tuple[str, ...]  # names of tensors, the empty one for an input that is left out
     output: str
     given: Mapping[str, Any]  # see onnx_functions
-    place: str  # in the file, for messages
 
 
 class OnnxModule(torch.nn.Module):
@@ -82,24 +79,21 @@ class OnnxModule(torch.nn.Module):
         builder = _Builder(model, self._whole(z))
         for node in model.nodes:
             builder.add(node)
-        output, place = model.output, f"output {model.output!r}"
-        if output not in builder.values:
+        self.output, place = model.output, f"output {model.output!r}"
+        value = builder.values.get(self.output)
+        if value is None:
             raise FormatError(f"{place}: it does not depend on the latent")
-        entries = builder.values[output].numel()
-        if not entries:
+        if not value.numel():
             raise FormatError(f"{place}: it is empty")
-        if entries % samples:
-            raise FormatError(f"{place}: {entries} entries for {samples} samples")
-        if not torch.isfinite(builder.values[output]).all():
+        if value.numel() % samples:
+            raise FormatError(f"{place}: {value.numel()} entries for {samples} samples")
+        if not torch.isfinite(value).all():
             raise FormatError(f"{builder.not_finite}: its values are not finite")
-        self.steps, self.output = tuple(builder.steps), output
-        self.names = tuple(sorted(builder.taken))
-        for index, name in enumerate(self.names):
-            value, own = builder.taken[name], f"constant_{index}"
-            if value.is_floating_point():
-                self.register_parameter(own, torch.nn.Parameter(value, requires_grad=False))
-            else:
-                self.register_buffer(own, value)
+        self.steps = tuple(builder.steps)
+        self.names = tuple(builder.taken)
+        for index, value in enumerate(builder.taken.values()):
+            kind = torch.nn.Parameter if value.is_floating_point() else torch.nn.Buffer
+            setattr(self, f"constant_{index}", kind(value).requires_grad_(False))
         self.last = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
         # Beside a path that is not cast, jumps are allowed.
         if builder.rounded and not self._output(z.requires_grad_()).requires_grad:
@@ -243,7 +237,7 @@ class _Builder:
             raise _NoSuchOperatorError("not supported with these inputs or attributes")
         if kind in _MOVES:
             for index, output in enumerate(outputs):
-                yield self._move(operator, inputs, depends, index, output, place)
+                yield self._move(operator, inputs, depends, index, output)
             return
         if kind.startswith("Reduce") or kind in ("CumSum", "Dropout"):
             if any(depends[1:]):
@@ -275,11 +269,11 @@ class _Builder:
             raise _NoSuchOperatorError(_TRAINING)
         if kind not in FUNCTIONS:
             raise _NoSuchOperatorError("not supported")
-        yield Step(kind, tuple(names), outputs[0], given, place)
+        yield Step(kind, tuple(names), outputs[0], given)
 
     def _move(
         self, operator: Operator, inputs: Sequence[Any], depends: Sequence[bool], index: int,
-        output: str, place: str,
+        output: str,
     ) -> Step:  # fmt: skip
         """Entries are numbered, and where the numbers go is where the entries go."""
         numbers, names, start = list(inputs), [], 1
@@ -301,7 +295,7 @@ class _Builder:
         rest = np.where(moved, 0.0, constant)
         given = {"shape": tuple(found.shape)}
         added = self._constant(rest) if rest.any() else ""
-        return Step("Move", (self._constant(places), added, *names), output, given, place)
+        return Step("Move", (self._constant(places), added, *names), output, given)
 
     def _along_axes(
         self, operator: Operator, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
