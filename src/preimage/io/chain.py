@@ -9,7 +9,7 @@ residual sum, a concatenation), is carried: its rows pass the level with slope 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,15 +23,12 @@ from preimage.generator import Generator, Layer
 from preimage.matrix import Array, Indices
 
 if TYPE_CHECKING:
-    from preimage.io.torch_graph import TorchGraph
+    from preimage.io.torch_graph import AffineMap, TorchGraph
 
 
 # A layer whose matrix, dense or CSR, would take more is not built. No program with millions of
 # entries ends in reasonable time, and torch evaluates such a layer faster than a matrix product.
 MAX_MATRIX_BYTES = 32 * 2**20
-# Entries of a matrix that are computed, zeros included, before its number of nonzeros is known.
-_MOST_COMPUTED = 2**31
-_SAMPLED = 8  # columns from which the number of nonzeros is estimated
 # Standard deviations of the latents at which an import is compared with its original.
 SCALES = (0.0, 0.1, 1.0, 3.0, 30.0)
 _DRAWS = 3
@@ -48,58 +45,6 @@ class Step(NamedTuple):
     inputs: tuple[str, ...]  # those that depend on the latent
     activation: Activation | None  # None for an affine operation
     place: str  # in the network, for messages
-
-
-class AffineMap(NamedTuple):
-    """``W s + b``, evaluated at unit vectors; no matrix is made."""
-
-    bias: Array
-    inputs: int  # entries of s
-    by_columns: bool  # whether ``images`` gives columns of W, or else rows
-    images: Callable[[Indices], Array]  # (some,) to (some, outputs) or (some, inputs)
-    chunk: int  # how many images to ask for at a time
-
-    @property
-    def size(self) -> int:
-        """Entries of W, zeros included."""
-        return len(self.bias) * self.inputs
-
-    def matrix(self, limit: int) -> Any:
-        """W, dense or CSR, whichever is smaller.
-
-        Raises:
-            NotKnownError: It would take more than ``limit`` bytes.
-        """
-        outputs, dense = len(self.bias), 8 * self.size <= limit
-        count = self.inputs if self.by_columns else outputs
-        if not dense:  # some columns or rows tell, before all are computed
-            sample = np.linspace(0, count - 1, min(_SAMPLED, count, self.chunk)).astype(np.intp)
-            nonzeros = int(np.count_nonzero(self.images(sample)) * count / len(sample))
-            if self.size > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
-                raise self._too_large(limit)
-        parts, nonzeros = [], 0
-        for start in range(0, count, self.chunk):
-            part = self.images(np.arange(start, min(start + self.chunk, count)))
-            parts.append(part if dense else scipy.sparse.csr_array(part))
-            nonzeros += int(np.count_nonzero(part))
-            if not dense and _csr_bytes(nonzeros, outputs) > limit:
-                raise self._too_large(limit)
-        whole = np.concatenate(parts) if dense else scipy.sparse.vstack(parts, format="csr")
-        whole = whole.T if self.by_columns else whole
-        if dense and whole.nbytes <= _csr_bytes(nonzeros, outputs):
-            return np.ascontiguousarray(whole)
-        return scipy.sparse.csr_array(whole)
-
-    def _too_large(self, limit: int) -> NotKnownError:
-        return NotKnownError(
-            f"a layer of {self.inputs} inputs and {len(self.bias)} outputs needs a matrix of more "
-            f"than max_matrix_bytes={limit}"
-        )
-
-
-def _csr_bytes(nonzeros: int, rows: int) -> int:
-    """8 of the value and 4 of the index."""
-    return 12 * nonzeros + 4 * (rows + 1)
 
 
 def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
@@ -201,13 +146,10 @@ def probes(latent_size: int, most: float = math.inf) -> Array:
 
 
 def differs(found: Array, expected: Array, size: Array, rounding: float) -> bool:
-    """Whether a sample differs by more than rounding accounts for, or all have another shape.
+    """Whether a sample, a row, differs by more than ``rounding``, or all have another shape.
 
-    Args:
-        found: (batch, n).
-        expected: (batch, n); samples that are not finite are left out.
-        size: Of the largest number in the computation of a sample, (batch,).
-        rounding: Relative error of rounding that is accepted.
+    That is relative to ``size``, the largest number in the computation of a sample, (batch,).
+    Samples whose expected values are not finite are left out.
     """
     if found.shape != expected.shape:
         return True

@@ -12,10 +12,11 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 
 from preimage.errors import FormatError
-from preimage.io.chain import AffineMap, NotKnownError, Step
+from preimage.io.chain import NotKnownError, Step
 from preimage.io.torch_operations import (
     ACTIVATIONS,
     CREATIONS,
@@ -30,16 +31,15 @@ Tensor = Any
 
 # Entries of the tensors that one batch of tangents may make.
 _ENTRIES = 2**22
+# Entries of a matrix that are computed, zeros included, before its number of nonzeros is known.
+_MOST_COMPUTED = 2**31
+_SAMPLED = 8  # columns from which the number of nonzeros is estimated
 _MOST_NODES = 20_000
 _MOST_PASSES = 4
 
 
 class TorchGraph:
-    """The operations of a torch function of a latent, (1, k) to (1, ...).
-
-    Args:
-        run: The function, of tensors.
-        latent: A tensor of shape (1, k).
+    """The operations of a torch function of a latent, a tensor (1, k), to a tensor (1, ...).
 
     Attributes:
         latent: Name of the input.
@@ -135,19 +135,91 @@ class TorchGraph:
             found = self.evaluate(dict(zip(given, parts, strict=True)), wanted)
             return torch.cat([value.reshape(-1) for value in found])
 
-        inputs, outputs = sum(sizes), sum(self.sizes[name] for name in wanted)
-        zero = torch.zeros(inputs, dtype=torch.float64, device=self._values[given[0]].device)
+        zero = torch.zeros(sum(sizes), dtype=torch.float64, device=self._values[given[0]].device)
+        return AffineMap(run, zero, max(self.sizes.values()))
+
+
+class AffineMap:
+    """``W s + b``, as torch evaluates it: columns of W at unit vectors of s, or rows.
+
+    Args:
+        run: The function of a tensor, (inputs,) to (outputs,).
+        zero: The tensor at which it gives b.
+        largest: Entries of the largest tensor on the way.
+
+    Raises:
+        NotKnownError: Torch can differentiate it in neither mode.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], zero: Tensor, largest: int) -> None:
+        self._run, self._zero = run, zero
         with torch.no_grad():
-            bias = run(zero).cpu().numpy()
-        chunk = max(_ENTRIES // max(inputs, outputs, *self.sizes.values()), 1)
-        for by_columns in (inputs <= outputs, inputs > outputs):
+            self.bias: Array = run(zero).cpu().numpy()
+        inputs, outputs = len(zero), len(self.bias)
+        self.size = inputs * outputs  # entries of W, zeros included
+        self._chunk = max(_ENTRIES // max(inputs, outputs, largest), 1)
+        for self._by_columns in (inputs <= outputs, inputs > outputs):
             try:
-                images = _images(run, zero, outputs, by_columns)
-                images(np.arange(1))
+                self._adjoint = None if self._by_columns else torch.func.vjp(run, zero)[1]
+                self._images(np.arange(1))
+                return
             except (NotImplementedError, RuntimeError):  # an operation without such a derivative
-                continue
-            return AffineMap(bias, inputs, by_columns, images, chunk)
+                pass
         raise NotKnownError("torch cannot differentiate its affine operations")
+
+    def matrix(self, limit: int) -> Any:
+        """W, dense or CSR, whichever is smaller.
+
+        Raises:
+            NotKnownError: It would take more than ``limit`` bytes.
+        """
+        outputs, dense = len(self.bias), 8 * self.size <= limit
+        count = len(self._zero) if self._by_columns else outputs
+        if not dense:  # some columns or rows tell, before all are computed
+            sample = np.linspace(0, count - 1, min(_SAMPLED, count, self._chunk)).astype(np.intp)
+            nonzeros = int(np.count_nonzero(self._images(sample)) * count / len(sample))
+            if self.size > _MOST_COMPUTED or _csr_bytes(nonzeros, outputs) > 1.5 * limit:
+                raise self._too_large(limit)
+        parts, nonzeros = [], 0
+        for start in range(0, count, self._chunk):
+            part = self._images(np.arange(start, min(start + self._chunk, count)))
+            parts.append(part if dense else scipy.sparse.csr_array(part))
+            nonzeros += int(np.count_nonzero(part))
+            if not dense and _csr_bytes(nonzeros, outputs) > limit:
+                raise self._too_large(limit)
+        whole = np.concatenate(parts) if dense else scipy.sparse.vstack(parts, format="csr")
+        whole = whole.T if self._by_columns else whole
+        if dense and whole.nbytes <= _csr_bytes(nonzeros, outputs):
+            return np.ascontiguousarray(whole)
+        return scipy.sparse.csr_array(whole)
+
+    def _images(self, indices: Indices) -> Array:
+        """Columns of W, (some, outputs), or rows, (some, inputs).
+
+        They have no rounding error of the bias, as differences would have.
+        """
+
+        def image(unit: Tensor) -> Tensor:
+            if self._adjoint is None:
+                return torch.func.jvp(self._run, (self._zero,), (unit,))[1]
+            return self._adjoint(unit)[0]
+
+        places = torch.as_tensor(indices, device=self._zero.device)
+        count = len(self._zero) if self._by_columns else len(self.bias)
+        with torch.no_grad(), differentiable():
+            units = torch.nn.functional.one_hot(places, count).to(self._zero.dtype)
+            return torch.func.vmap(image)(units).cpu().numpy()
+
+    def _too_large(self, limit: int) -> NotKnownError:
+        return NotKnownError(
+            f"a layer of {len(self._zero)} inputs and {len(self.bias)} outputs needs a matrix of "
+            f"more than max_matrix_bytes={limit}"
+        )
+
+
+def _csr_bytes(nonzeros: int, rows: int) -> int:
+    """8 of the value and 4 of the index."""
+    return 12 * nonzeros + 4 * (rows + 1)
 
 
 def _traced(run: Any, latent: Tensor) -> Any:
@@ -178,28 +250,6 @@ def _filled_in(given: Any, values: Mapping[str, Any]) -> Any:
     return torch.fx.node.map_arg(given, lambda node: values[node.name])
 
 
-def _images(
-    run: Callable[[Tensor], Tensor], zero: Tensor, outputs: int, by_columns: bool
-) -> Callable[[Indices], Array]:
-    """A function that gives some columns or rows of the derivative, (some, entries of one).
-
-    They have no rounding error of the bias, as differences would have.
-    """
-    adjoint = None if by_columns else torch.func.vjp(run, zero)[1]
-
-    def linear(unit: Tensor) -> Tensor:
-        return torch.func.jvp(run, (zero,), (unit,))[1] if adjoint is None else adjoint(unit)[0]
-
-    def images(indices: Indices) -> Array:
-        places = torch.as_tensor(indices, device=zero.device)
-        count = len(zero) if by_columns else outputs
-        with torch.no_grad(), differentiable():
-            units = torch.nn.functional.one_hot(places, count).to(zero.dtype)
-            return torch.func.vmap(linear)(units).cpu().numpy()
-
-    return images
-
-
 def _mutates(node: Any) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
@@ -216,12 +266,7 @@ def by_sample(run: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 class BySample(torch.nn.Module):
-    """A module whose forward takes one latent at a time.
-
-    Args:
-        module: Its output may have any shape.
-        shape: Of the latent that it takes.
-    """
+    """A module whose forward takes one latent of a shape at a time."""
 
     def __init__(self, module: torch.nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -126,10 +126,11 @@ def _runnable(
         for precision in ("float64", "float32"):  # to which a forward may convert by itself
             try:
                 return TorchNetwork(module, shape, fixed, precision)
-            except InputError as error:
-                if not isinstance(error, ForwardError) and precision == "float64":
+            except ForwardError as error:
+                first = first or error
+            except InputError:
+                if precision == "float64":
                     raise
-                first = first or (error if isinstance(error, ForwardError) else None)
     if input_shape is not None and first is not None:
         raise first
     raise FormatError(
