@@ -168,10 +168,7 @@ def largest_tensor(run: Callable[[], Any]) -> int:
 def digest(module: Any, fixed: Mapping[str | int, Any], *about: Any) -> str:
     """SHA-256 of what a module computes: code, attributes and weights of its parts.
 
-    Args:
-        module: A frozen copy.
-        fixed: Arguments of its forward that are fixed.
-        about: Anything else whose ``repr`` tells networks apart.
+    ``fixed`` are arguments of its forward, ``about`` is what else tells networks apart by its repr.
     """
     sha = hashlib.sha256(repr(about).encode())
     for name, part in module.named_modules():

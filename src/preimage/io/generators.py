@@ -257,26 +257,21 @@ def _layer(tensors: Tensors, name: str, record: Any, limits: Limits) -> Layer:
         raise TypeError(f"expected whole numbers, got {shape!r:.200}")
     for size in shape:
         limits.check_shape((size,))
-    weight = _weight(tensors, f"{name}.weight", storage, shape)
+    if storage not in ("dense", "csr"):
+        raise FormatError(f"{name}: expected storage dense or csr, got {storage!r:.200}")
+    if storage == "dense":
+        weight: Weight = tensor(tensors, f"{name}.weight")
+    else:
+        data, *places = (tensor(tensors, f"{name}.weight.{part}") for part in _CSR)
+        try:  # places are whole numbers below 2^53, so that float64 holds them
+            weight = scipy.sparse.csr_array((data, *map(np.int64, places)), shape=shape)
+            weight.check_format(full_check=True)
+        except ValueError as error:
+            raise FormatError(f"{name}.weight: not a csr matrix, {error}") from error
+    if weight.shape != shape:
+        raise FormatError(f"{name}.weight: expected shape {shape}, got shape {weight.shape}")
     bias = tensor(tensors, f"{name}.bias") if f"{name}.bias" in tensors else None
     try:
         return Layer(weight, bias, as_activation(activation))  # type: ignore[arg-type]
     except ValueError as error:
         raise FormatError(f"{name}: {error}") from error
-
-
-def _weight(tensors: Tensors, name: str, storage: Any, shape: tuple[int, ...]) -> Weight:
-    if storage not in ("dense", "csr"):
-        raise FormatError(f"tensor {name!r}: expected storage dense or csr, got {storage!r:.200}")
-    if storage == "dense":
-        weight: Weight = tensor(tensors, name)
-    else:
-        data, *places = (tensor(tensors, f"{name}.{part}") for part in _CSR)
-        try:  # places are whole numbers below 2^53, so that float64 holds them
-            weight = scipy.sparse.csr_array((data, *map(np.int64, places)), shape=shape)
-            weight.check_format(full_check=True)
-        except ValueError as error:
-            raise FormatError(f"tensor {name!r}: not a csr matrix, {error}") from error
-    if weight.shape != shape:
-        raise FormatError(f"tensor {name!r}: expected shape {shape}, got shape {weight.shape}")
-    return weight

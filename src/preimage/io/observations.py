@@ -36,21 +36,13 @@ _PROBED = 64
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Rows that are read a few at a time.
-
-    Attributes:
-        source: Where the samples are stored.
-        size: Entries of a row.
-        levels: Values of black and white in the source; None where values are taken as they are.
-        range: What black and white become.
-        notes: What was converted, in sentences for a user.
-    """
+    """Rows that are read a few at a time."""
 
     source: Source
-    size: int
-    levels: Levels | None
-    range: Levels
-    notes: tuple[str, ...]
+    size: int  # entries of a row
+    levels: Levels | None  # of black and white in the source; None: values are taken as they are
+    range: Levels  # what black and white become
+    notes: tuple[str, ...]  # what was converted, in sentences for a user
 
     @property
     def count(self) -> int:
@@ -109,19 +101,20 @@ def open_observations(
     """Open observations without reading them all.
 
     Args:
-        source: A path or an array; see ``preimage.io.sources.open_source``; what is open already is
-            returned as it is. A single sample may
-            have any shape with as many entries as the network's outputs, many samples any shape
-            after the first dimension.
+        source: The path of a file of numbers (``.npy``; ``.npz`` or ``.safetensors`` with one
+            array, or one that is named ``observations``; an IDX file), of a picture, of a folder
+            of pictures or of a Zarr array; or an array, or what is sliced like one. What is open
+            already is returned as it is. A single sample may have any shape with as many entries as
+            the network's outputs, many samples any shape after the first dimension.
         network: Whose outputs are observed: says how many entries a sample has, and the range to
             which pictures are scaled, that of its head (tanh: [-1, 1]); [0, 1] where it has none.
         size: Entries of a sample, where it is not the network's output that is observed.
         levels: Values of black and white in ``source``; None for (0, 255) of pictures, and of
             arrays of bytes, or of whole numbers that exceed the network's range.
-        limits: What headers and pictures may ask for.
+        limits: What headers and pictures may ask for. Arrays in files may have any size.
 
     Raises:
-        FormatError: Another format, or samples of another size.
+        FormatError: No such file, another format, or samples of another size.
         InputError: No path and no array; bad ``levels``.
         MissingExtraError: pillow or Zarr is not installed.
     """

@@ -129,15 +129,10 @@ def _group_norm(a: Given, x: Tensor, scale: Any, bias: Any) -> Tensor:
 def set_windows(
     a: dict[str, Any], transposed: bool, kernel: tuple[int, ...], x: tuple[int, ...], limits: Limits
 ) -> None:
-    """Put the sizes of windows among the attributes of a convolution or pooling.
+    """Put the sizes of windows among the attributes of a convolution or pooling of shape ``x``.
 
-    Args:
-        a: Attributes, with ``shape``. Gets ``kernel``, ``strides``, ``dilations``, ``group``, and
-            the padding of each axis, ``begin`` and ``end``.
-        transposed: Whether it is a transposed convolution.
-        kernel: The size of a window.
-        x: The shape of the input.
-        limits: Of the windows, and of what they take in.
+    They are ``kernel``, ``strides``, ``dilations``, ``group``, and the padding of each axis,
+    ``begin`` and ``end``. Windows, and what they take in, are held to the limits.
     """
     dims = len(kernel)
     ones, auto = (1,) * dims, a["auto_pad"]

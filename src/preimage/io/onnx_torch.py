@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from preimage.io.onnx_network import OnnxModel
 
 
-_REMEDY = "; if you have the torch module, preimage.from_torch runs it as it is"
 _INTEGER = (
     ": real numbers that depend on the latent are cast to integers or to true and false, a step "
     "function of derivative 0, through which no method finds codes; export without this node"
 )
-_TRAINING = "it is in training mode; export the network in eval mode"
 # Only the shape of the result counts beside the first input.
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"})
 # Every entry of the output is an entry of the inputs, or a constant.
@@ -41,10 +39,6 @@ _MOVES = frozenset(
 )  # fmt: skip
 _SCALED = frozenset({"Resize", "Upsample"})  # by scales that are float32 by definition
 _WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
-
-
-class _NoSuchOperatorError(FormatError):
-    """Torch is not known to have an operator."""
 
 
 class Step(NamedTuple):
@@ -143,23 +137,15 @@ def _applied(step: Step, values: Mapping[str, Tensor], dtype: torch.dtype) -> Te
 
 
 class _Builder:
-    """Turns nodes into steps, one after the other.
-
-    Attributes:
-        steps: Those that depend on the latent.
-        arrays: Constants by name.
-        taken: Those that steps take, as tensors.
-        values: Tensors that depend on the latent, at one latent.
-        not_finite: The first place whose values are not.
-        rounded: What to say of the first cast of real numbers to integers.
-    """
+    """Turns nodes into steps, one after the other."""
 
     def __init__(self, model: OnnxModel, z: Tensor) -> None:
         self.steps: list[Step] = []
         self.arrays: dict[str, NDArray[Any]] = dict(model.constants)
-        self.taken: dict[str, Tensor] = {}
-        self.values: dict[str, Tensor] = {model.latent: z}
-        self.not_finite = self.rounded = ""
+        self.taken: dict[str, Tensor] = {}  # constants that steps take
+        self.values: dict[str, Tensor] = {model.latent: z}  # what depends on it, at one latent
+        self.not_finite = ""  # the first place whose values are not
+        self.rounded = ""  # what to say of the first cast of real numbers to integers
         self._opset, self._limits, self._asked = model.opset, model.limits, 0
 
     def add(self, node: Any) -> None:
@@ -173,8 +159,6 @@ class _Builder:
                 "entries", self._asked // 4, "a quarter of the entries of all arrays"
             )
             self._add_checked(node, place)
-        except _NoSuchOperatorError as error:
-            raise FormatError(f"{place}: {error}{_REMEDY}") from error
         except InputError as error:
             raise FormatError(f"{place}: {error}") from error
         except Exception as error:  # what an evaluator raises where sizes do not fit
@@ -184,8 +168,7 @@ class _Builder:
 
     def _add_checked(self, node: Any, place: str) -> None:
         if not allowed(node):
-            own = node.domain in ("", "ai.onnx")
-            raise _NoSuchOperatorError(f"not supported{'' if own else f' (domain {node.domain})'}")
+            raise _refused("" if node.domain in ("", "ai.onnx") else f" (domain {node.domain})")
         operator = Operator(node, self._opset, self._limits)
         depends = [name in self.values for name in node.input]
         inputs = [
@@ -234,14 +217,14 @@ class _Builder:
         names, outputs = list(node.input), [name for name in node.output if name]
         depends = [name in self.values for name in names]
         if given.get("reduction", "none") != "none":
-            raise _NoSuchOperatorError("not supported with these inputs or attributes")
+            raise _refused(" with these inputs or attributes")
         if kind in _MOVES:
             for index, output in enumerate(outputs):
                 yield self._move(operator, inputs, depends, index, output)
             return
         if kind.startswith("Reduce") or kind in ("CumSum", "Dropout"):
             if any(depends[1:]):
-                raise _NoSuchOperatorError("another input than its first depends on the latent")
+                raise _refused(" where another input than its first depends on the latent")
             settings = [() if v is None else tuple(v.reshape(-1).tolist()) for v in inputs[1:]]
             given.update(zip(("axes", "training"), settings, strict=False))
             names = names[:1]
@@ -253,7 +236,7 @@ class _Builder:
         elif kind in _WINDOWS:
             size, kernel = inputs[0].shape, given.get("kernel_shape") or inputs[1].shape[2:]
             if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
-                raise _NoSuchOperatorError(f"not supported for inputs of {len(size)} dimensions")
+                raise _refused(f" for inputs of {len(size)} dimensions")
             set_windows(given, kind == "ConvTranspose", tuple(kernel), size, self._limits)
             if kind == "AveragePool":
                 names.append(self._constant(self._shares(operator, given, size)))
@@ -266,9 +249,9 @@ class _Builder:
             or any(given.get("training", ()))
             or (kind == "BatchNormalization" and len(outputs) > 1)
         ):
-            raise _NoSuchOperatorError(_TRAINING)
+            raise FormatError("it is in training mode; export the network in eval mode")
         if kind not in FUNCTIONS:
-            raise _NoSuchOperatorError("not supported")
+            raise _refused()
         yield Step(kind, tuple(names), outputs[0], given)
 
     def _move(
@@ -290,7 +273,7 @@ class _Builder:
         )
         moved = found != constant
         if not np.isin(found[moved], np.arange(1, start)).all():
-            raise _NoSuchOperatorError("an index depends on the latent")
+            raise _refused(" where an index depends on the latent")
         places = np.where(moved, found, 0).astype(np.int64).reshape(-1)
         rest = np.where(moved, 0.0, constant)
         given = {"shape": tuple(found.shape)}
@@ -312,7 +295,7 @@ class _Builder:
             or how.get("coordinate_transformation_mode") == "tf_crop_and_resize"
             or how.get("keep_aspect_ratio_policy", "stretch") != "stretch"
         ):
-            raise _NoSuchOperatorError("not supported with these inputs or attributes")
+            raise _refused(" with these inputs or attributes")
         scales = how.pop("scales") if len(inputs) == 1 else inputs[1 if old else 2]
         by = "sizes" if scales is None or not len(scales) else "scales"
         skipped = [""] * (0 if old else 1 if by == "scales" else 2)
@@ -343,6 +326,13 @@ class _Builder:
         return evaluate(operator, [ones])[0] / np.where(sums, sums, 1.0)
 
 
+def _refused(where: str = "") -> FormatError:
+    """What to say of an operator that torch is not known to have."""
+    return FormatError(
+        f"not supported{where}; if you have the torch module, preimage.from_torch runs it as it is"
+    )
+
+
 def _promoted(value: Any) -> Any:
     """Numbers of any float type in float64."""
     return value if value is None or value.dtype.kind not in "fV" else value.astype(np.float64)
@@ -362,5 +352,5 @@ def _torch_type(number: int) -> torch.dtype:
     if kind.kind in "fV":
         return torch.float64
     if kind.kind not in "iub":
-        raise _NoSuchOperatorError(f"not supported for {kind}")
+        raise _refused(f" for {kind}")
     return torch.bool if kind.kind == "b" else torch.int64

@@ -35,34 +35,20 @@ _ANY_SIZE = 2**63
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Samples that can be read in any order, and again.
+    """Samples that can be read in any order, and again."""
 
-    Attributes:
-        name: For errors.
-        shape: Number of samples, then the shape of one.
-        read: Gives the samples from a first one up to another, which is left out.
-        is_pixels: Whether the values are levels 0 to 255 of pictures, and not numbers of any unit.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[int, int], NDArray[Any]]
-    is_pixels: bool = False
+    name: str  # for errors
+    shape: tuple[int, ...]  # the number of samples, then the shape of one
+    read: Callable[[int, int], NDArray[Any]]  # from a first sample up to another, left out
+    is_pixels: bool = False  # whether values are levels 0 to 255 of pictures
 
 
 def open_source(source: Any, limits: Limits = LIMITS) -> Source:
-    """Open samples without reading them.
-
-    Args:
-        source: The path of a file of numbers (``.npy``; ``.npz`` or ``.safetensors`` with one
-            array, or one that is named ``observations``; an IDX file), of a picture, of a folder
-            of pictures or of a Zarr array; or an array, or what is sliced like one.
-        limits: What headers and pictures may ask for. Arrays in files may have any size.
+    """Open samples without reading them; see ``preimage.io.observations.open_observations``.
 
     Raises:
         FormatError: No such file, or another format; the message begins with the path.
         InputError: No path and no array.
-        MissingExtraError: pillow or Zarr is not installed.
     """
     if not isinstance(source, (str, os.PathLike)):
         if hasattr(source, "shape") and hasattr(source, "__getitem__"):
@@ -204,20 +190,14 @@ def read_picture(
     """Levels 0 to 255: (rows, columns) of a gray picture, (3, rows, columns) of a coloured one.
 
     A coloured file whose three channels are equal is gray. Pictures are turned upright as their
-    EXIF data say.
-
-    Args:
-        path: The file, PNG or JPEG.
-        limits: ``file_bytes`` of the file, ``entries`` of its pixels.
-        fit: (rows, columns) or (3, rows, columns) to which the picture is scaled, whatever its
-            shape; each pixel is the mean of those that it replaces, and transparent ones are black.
-            GIF, BMP, WEBP and TIFF are read as well then.
+    EXIF data say. With ``fit``, (rows, columns) or (3, rows, columns), a picture is scaled to that:
+    each pixel is the mean of those that it replaces, and transparent ones are black. GIF, BMP, WEBP
+    and TIFF are read as well then, beside PNG and JPEG.
 
     Raises:
         FormatError: Not such a picture of eight bits, one that was cut off, one with transparent
             pixels (unless it is scaled), or one beyond the limits; the message begins with the
             path.
-        MissingExtraError: pillow is not installed.
     """
     with extra("data", "pillow"):
         from PIL import Image, ImageOps

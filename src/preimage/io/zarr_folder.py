@@ -23,16 +23,13 @@ _DEFLATE_RATIO = 1032
 
 
 def open_array(path: Path, limits: Limits) -> Any:
-    """Open an array of Zarr format 2 or 3 in a folder, to be sliced.
+    """Open an array of Zarr format 2 or 3, a folder with zarr.json or .zarray, to be sliced.
 
-    Args:
-        path: The folder, with a zarr.json or .zarray.
-        limits: A chunk may take ``file_bytes``, packed and unpacked. It is held to them, and to
-            the size that the metadata give it, when it is read.
+    When a chunk is read, it is held to ``limits.file_bytes``, packed and unpacked, and to the size
+    that the metadata give it.
 
     Raises:
         FormatError: Not such an array, codecs that are not allowed, chunks that are too large.
-        MissingExtraError: Zarr is not installed.
     """
     with extra("batch", "zarr"):
         import zarr
@@ -88,22 +85,17 @@ def _guarded(path: Path, compressor: str, chunk: int, limits: Limits) -> Any:
 def unpacked_size(head: bytes, compressor: str, size: int) -> int:
     """The bytes that a chunk says it becomes, or for deflated data the most that it can become.
 
-    Args:
-        head: Its first 18 bytes, or all.
-        compressor: ``"zstd"`` (RFC 8878, 3.1.1.1), ``"blosc"`` (its header's second word),
-            ``"lz4"`` (the word that numcodecs writes first), ``"gzip"``, ``"zlib"``, or none.
-        size: Of the whole chunk as stored.
-
-    Raises:
-        FormatError: It does not say.
+    ``head`` are its first 18 bytes, ``size`` is that of the whole chunk as stored. ``FormatError``
+    if it does not say.
     """
     match compressor:
         case "gzip" | "zlib":
             return _DEFLATE_RATIO * size
-        case "blosc" if len(head) >= 16:
+        case "blosc" if len(head) >= 16:  # its header's second word
             return int.from_bytes(head[4:8], "little")
-        case "lz4" if len(head) >= 4:
+        case "lz4" if len(head) >= 4:  # the word that numcodecs writes first
             return int.from_bytes(head[:4], "little")
+        # RFC 8878, 3.1.1.1
         case "zstd" if len(head) >= 6 and head[:4] == b"\x28\xb5\x2f\xfd":
             flags = head[4]
             single, width = flags & 32, (0, 2, 4, 8)[flags >> 6]
