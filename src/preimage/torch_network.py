@@ -70,6 +70,7 @@ class TorchNetwork:
     latent_shape: tuple[int, ...]
     fixed: Mapping[str | int, Any] = field(default_factory=dict)
     precision: str = "float64"
+    observation_shape: tuple[int, ...] = field(init=False)  # of one output, without the batch
     _latent: str | int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,12 +116,6 @@ class TorchNetwork:
     def observation_size(self) -> int:
         """n, the number of output entries."""
         return math.prod(self.observation_shape)
-
-    @cached_property
-    def observation_shape(self) -> tuple[int, ...]:
-        """The shape of one output, without the batch."""
-        with torch.no_grad(), differentiable():
-            return tuple(self._call(self._tensor(np.zeros((1, self.latent_size)))).shape[1:])
 
     @cached_property
     def digest(self) -> str:
@@ -278,6 +273,7 @@ class TorchNetwork:
         z = self._tensor(probes)
         with torch.no_grad(), differentiable():
             found = check_outputs(self._call, z, self.latent_shape)
+            object.__setattr__(self, "observation_shape", tuple(found.shape[1:]))
             if any(part.training for part in original.modules()):
                 trained = frozen(original, z.dtype, evaluating=False)
                 check_mode(original, self._call(z, trained), found)

@@ -79,12 +79,11 @@ def as_chain(graph: TorchGraph, max_matrix_bytes: int) -> Generator:
     weights, biases = [built[id(each)] for each in maps], [each.bias for each in maps]
     taken = _entries(weights[-1])
     if activations and taken is not None and not biases[-1].any():
-        units = len(biases[-2])
-        if not np.array_equal(taken, np.arange(units)):  # they are moved before the activation
-            slopes = activations[-1].slopes(units)
-            weights[-2], biases[-2] = weights[-2][taken], biases[-2][taken]
-            if slopes is not None:
-                activations[-1] = slope_activation(slopes[0][taken])
+        slopes = activations[-1].slopes(len(biases[-2]))
+        # They are moved before the activation.
+        weights[-2], biases[-2] = weights[-2][taken], biases[-2][taken]
+        if slopes is not None:
+            activations[-1] = slope_activation(slopes[0][taken])
     else:
         activations.append(Identity())
     found = zip(weights, biases, activations, strict=False)  # the last may do nothing

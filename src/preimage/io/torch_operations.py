@@ -146,8 +146,7 @@ def _of_floats(made: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    if min is not None:
-        x = torch.relu(x - min) + min
+    x = x if min is None else _largest(x, min)
     return x if max is None else _smallest(x, max)
 
 
@@ -171,10 +170,6 @@ def _scaled_elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: 
     if scale == input_scale == 1 or min(alpha, input_scale) <= 0:
         return NotImplemented
     return torch.nn.functional.elu(x * input_scale, alpha * input_scale) * (scale / input_scale)
-
-
-def _celu(x: Tensor, alpha: float = 1.0) -> Any:
-    return _scaled_elu(x, alpha, 1.0, 1 / alpha) if alpha > 0 else NotImplemented
 
 
 def _max_pool(
@@ -215,7 +210,7 @@ _MADE: dict[str, Callable[..., Any]] = {
     "rrelu_with_noise": _rrelu,
     "rrelu_with_noise_functional": lambda x, noise, *how: (_rrelu(x, noise, *how), noise),
     "elu": _scaled_elu,
-    "celu": _celu,
+    "celu": lambda x, alpha=1.0: _scaled_elu(x, alpha, 1.0, 1 / alpha),
     "copy": lambda x, source, non_blocking=False: source.expand(x.shape).clone(),
     "max_pool2d_with_indices": _max_pool,
     "max_pool3d_with_indices": _max_pool,
