@@ -23,11 +23,7 @@ _STEPS, _DIFFERENCE = (1e-4, 1e-2), 0.05
 
 
 class ForwardError(InputError):
-    """A forward does not take latents of this shape, or not a batch of them."""
-
-
-class MixedError(ForwardError):
-    """A forward mixes the samples of a batch."""
+    """A forward does not take latents of this shape, or not in a batch."""
 
 
 class UntrainedWarning(UserWarning):
@@ -61,8 +57,9 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
     """The outputs at latents z, (batch, k), if they are those of a function of one latent.
 
     Raises:
-        ForwardError: The forward fails, or mixes the samples of a batch.
-        InputError: It is random, or does not give one tensor of finite real numbers.
+        ForwardError: The forward fails, or gives another shape.
+        InputError: It is random, mixes the samples of a batch, or does not give one tensor of
+            finite real numbers.
     """
 
     def run(z: Tensor) -> Any:
@@ -105,7 +102,7 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
                 "the batch, too: name the dimension, as in squeeze(1)"
             )
         if not _close(expected, alone):
-            raise MixedError(
+            raise InputError(
                 "module: the output of a sample depends on the others of its batch, as with a "
                 "batch norm without running statistics; each must depend on its own latent alone"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from preimage.io.chain import (
 )
 from preimage.io.limits import check_whole
 from preimage.network import Network
-from preimage.torch_checks import ForwardError, MixedError, check_module
+from preimage.torch_checks import ForwardError, check_module
 from preimage.torch_modules import differentiable, frozen, torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
@@ -69,12 +68,7 @@ def from_torch(
     check_whole("max_matrix_bytes", max_matrix_bytes, 0)
     if isinstance(input_shape, int):
         input_shape = (input_shape,)
-    try:
-        network = _runnable(module, input_shape, fixed or {})
-    except ForwardError as error:  # it may take one latent at a time
-        if input_shape is None or fixed or isinstance(error, MixedError):
-            raise
-        module, network = _by_sample(module, tuple(input_shape), error)
+    module, network = _runnable(module, input_shape, fixed or {})
     _compare_with_module(network, module)
     return with_layers(network, max_matrix_bytes)
 
@@ -116,16 +110,23 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
 
 def _runnable(
     module: Any, input_shape: Sequence[int] | None, fixed: Mapping[str | int, Any]
-) -> TorchNetwork:
+) -> tuple[Any, TorchNetwork]:
+    """The network of a module, and the module itself, made to take batches."""
+    from preimage.io.torch_graph import BySample
+
     shapes = [tuple(input_shape)] if input_shape is not None else _candidates(module)
     sizes = [n for shape in shapes for n in shape or (0,)]
     if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
         raise InputError(f"input_shape: expected positive integers, got {input_shape!r}")
+    tried = [(module, shape) for shape in shapes]
+    if input_shape is not None and not fixed:  # it may take one latent at a time
+        (shape,) = shapes
+        tried += [(BySample(unwrapped(module), one), shape) for one in ((1, *shape), shape)]
     first: ForwardError | None = None
-    for shape in shapes:
+    for each, shape in tried:
         for precision in ("float64", "float32"):  # to which a forward may convert by itself
             try:
-                return TorchNetwork(module, shape, fixed, precision)
+                return each, TorchNetwork(each, shape, fixed, precision)
             except ForwardError as error:
                 first = first or error
             except InputError:
@@ -137,23 +138,6 @@ def _runnable(
         "model: the shape of a latent cannot be inferred; pass input_shape, for example "
         "input_shape=(100,)" + (f" ({first})" if first else "")
     )
-
-
-def _by_sample(
-    module: Any, shape: tuple[int, ...], refused: ForwardError
-) -> tuple[Any, TorchNetwork]:
-    """A module whose forward takes one latent at a time, with or without a batch, for batches.
-
-    Raises:
-        ForwardError: That of the module itself, ``refused``, if this does not help.
-    """
-    from preimage.io.torch_graph import BySample
-
-    for one in ((1, *shape), shape):
-        with suppress(Exception):  # the code of a forward can raise anything
-            batched = BySample(module, one)
-            return batched, TorchNetwork(batched, shape)
-    raise refused
 
 
 def _candidates(module: Any) -> list[tuple[int, ...]]:
