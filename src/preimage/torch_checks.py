@@ -53,6 +53,14 @@ def check_module(module: Any) -> None:
         raise FormatError("model: its weights are on the meta device; load them first")
 
 
+def as_shape(shape: Any, argument: str) -> tuple[int, ...]:
+    """A shape of positive integers; a number is a shape of one dimension."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not sizes or not all(isinstance(n, int) and n > 0 and n is not True for n in sizes):
+        raise InputError(f"{argument}: expected positive integers, got {shape!r}")
+    return sizes
+
+
 def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The outputs at latents z, (batch, k), if they are those of a function of one latent.
 

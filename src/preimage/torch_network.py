@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from preimage.errors import InputError
 from preimage.matrix import Array, as_cotangent, as_rows, slices
 from preimage.torch_checks import (
+    as_shape,
     check_derivatives,
     check_mode,
     check_module,
@@ -78,10 +79,7 @@ class TorchNetwork:
         check_module(original)
         if self.precision not in ("float64", "float32"):
             raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
-        shape = self.latent_shape
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise InputError(f"latent_shape: expected positive integers, got {self.latent_shape!r}")
+        shape = as_shape(self.latent_shape, "latent_shape")
         latent, fixed = arguments(original, self.fixed)
         module = frozen(original, getattr(torch, self.precision))
         fixed = {key: self._as_fixed(key, value) for key, value in fixed.items()}

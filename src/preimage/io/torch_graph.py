@@ -86,26 +86,24 @@ class TorchGraph:
         depends = bool(inputs) and name not in CREATIONS
         if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
             node.update_kwarg("dtype", torch.float64)
-        self._values[node.name] = self._call(node, self._values)
-        if depends:
-            self.steps.append(self._step(node, inputs, f"{name} ({node.name})"))
-            self._dependent.add(node.name)
+        value = self._values[node.name] = self._call(node, self._values)
+        if not depends:
+            return
+        place = f"{name} ({node.name})"
+        make, activation = ACTIVATIONS.get(name), None
+        if make is not None and inputs == (node.args[0].name,):
+            activation = make(value, *_filled_in(node.args[1:], self._values))
+            problem = None if activation else "is not increasing, or not of a supported kind"
+        else:
+            problem = affine_problem(node, self._dependent, value)
+        if problem:
+            raise NotKnownError(f"{place} {problem}")
+        self.steps.append(Step(node.name, inputs, activation, place))
+        self._dependent.add(node.name)
 
     def _call(self, node: Any, values: Mapping[str, Any]) -> Any:
         args, kwargs = _filled_in((node.args, node.kwargs), values)
         return node.target(*args, **kwargs)
-
-    def _step(self, node: Any, inputs: tuple[str, ...], place: str) -> Step:
-        value, make = self._values[node.name], ACTIVATIONS.get(name_of(node))
-        if make is not None and inputs == (node.args[0].name,):
-            activation = make(value, *_filled_in(node.args[1:], self._values))
-            if activation is None:
-                raise NotKnownError(f"{place} is not increasing, or not of a supported kind")
-            return Step(node.name, inputs, activation, place)
-        problem = affine_problem(node, self._dependent, value)
-        if problem:
-            raise NotKnownError(f"{place} {problem}")
-        return Step(node.name, inputs, None, place)
 
     # Evaluation ---------------------------------------------------------------------------------
 

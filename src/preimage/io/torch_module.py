@@ -20,7 +20,7 @@ from preimage.io.chain import (
 )
 from preimage.io.limits import check_whole
 from preimage.network import Network
-from preimage.torch_checks import ForwardError, check_module
+from preimage.torch_checks import ForwardError, as_shape, check_module
 from preimage.torch_modules import differentiable, frozen, torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
@@ -66,8 +66,6 @@ def from_torch(
     module = unwrapped(module)
     check_module(module)
     check_whole("max_matrix_bytes", max_matrix_bytes, 0)
-    if isinstance(input_shape, int):
-        input_shape = (input_shape,)
     module, network = _runnable(module, input_shape, fixed or {})
     _compare_with_module(network, module)
     return with_layers(network, max_matrix_bytes)
@@ -109,19 +107,18 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
 
 
 def _runnable(
-    module: Any, input_shape: Sequence[int] | None, fixed: Mapping[str | int, Any]
+    module: Any, input_shape: Sequence[int] | int | None, fixed: Mapping[str | int, Any]
 ) -> tuple[Any, TorchNetwork]:
     """The network of a module, and the module itself, made to take batches."""
     from preimage.io.torch_graph import BySample
 
-    shapes = [tuple(input_shape)] if input_shape is not None else _candidates(module)
-    sizes = [n for shape in shapes for n in shape or (0,)]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-        raise InputError(f"input_shape: expected positive integers, got {input_shape!r}")
-    tried = [(module, shape) for shape in shapes]
-    if input_shape is not None and not fixed:  # it may take one latent at a time
-        (shape,) = shapes
-        tried += [(BySample(unwrapped(module), one), shape) for one in ((1, *shape), shape)]
+    if input_shape is None:
+        tried = [(module, shape) for shape in _candidates(module)]
+    else:
+        shape = as_shape(input_shape, "input_shape")
+        tried = [(module, shape)]
+        if not fixed:  # it may take one latent at a time
+            tried += [(BySample(module, one), shape) for one in ((1, *shape), shape)]
     first: ForwardError | None = None
     for each, shape in tried:
         for precision in ("float64", "float32"):  # to which a forward may convert by itself
