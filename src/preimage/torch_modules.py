@@ -147,22 +147,20 @@ def largest_tensor(run: Callable[[], Any]) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    largest = 1
+    sizes = [1]
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(
             self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            nonlocal largest
             found = operation(*args, **(kwargs or {}))
-            for value in tree_leaves(found):
-                if isinstance(value, torch.Tensor):
-                    largest = max(largest, value.numel() * value.element_size())
+            tensors = (v for v in tree_leaves(found) if isinstance(v, torch.Tensor))
+            sizes.extend(t.numel() * t.element_size() for t in tensors)
             return found
 
     with Watch():
         run()
-    return largest
+    return max(sizes)
 
 
 def digest(module: Any, fixed: Mapping[str | int, Any], *about: Any) -> str:

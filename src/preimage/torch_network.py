@@ -143,17 +143,16 @@ class TorchNetwork:
             outputs = self._in_parts(self.observation_size, self.evaluate, latent)
         return outputs[0] if single else outputs
 
-    def evaluate(self, z: Tensor, module: Any = None) -> Tensor:
+    def evaluate(self, z: Tensor) -> Tensor:
         """``G(z)`` by torch, for losses of one's own: gradients flow to ``z``.
 
         Args:
             z: A tensor (batch, latent_size) in the network's precision, on its device.
-            module: Another module with the same arguments, in place of the network's own.
 
         Returns:
             (batch, observation_size).
         """
-        return self._call(z, module).reshape(len(z), -1)
+        return self._call(z).reshape(len(z), -1)
 
     def linearize(self, z: Array) -> tuple[Array, Array]:
         """``G(z)``, (batch, n), and the Jacobians, (batch, n, k), of ``z``, (batch, k).

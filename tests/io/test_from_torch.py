@@ -824,6 +824,13 @@ def test_buffers_that_a_forward_changes_stay():
     assert module.calls == 0
 
 
+def test_what_depends_on_the_precision_is_refused():
+    """Claim: a module that computes something else in float64 than in float32 is no network."""
+    module = Function(lambda x: x if x.dtype == torch.float32 else 2 * x).eval()
+    with pytest.raises(FormatError, match="something else than in its own precision"):
+        from_torch(module, IMAGE)
+
+
 def branching(z):
     return z if z.abs().max() < 2 else 2 * z
 

@@ -21,7 +21,7 @@ from preimage.io.chain import (
 from preimage.io.limits import check_whole
 from preimage.network import Network
 from preimage.torch_checks import ForwardError, as_shape, check_module
-from preimage.torch_modules import differentiable, frozen, torch, unwrapped
+from preimage.torch_modules import torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
 # Relative rounding errors of a whole network, by the precision in which torch evaluates it.
@@ -66,8 +66,11 @@ def from_torch(
     module = unwrapped(module)
     check_module(module)
     check_whole("max_matrix_bytes", max_matrix_bytes, 0)
-    module, network = _runnable(module, input_shape, fixed or {})
-    _compare_with_module(network, module)
+    network = _runnable(module, input_shape, fixed or {})
+    weights = [w for w in (*module.parameters(), *module.buffers()) if w.is_floating_point()]
+    training = any(part.training for part in module.modules())  # both modes were compared then
+    if not training and all(w.dtype == torch.float32 for w in weights):
+        _compare_with_draft(network)
     return with_layers(network, max_matrix_bytes)
 
 
@@ -108,8 +111,7 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
 
 def _runnable(
     module: Any, input_shape: Sequence[int] | int | None, fixed: Mapping[str | int, Any]
-) -> tuple[Any, TorchNetwork]:
-    """The network of a module, and the module itself, made to take batches."""
+) -> TorchNetwork:
     from preimage.io.torch_graph import BySample
 
     if input_shape is None:
@@ -123,7 +125,7 @@ def _runnable(
     for each, shape in tried:
         for precision in ("float64", "float32"):  # to which a forward may convert by itself
             try:
-                return each, TorchNetwork(each, shape, fixed, precision)
+                return TorchNetwork(each, shape, fixed, precision)
             except ForwardError as error:
                 first = first or error
             except InputError:
@@ -156,20 +158,12 @@ def _candidates(module: Any) -> list[tuple[int, ...]]:
     return [shape for shape in dict.fromkeys(found) if 0 not in shape][:_MOST_CANDIDATES]
 
 
-def _compare_with_module(network: TorchNetwork, module: Any) -> None:
-    """Compare a network with the module that it was made from, in the module's own precision."""
-    weights = [*module.parameters(), *module.buffers()]
-    own = {w.dtype for w in weights if w.is_floating_point()} or {torch.float32}
-    if any(part.training for part in module.modules()) or own - {torch.float32, torch.float64}:
-        return  # in train mode it could change; half precision lacks operations
-    same = network if own == {torch.float64} else network.draft or network
+def _compare_with_draft(network: TorchNetwork) -> None:
+    """Compare a network with its draft, whose precision is that of the module it was made from."""
+    if network.draft is None:
+        return
     z = probes(network.latent_size, most=_SMALL_SCALE)
-    dtype = max(own, key=str)
-    latent = torch.as_tensor(z, dtype=dtype, device=network.device)
-    original = frozen(module, dtype)  # a forward may change its module
-    with torch.no_grad(), differentiable():
-        expected = same.evaluate(latent, original).cpu().numpy()
-    found = network(z)
+    found, expected = network(z), network.draft(z)
     size = np.abs(found).max(axis=1, initial=0.0) + 1.0
     if differs(found, expected, size, _OWN_ROUNDING):
         raise FormatError(
