@@ -156,14 +156,16 @@ class AffineMap:
         inputs, outputs = len(zero), len(self.bias)
         self.size = inputs * outputs  # entries of W, zeros included
         self._chunk = max(_ENTRIES // max(inputs, outputs, largest), 1)
-        for self._by_columns in (inputs <= outputs, inputs > outputs):
+        for by_columns in (inputs <= outputs, inputs > outputs):
+            self._by_columns = by_columns
             try:
-                self._adjoint = None if self._by_columns else torch.func.vjp(run, zero)[1]
+                self._adjoint = None if by_columns else torch.func.vjp(run, zero)[1]
                 self._images(np.arange(1))
-                return
+                break
             except (NotImplementedError, RuntimeError):  # an operation without such a derivative
-                pass
-        raise NotKnownError("torch cannot differentiate its affine operations")
+                continue
+        else:
+            raise NotKnownError("torch cannot differentiate its affine operations")
 
     def matrix(self, limit: int) -> Any:
         """W, dense or CSR, whichever is smaller.
