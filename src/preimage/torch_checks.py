@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,11 @@ def check_module(module: Any) -> None:
 
 def as_shape(shape: Any, argument: str) -> tuple[int, ...]:
     """A shape of positive integers; a number is a shape of one dimension."""
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not sizes or not all(isinstance(n, int) and n > 0 and n is not True for n in sizes):
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    whole = all(isinstance(n, (int, np.integer)) and n > 0 and n is not True for n in sizes)
+    if not sizes or not whole:
         raise InputError(f"{argument}: expected positive integers, got {shape!r}")
-    return sizes
+    return tuple(int(n) for n in sizes)
 
 
 def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ...]) -> Tensor:

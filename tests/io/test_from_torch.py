@@ -884,7 +884,12 @@ def test_torch_is_an_extra(monkeypatch):
 def test_a_latent_size_is_a_shape():
     module = nn.Linear(4, 9).eval()
     z = np.ones((2, 4))
-    np.testing.assert_array_equal(from_torch(module, 4)(z), from_torch(module, (4,))(z))
+    expected = from_torch(module, (4,))(z)
+    for shape in (4, np.int64(4), [4]):
+        np.testing.assert_array_equal(from_torch(module, shape)(z), expected)
+    for shape in (4.0, "4", True, ()):
+        with pytest.raises(InputError, match="input_shape: expected positive integers, got"):
+            from_torch(module, shape)
 
 
 def test_what_is_no_module_with_weights_is_told_what_to_do():
