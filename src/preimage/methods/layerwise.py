@@ -24,9 +24,6 @@ _LARGEST_TOLERANCE = 10.0
 # An exponent beyond all that are tried.
 _UNKNOWN = 2**31
 
-# Exponents skipped while no feasible tolerance was seen: 1.2**12 = 9, what a layer usually adds.
-_FIRST_STRIDE = 12
-
 
 @dataclass(frozen=True)
 class LayerwiseLP:
@@ -142,20 +139,12 @@ class _Step:
         eps is feasible iff the program without ``delta <= eps`` has ``delta* <= eps``. At
         ``delta = eps`` the rows say no more than ``|act(a) - x| <= eps``. So feasibility is
         monotone in eps, and the error of any point at all is a feasible eps: each program bounds
-        the exponent t from above. Where delta* never grows with eps (the rows of a larger eps are
-        a subset), a feasible program's delta* also bounds it from below. The last program solved
-        is that of the answer, so z is what the scan would have returned.
+        the exponent t from above, and the rest is bisection. The last program solved is that of
+        the answer, so z is what the scan would have returned.
         """
         start, log_growth = self.start, np.log(self.method.growth)
-        pieces = self.layer.slopes
-        subset_rows = pieces is not None and bool(np.isin(pieces[0], (0.0, 1.0)).all())
         trial, solved = np.zeros(len(start), dtype=np.int64), np.full(len(start), -1)
         infeasible, feasible = np.full(len(start), -1), np.full(len(start), _UNKNOWN)
-
-        def exponent(error: Array, samples: Indices) -> Integers:
-            ratio = np.maximum(error / start[samples], 1.0)
-            return np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
-
         open_ = samples
         while len(open_):
             eps = start * np.exp(log_growth * trial)
@@ -165,19 +154,18 @@ class _Step:
             fits = optimal & (solution.slack <= eps[open_] * (1 + ROUNDING))
             self.keep(eps, open_, solution, fits)
             solved[open_[fits]] = trial[open_[fits]]
+            infeasible[open_[~fits]] = trial[open_[~fits]]
             open_, fits = open_[optimal], fits[optimal]
             error = self.error(solution.z[optimal], open_).max(axis=1, initial=0.0)
-            near, least = exponent(error, open_), exponent(solution.slack[optimal], open_)
-            above = np.where(fits, trial[open_], near)
-            feasible[open_] = np.minimum(feasible[open_], np.minimum(above, near))
-            below = np.where(fits, least - 1 if subset_rows else -1, trial[open_])
-            infeasible[open_] = np.maximum(infeasible[open_], below)
+            ratio = np.maximum(error / start[open_], 1.0)
+            near = np.ceil(np.log(ratio) / log_growth - ROUNDING).astype(np.int64)
+            near = np.where(fits, np.minimum(near, trial[open_]), near)
             # Rounding may let the two bounds cross by one step; a miss that was solved counts.
-            feasible[open_] = np.maximum(feasible[open_], infeasible[open_] + 1)
-            gap = feasible - infeasible
-            stride = np.where(solved < 0, np.minimum(gap // 2, _FIRST_STRIDE), gap // 2)
-            trial = np.where(gap <= 1, feasible, infeasible + np.maximum(stride, 1))
-            open_ = open_[(gap > 1)[open_] | (solved != feasible)[open_]]
+            least = infeasible[open_] + 1
+            feasible[open_] = np.maximum(np.minimum(feasible[open_], near), least)
+            gap = feasible[open_] - infeasible[open_]
+            trial[open_] = infeasible[open_] + np.maximum(gap // 2, 1)
+            open_ = open_[(gap > 1) | (solved != feasible)[open_]]
 
     def scan(self, samples: Indices) -> None:
         """Algorithm 2's tolerance: grow while the layer's own l1 error shrinks, or soon will."""
