@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,7 +116,7 @@ class GaussNewton:
         region = Region(*ends, np.inf if self.ball is None else self.ball)
         problem = LeastSquares(network, observation, self.prior, region)
         given = None if self.start is None else self.start.solve(network, observation).latent
-        best = self._search(problem).run(given)
+        best = Search(problem, self).run(given)
         if self.norm == "l1":
             best = best._replace(z=self._trimmed(problem, best.z))
         if self.norm != "l2":
@@ -127,9 +126,6 @@ class GaussNewton:
         if not over:
             status[best.stationary] = Status.SOLVED
         return Estimate(best.z, status)
-
-    def _search(self, problem: LeastSquares) -> Search:
-        return Search(problem, self.restarts, self.flip_rounds, self.steps, self.damping, self.seed)
 
     def _trimmed(self, problem: LeastSquares, z: Array) -> Array:
         """Least squares without the entries that fit worst, from ``z``, a few times over.
@@ -143,30 +139,29 @@ class GaussNewton:
             if problem.observation.mask is not None:
                 error[~problem.observation.mask] = np.nan
             kept = error <= np.nanquantile(error, _TRIMMED, axis=1, keepdims=True)
-            observation = problem.observation.also_masked(kept)
-            z = self._search(replace(problem, observation=observation)).run(z).z
+            part = replace(problem, observation=problem.observation.also_masked(kept))
+            z = Search(part, self).run(z).z
         return z
 
     def _linear_finish(self, problem: LeastSquares, z: Array, given: Array | None) -> DescentResult:
         """Linear programs from the answer and from the given codes; the better end of these."""
-        samples = np.arange(len(z))
+        samples, chain = np.arange(len(z)), problem.chain
         if given is not None:
             known = np.flatnonzero(np.isfinite(given).all(axis=1))
             z, samples = np.concatenate([z, given[known]]), np.concatenate([samples, known])
-        chain = problem.chain if problem.chain is not None and takes(problem.chain) else None
-        rows = problem.network.observation_size if chain is None else sum(chain.sizes[1:])
-        kinds: list[tuple[Callable[[Fit, Array], Steps], int]] = [(TrustRegion, self.steps)]
-        if chain is not None:
+        kinds: list[tuple[type[TrustRegion | LinearRegions], int]] = [(TrustRegion, self.steps)]
+        rows = problem.network.observation_size
+        if chain is not None and takes(chain):
             rough = min(_ROUGH_STEPS, self.steps)
             kinds = [(TrustRegion, rough), (LinearRegions, self.steps)]
+            rows = sum(chain.sizes[1:])
+        z, clock = problem.region.project(z), problem.observation.clock
         for kind, steps in kinds:
-            start = problem.region.project(z)
 
-            def steps_of(part: slice, kind: Any = kind, start: Array = start) -> Steps:
-                fit = Fit(problem, samples[part], self.norm, self.backend)
-                return kind(fit, start[part])
+            def steps_of(part: slice, kind: Any = kind, z: Array = z) -> Steps:
+                return kind(Fit(problem, samples[part], self.norm, self.backend), z[part])
 
-            end = descend(problem, steps_of, rows * z.shape[1], start, samples, steps)
+            end = descend(steps_of, rows * z.shape[1], z, samples, steps, clock)
             z = end.z
         return end.take(best_runs(samples, end.loss, 1))
 

@@ -12,7 +12,6 @@ from preimage.generator import Generator, Layer
 from preimage.inversion import Estimate, LayerReport, Status
 from preimage.matrix import Array, Flags, Indices, Integers
 from preimage.methods.equations import rank_of_rows
-from preimage.methods.joint.least_squares import LeastSquares
 from preimage.methods.joint.search import plug_in
 from preimage.methods.parameters import Box, Region, box_ends
 from preimage.observation import Observation
@@ -78,8 +77,7 @@ def invert_layers(
     late = np.flatnonzero((status == Status.TIME_LIMIT) & ~np.isfinite(z).all(axis=1))
     if len(late):
         region = Region(*box_ends(box, generator.latent_size))
-        problem = LeastSquares(generator, observation.take(late), region=region)
-        z[late] = region.project(plug_in(problem, generator, np.arange(len(late))))
+        z[late] = region.project(plug_in(generator, observation.take(late)))
     return Estimate(z, status, tuple(reversed(reports)))
 
 

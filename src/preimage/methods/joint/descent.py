@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from preimage.clock import Clock
 from preimage.matrix import Array, Flags, Indices, slices
 from preimage.methods.joint.least_squares import LeastSquares
-from preimage.methods.joint.model import Model, model_of
+from preimage.methods.joint.model import model_of
 
 # A run is stationary when no step promises more than ``LeastSquares.negligible``; when the damping
 # has grown to this without a step that lowers the loss; or when so many that do, together, have
@@ -28,9 +29,7 @@ class DescentResult(NamedTuple):
 
     def take(self, runs: Indices) -> DescentResult:
         """Only these runs."""
-        return DescentResult(
-            self.z[runs], self.loss[runs], self.stationary[runs], self.damping[runs]
-        )
+        return DescentResult._make(part[runs] for part in self)
 
 
 class Steps(Protocol):
@@ -41,23 +40,18 @@ class Steps(Protocol):
         done: (runs,) whether there is no further step.
         stationary: (runs,) whether the end is known to be a local minimum.
         damping: (runs,) with which another descent may go on.
-        model: What tells the decrease of a step that the region cuts short; None if it cuts none.
     """
 
     gain: float
     done: Flags
-    damping: Array
     stationary: Flags
-
-    @property
-    def model(self) -> Model | None:
-        """See above."""
+    damping: Array
 
     def loss(self, runs: Indices, z: Array, below: Array) -> Array:
         """Losses at ``z``; where they are lower than ``below``, the next step is from there."""
 
     def step(self, runs: Indices, z: Array, loss: Array) -> tuple[Array, Array]:
-        """Steps from ``z`` and the decreases that they promise; runs without one are done."""
+        """Codes to try next, and the decreases that they promise; runs without one are done."""
 
     def learn(
         self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
@@ -66,53 +60,45 @@ class Steps(Protocol):
 
 
 def descend(
-    problem: LeastSquares,
-    steps_of: Callable[[slice], Steps],
-    entries: int,
-    z: Array,
-    samples: Indices,
-    steps: int,
-    target_loss: Array | float = -np.inf,
-) -> DescentResult:
-    """Take steps from each row of ``z``, where they lower the loss.
+    steps_of: Callable[[slice], Steps], entries: int, z: Array, samples: Indices, steps: int,
+    clock: Clock, target_loss: Array | None = None,
+) -> DescentResult:  # fmt: skip
+    """Take steps from each row of ``z``, (runs, k), where they lower the loss.
 
     Args:
-        problem: What to minimise.
         steps_of: Makes the steps of some of the runs.
         entries: Numbers that these hold for a run.
-        z: (runs, k) starts.
+        z: Starts, inside the region.
         samples: (runs,) the sample of each; runs of a sample stand side by side.
         steps: Most steps of a run.
+        clock: When to stop.
         target_loss: (samples,) once a run's loss is at most this, the sample's other runs end.
     """
-    target_loss = np.broadcast_to(target_loss, len(problem.observation))
-    ends = [
-        _descend(problem, steps_of(part), z[part], samples[part], steps, target_loss)
-        for part in slices(len(z), entries) or [slice(0)]
-    ]
+    ends = []
+    for part in slices(len(z), entries) or [slice(0)]:
+        target = None if target_loss is None else target_loss[samples[part]]
+        ends.append(_descend(steps_of(part), z[part].copy(), samples[part], steps, clock, target))
     return DescentResult(*map(np.concatenate, zip(*ends, strict=True)))
 
 
 def _descend(
-    problem: LeastSquares, control: Steps, z: Array, samples: Indices, steps: int,
-    target_loss: Array,
-) -> DescentResult:  # fmt: skip
-    region, clock = problem.region, problem.observation.clock
-    z, open_ = region.project(z).copy(), np.arange(len(z))
+    control: Steps, z: Array, samples: Indices, steps: int, clock: Clock, target: Array | None
+) -> DescentResult:
+    open_ = np.arange(len(z))
     loss = control.loss(open_, z, np.full(len(z), np.inf))
     for turn in range(steps):
-        open_ = open_[~control.done[open_]]
+        over = control.done
+        if target is not None:
+            good = loss <= target
+            over = over | (np.isin(samples, samples[good]) & ~good)
+        open_ = open_[~over[open_]]
         if not len(open_) or clock.is_over:
             break
-        step, promised = control.step(open_, z[open_], loss[open_])
-        going = ~(control.done | _surpassed(loss, samples, target_loss))[open_]
-        open_, step, promised = open_[going], step[going], promised[going]
+        trial, promised = control.step(open_, z[open_], loss[open_])
+        going = ~control.done[open_]
+        open_, trial, promised = open_[going], trial[going], promised[going]
         if not len(open_):
             break
-        trial = region.project(z[open_] + step)
-        if region.is_bounded and control.model is not None:
-            # The region may cut the step short, so the model is asked about what is taken.
-            promised = control.model.decrease(open_, trial - z[open_])
         # Steps that promise nothing are not taken, and nothing is asked of a model after the last.
         before = loss[open_]
         below = np.where((promised > 0) & (turn < steps - 1), before, -np.inf)
@@ -125,15 +111,16 @@ def _descend(
 
 def levenberg_marquardt(
     problem: LeastSquares, z: Array, samples: Indices, steps: int, damping: Array | float,
-    target_loss: Array | float = -np.inf,
+    target_loss: Array | None = None,
 ) -> DescentResult:  # fmt: skip
     """``descend`` by damped steps; ``damping`` is the initial one, a number or one a run."""
-    weight = np.zeros(len(z)) + damping
+    z, damping = problem.region.project(z), damping + np.zeros(len(z))
 
     def steps_of(part: slice) -> Steps:
-        return LevenbergMarquardt(problem, samples[part], weight[part])
+        return LevenbergMarquardt(problem, samples[part], damping[part])
 
-    return descend(problem, steps_of, z.shape[1] ** 2, z, samples, steps, target_loss)
+    clock = problem.observation.clock
+    return descend(steps_of, z.shape[1] ** 2, z, samples, steps, clock, target_loss)
 
 
 class LevenbergMarquardt:
@@ -169,7 +156,11 @@ class LevenbergMarquardt:
         fresh = self.taken[runs] == 0
         self.earlier[runs[fresh]] = loss[fresh]
         self.done[runs] = flat
-        return step, promised
+        trial = problem.region.project(z + step)
+        if problem.region.is_bounded:
+            # The region may cut the step short, so the model is asked about what is taken.
+            promised = self.model.decrease(runs, trial - z)
+        return trial, promised
 
     def learn(
         self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
@@ -184,11 +175,3 @@ class LevenbergMarquardt:
         self.growth[rejected] *= 2.0
         self.moved[runs] = better
         self.taken[taken] += 1
-
-
-def _surpassed(loss: Array, samples: Indices, target_loss: Array) -> Flags:
-    """Runs that are not good enough, while another of the same sample is."""
-    good = loss <= target_loss[samples]
-    explained = np.zeros(len(target_loss), dtype=bool)
-    explained[samples[good]] = True
-    return explained[samples] & ~good

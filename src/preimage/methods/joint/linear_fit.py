@@ -50,12 +50,13 @@ class Fit:
         size = np.abs(self.problem.error(z, self.samples[runs]))
         return size.sum(axis=1) if self.norm == "l1" else size.max(axis=1, initial=0.0)
 
-    def solve(self, z: Array, weight: Array, slab: Slab, reach: Array) -> lp.Solution:
-        """The programs of steps from ``z``, in the box and no longer than ``reach``, (runs, 1)."""
+    def solve(self, z: Array, weight: Array, slab: Slab, reach: Array) -> tuple[lp.Solution, Array]:
+        """The best steps from ``z``, in the box and no longer than ``reach``, and their ends."""
         slack: Slack = "own" if self.norm == "l1" else "shared"
-        domain = self.problem.region.steps(z, reach)
+        domain = self.problem.region.steps(z, reach[:, None])
         program = LayerProgram(weight, slab, slack, np.zeros_like(z), domain)
-        return lp.solve(program, self.backend, clock=self.problem.observation.clock)
+        found = lp.solve(program, self.backend, clock=self.problem.observation.clock)
+        return found, self.problem.region.project(z + np.nan_to_num(found.z))
 
 
 class TrustRegion:
@@ -69,7 +70,7 @@ class TrustRegion:
     the achieved to the promised decrease.
     """
 
-    gain, model = 0.0, None
+    gain = 0.0
 
     def __init__(self, fit: Fit, z: Array) -> None:
         self.fit, self.loss, self.damping = fit, fit.loss, np.zeros(len(z))
@@ -85,9 +86,9 @@ class TrustRegion:
         one = np.ones_like(error)
         slab = Slab(error, one, error, one)
         slab = slab if mask is None else slab.where(mask)
-        solution = self.fit.solve(z, problem.jacobian(z, samples), slab, radius[:, None])
-        self.least[runs], self.longest[runs] = solution.slack, np.abs(solution.z).max(1, initial=0)
-        return np.nan_to_num(solution.z), np.full(len(z), np.inf)
+        found, trial = self.fit.solve(z, problem.jacobian(z, samples), slab, radius)
+        self.least[runs], self.longest[runs] = found.slack, np.abs(found.z).max(1, initial=0)
+        return trial, np.full(len(z), np.inf)
 
     def learn(
         self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
@@ -141,7 +142,7 @@ class LinearRegions:
         tried: (runs,) how many of them have been; -1 before a run's own region was.
     """
 
-    gain, model = 1e-11, None
+    gain = 1e-11
 
     def __init__(self, fit: Fit, z: Array) -> None:
         self.fit, self.loss, self.damping = fit, fit.loss, np.zeros(len(z))
@@ -159,10 +160,10 @@ class LinearRegions:
         active, tried = self.active[runs].copy(), self.tried[runs]
         going = np.flatnonzero(tried >= 0)
         active[going, self.candidates[runs[going], tried[going]]] ^= True
-        solution = self._solve(z, self.fit.samples[runs], active)
-        price = np.nan_to_num(solution.dual_lower + solution.dual_upper)[:, self.outputs :]
+        found, trial = self._solve(z, self.fit.samples[runs], active)
+        price = np.nan_to_num(found.dual_lower + found.dual_upper)[:, self.outputs :]
         self.flipped[runs], self.price[runs] = active, price
-        return np.nan_to_num(solution.z), np.full(len(z), np.inf)
+        return trial, np.full(len(z), np.inf)
 
     def learn(
         self, runs: Indices, promised: Array, before: Array, after: Array, better: Flags
@@ -176,7 +177,7 @@ class LinearRegions:
         self.tried[runs] = tried = np.where(fresh, 0, self.tried[runs] + 1)
         self.done[runs] = (self.candidates[runs, tried] < 0) | (tried >= _MOST_FLIPS)
 
-    def _solve(self, z: Array, samples: Indices, active: Flags) -> lp.Solution:
+    def _solve(self, z: Array, samples: Indices, active: Flags) -> tuple[lp.Solution, Array]:
         """The program of each run over its step: rows of the outputs, then a sign a hidden unit."""
         layers = self.chain.layers
         # Values and slopes as s says: at a kink they may differ from what the sign of a says.
@@ -194,13 +195,10 @@ class LinearRegions:
         lower = np.where(active & bent, np.minimum(-hidden, 0.0), -np.inf)
         upper = np.where(~active & bent, np.maximum(-hidden, 0.0), np.inf)
         sides = (slab, Slab(lower, np.zeros_like(hidden), upper, np.zeros_like(hidden)))
-        reach = _FARTHEST * np.maximum(np.abs(z).max(axis=1, initial=0.0, keepdims=True), 1.0)
-        return self.fit.solve(
-            z,
-            np.concatenate([gradients[-1], *gradients[:-1]], axis=1),
-            Slab(*(np.concatenate(parts, axis=1) for parts in zip(*sides, strict=True))),
-            reach,
-        )
+        weight = np.concatenate([gradients[-1], *gradients[:-1]], axis=1)
+        slab = Slab(*(np.concatenate(parts, axis=1) for parts in zip(*sides, strict=True)))
+        reach = _FARTHEST * np.maximum(np.abs(z).max(axis=1, initial=0.0), 1.0)
+        return self.fit.solve(z, weight, slab, reach)
 
     def _output_slab(self, a: Array, x: Array) -> Slab:
         """Bounds on the step's effect on the last pre-activations; see the class's text."""

@@ -120,10 +120,7 @@ class Products:
         return self.network.vjp(z, image) + self.problem.prior * direction
 
 
-Model = NormalEquations | Products
-
-
-def model_of(problem: LeastSquares, samples: Indices) -> Model:
+def model_of(problem: LeastSquares, samples: Indices) -> NormalEquations | Products:
     """The cheaper model of a problem, for runs of these samples."""
     many = problem.network.latent_size >= FEWEST_FOR_PRODUCTS
     kind = Products if problem.chain is None and many else NormalEquations

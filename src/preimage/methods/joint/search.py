@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,12 @@ from preimage.generator import Generator
 from preimage.matrix import Array, Indices, multiply, slices
 from preimage.methods.joint.descent import DescentResult, levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
-from preimage.methods.joint.least_squares import LeastSquares
+from preimage.methods.joint.least_squares import LeastSquares, squares
 from preimage.methods.joint.model import damped_step
-from preimage.observation import scale_of
+from preimage.observation import Observation, scale_of
+
+if TYPE_CHECKING:
+    from preimage.methods.gauss_newton import GaussNewton
 
 # Starts that are worked on before it is asked which samples need more.
 _WAVE = 8
@@ -30,48 +32,16 @@ _LOSS_ROUNDING, _LAST_DAMPING = 1e-13, 1e-9
 _PLUG_IN_STEPS = 30
 
 
-class Racing(NamedTuple):
-    """How runs from several starts compete: most end early, and only the best goes on to its end.
-
-    Attributes:
-        first: Steps of every run.
-        kept: Runs of a sample that go on.
-        then: Steps of these.
-    """
-
-    first: int
-    kept: int
-    then: int
-
-
-_ALL = Racing(first=25, kept=1, then=0)
-_DRAWS = Racing(first=6, kept=2, then=15)
-# Neighbours start so near to their minimum that four steps tell which of them lead anywhere.
-_NEIGHBOURS = Racing(first=4, kept=1, then=8)
-
-
-@dataclass(eq=False)
 class Search:
     """The runs of one call: keeps the best end of each sample.
 
     Args:
         problem: What is minimised.
-        restarts: Number of starts.
-        flip_rounds: Rounds of eight neighbours of the best answer.
-        steps: Most steps from each start.
-        damping: Initial.
-        seed: Of the draws.
+        method: How many starts, flips and steps, and the initial damping.
     """
 
-    problem: LeastSquares
-    restarts: int
-    flip_rounds: int
-    steps: int
-    damping: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        problem, observation = self.problem, self.problem.observation
+    def __init__(self, problem: LeastSquares, method: GaussNewton) -> None:
+        self.problem, self.method, observation = problem, method, problem.observation
         self.clock, count = observation.clock, len(observation)
         self.best = DescentResult(
             np.zeros((count, problem.network.latent_size)),
@@ -81,8 +51,8 @@ class Search:
         )
         # A loss that needs no other start: rounding error, or where starts are dear what noise
         # accounts for.
-        size = np.linalg.norm(observation.restrict(observation.values), axis=1)
-        self.target_loss = 0.5 * (observation.unit * size) ** 2
+        size = squares(observation.restrict(observation.values))
+        self.target_loss = 0.5 * observation.unit**2 * size
         # A loss that noise accounts for: what is better can only be near.
         self.explained = np.maximum(0.5 * observation.explained**2, self.target_loss)
         if problem.chain is None:
@@ -94,23 +64,20 @@ class Search:
         Args:
             given: (samples, k) codes that are the first starts; NaN or None for none.
         """
-        open_ = self._open()
-        starts = self._starts(open_, self.restarts)
+        starts, count = self._starts(), self.method.restarts
         if given is not None:
-            known = np.isfinite(given[open_]).all(axis=1)
-            starts[known, 0] = given[open_[known]]
-        self.clock.report("start 1", len(open_))
-        self._race(open_, starts[:, 0], _ALL)
-        place = np.full(len(self.best.z), -1)
-        place[open_] = np.arange(len(open_))
-        for i in range(1, self.restarts, _WAVE):
+            known = np.isfinite(given).all(axis=1)
+            starts[known, 0] = given[known]
+        self.clock.report("start 1", len(starts))
+        self._race(np.arange(len(starts)), starts[:, 0], 25)
+        for i in range(1, count, _WAVE):
             if self.clock.is_over:
                 break
-            open_ = self._open()
-            self.clock.report(f"start {i + 1} of {self.restarts}", len(open_))
-            wave = starts[place[open_], i : i + _WAVE]
+            open_ = np.flatnonzero(self.best.loss > self.target_loss)
+            self.clock.report(f"start {i + 1} of {count}", len(open_))
+            wave = starts[open_, i : i + _WAVE]
             own = np.repeat(open_, wave.shape[1])
-            self._race(own, wave.reshape(len(own), wave.shape[2]), _DRAWS)
+            self._race(own, wave.reshape(len(own), wave.shape[2]), 6, kept=2, then=15)
         self._polish()
         if self.problem.chain is not None:
             self._flip()
@@ -118,17 +85,16 @@ class Search:
             self._finish()
         return self.best
 
-    def _open(self) -> Indices:
-        return np.flatnonzero(self.best.loss > self.target_loss)
-
-    def _starts(self, samples: Indices, count: int) -> Array:
-        """(samples, count, k), the most promising first."""
-        random, k = np.random.default_rng(self.seed), self.problem.network.latent_size
-        if self.problem.chain is None:
-            return drawn_starts(self.problem, samples, count, random)
-        starts = np.empty((len(samples), count, k))
-        starts[:, 0] = plug_in(self.problem, self.problem.chain, samples)
-        starts[:, 1:] = random.normal(size=(count - 1, k))
+    def _starts(self) -> Array:
+        """(samples, restarts, k), the most promising first."""
+        problem, count = self.problem, self.method.restarts
+        random = np.random.default_rng(self.method.seed)
+        if problem.chain is None:
+            return drawn_starts(problem, count, random)
+        first = plug_in(problem.chain, problem.observation, problem.prior)
+        starts = np.empty((len(first), count, first.shape[1]))
+        starts[:, 0] = first
+        starts[:, 1:] = random.normal(size=(count - 1, first.shape[1]))
         return starts
 
     def _flip(self) -> None:
@@ -136,16 +102,16 @@ class Search:
 
         A sample's neighbours are worked out again when it has a better answer.
         """
-        (count, k), width = self.best.z.shape, self.flip_rounds * _WAVE
+        (count, k), rounds = self.best.z.shape, self.method.flip_rounds
+        width = rounds * _WAVE
         known = np.full((count, width, k), np.nan)
         tried, fresh = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
-        for turn in range(self.flip_rounds):
+        for turn in range(rounds):
             if self.clock.is_over:
                 break
             settled = (tried > _WAVE) & (self.best.loss <= self.explained)
             open_ = np.flatnonzero((self.best.loss > self.target_loss) & ~settled)
-            stage = f"neighbours, round {turn + 1} of {self.flip_rounds}"
-            self.clock.report(stage, len(open_))
+            self.clock.report(f"neighbours, round {turn + 1} of {rounds}", len(open_))
             new = open_[fresh[open_]]
             known[new] = neighbours(self.problem, self.best.z[new], new, width)
             rank = np.arange(width) - tried[open_, None]
@@ -154,7 +120,8 @@ class Search:
             if not len(own):
                 break
             before = self.best.loss.copy()
-            self._race(open_[own], known[open_[own], place], _NEIGHBOURS)
+            # They start so near to their minimum that four steps tell which lead anywhere.
+            self._race(open_[own], known[open_[own], place], 4, then=8)
             fresh = self.best.loss < before
             tried = np.where(fresh, 0, tried + _WAVE)
 
@@ -162,7 +129,7 @@ class Search:
         """Go on from the best codes where they are not stationary."""
         going = np.flatnonzero(~self.best.stationary)
         z, damping = self.best.z[going], self.best.damping[going]
-        self._keep(going, self._descend(going, z, damping, self.steps))
+        self._keep(going, self._descend(going, z, damping, self.method.steps))
 
     def _finish(self) -> None:
         """A step that is hardly damped, to the minimiser of the linear region of each code.
@@ -182,16 +149,20 @@ class Search:
             kept = problem.loss(trial, samples) <= loss[part] * (1 + _LOSS_ROUNDING)
             z[samples[kept]] = trial[kept]
 
-    def _race(self, samples: Indices, z: Array, racing: Racing) -> None:
-        """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better."""
+    def _race(self, samples: Indices, z: Array, first: int, kept: int = 1, then: int = 0) -> None:
+        """Descend from ``z``, (runs, k), where ``samples`` ascend; keep what is better.
+
+        Most runs end early: after ``first`` steps the best ``kept`` ones of each sample take
+        ``then`` more.
+        """
         if not len(samples):
             return
-        most, damping = self.steps, np.full(len(z), self.damping)
-        ends = self._descend(samples, z, damping, min(racing.first, most))
-        if racing.then and most > racing.first:
-            kept = best_runs(samples, ends.loss, racing.kept)
-            samples, z, damping = samples[kept], ends.z[kept], ends.damping[kept]
-            ends = self._descend(samples, z, damping, min(racing.then, most - racing.first))
+        most, damping = self.method.steps, np.full(len(z), self.method.damping)
+        ends = self._descend(samples, z, damping, min(first, most))
+        if then and most > first:
+            best = best_runs(samples, ends.loss, kept)
+            samples, z, damping = samples[best], ends.z[best], ends.damping[best]
+            ends = self._descend(samples, z, damping, min(then, most - first))
         best = best_runs(samples, ends.loss, 1)
         self._keep(samples[best], ends.take(best))
 
@@ -213,22 +184,20 @@ def best_runs(samples: Indices, loss: Array, count: int) -> Indices:
     return order[np.arange(len(own)) - first < count]
 
 
-def drawn_starts(
-    problem: LeastSquares, samples: Indices, count: int, random: np.random.Generator
-) -> Array:
+def drawn_starts(problem: LeastSquares, count: int, random: np.random.Generator) -> Array:
     """(samples, count, k) starts from many codes from N(0, I), which are run once for all samples.
 
     The first is what a ridge regression of these codes on their outputs makes of the observation.
     It lies nearer than the best of the draws, which are the others.
     """
-    network, observation = problem.network, problem.observation.take(samples)
+    network, observation = problem.network, problem.observation
     k, m = network.latent_size, network.observation_size
     most = max(_DRAWN_ENTRIES // max(m, 1), count)
     draws = max(min(_DRAWS_A_LATENT * k, most), min(_FEWEST_DRAWS, most), count)
     codes = random.normal(size=(draws, k))
     outputs = (network.draft or network)(codes)
-    starts = np.empty((len(samples), count, k))
-    distance = np.empty((len(samples), draws))
+    starts = np.empty((len(observation), count, k))
+    distance = np.empty((len(observation), draws))
     for place, output in enumerate(outputs):
         distance[:, place] = np.linalg.norm(observation.error(output), axis=1)
     starts[:, 1:] = codes[np.argsort(distance, axis=1, kind="stable")[:, : count - 1]]
@@ -249,28 +218,19 @@ def drawn_starts(
     return starts
 
 
-def plug_in(problem: LeastSquares, chain: Generator, samples: Indices) -> Array:
-    """A rough code by the PLUGIn iteration: the transposed weights, activations left out.
+def plug_in(chain: Generator, observation: Observation, prior: float = 0.0) -> Array:
+    """(samples, k) rough codes by PLUGIn: the transposed weights, activations left out.
 
     The step length is the line minimum for a linear network half of whose units are active in
-    each layer, so that the network's gain need not be known.
-
-    Args:
-        problem: What to fit.
-        chain: The measured network.
-        samples: (runs,) whose codes are wanted.
-
-    Returns:
-        (runs, k) the best iterate of each.
+    each layer, so that the network's gain need not be known. The best iterate is returned.
     """
-    observation = problem.observation.take(samples)
-    z = np.zeros((len(samples), chain.latent_size))
+    z = np.zeros((len(observation), chain.latent_size))
     best, lowest = z, np.full(len(z), np.inf)
     for step in range(_PLUG_IN_STEPS):
         if step > 1 and observation.clock.is_over:
             break
-        error = problem.error(z, samples)
-        loss = (error**2).sum(axis=1) + problem.prior * (z**2).sum(axis=1)
+        error = observation.error(chain(z))
+        loss = squares(error) + prior * squares(z)
         best = np.where((loss < lowest)[:, None], z, best)
         lowest = np.minimum(loss, lowest)
         direction = observation.restrict(error)
