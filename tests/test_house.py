@@ -18,7 +18,6 @@ MOST_LINES = 19_890
 FLOORS = [
     "errors",
     "matrix",
-    "threads",
     "clock",
     "engine",
     "scaling",

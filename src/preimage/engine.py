@@ -1,4 +1,4 @@
-"""The compiled kernel: which variant of it is in use, and its functions.
+"""The compiled kernel: which variant of it is in use, its functions, and how many threads.
 
 The kernel is a small C library (``src/kernel``), built when preimage is installed where there is a
 C compiler, once for each instruction set. Without it NumPy, SciPy and HiGHS give the same answers,
@@ -65,6 +65,14 @@ def call(function: str, *arguments: NDArray[Any] | int | None) -> None:
     structure = packed(*arguments)  # held: the library reads it until it returns
     if getattr(library(), function)(ctypes.c_void_p(address(structure))):
         raise MemoryError(f"no memory for the workspace of {function}")
+
+
+def processors() -> int:
+    """Processors that this process may use; ``PREIMAGE_NUM_THREADS`` says if it is to use fewer."""
+    wanted = os.environ.get("PREIMAGE_NUM_THREADS", "")
+    if wanted.isdecimal():
+        return max(int(wanted), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def description() -> str:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from preimage.certify import checker
 from preimage.enclosure.grouped import GroupedMatrix, dot
 from preimage.enclosure.rows import least_squares_rows
-from preimage.threads import processors
+from preimage.engine import processors
 
 Array = NDArray[Any]
 # Parts that are checked at once, by the numbers that their affine forms hold.

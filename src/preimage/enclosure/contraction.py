@@ -20,10 +20,10 @@ from preimage.enclosure.grouped import dot
 from preimage.enclosure.linear_bounds import Chain, Forms, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Network, rounding
 from preimage.enclosure.rows import least_squares_rows
+from preimage.engine import processors
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
 from preimage.matrix import Array, Flags
-from preimage.threads import processors
 
 # Multipliers below this part of a row's largest are left out.
 _TINY = 1e-10

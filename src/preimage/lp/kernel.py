@@ -20,7 +20,6 @@ from preimage.layer_program import LayerProgram, take
 from preimage.lp import duality, highs
 from preimage.lp.solution import Outcome, Solution, unsettled
 from preimage.matrix import Array, Integers, slices
-from preimage.threads import processors
 
 __all__ = ["accepts", "minimise", "take"]
 
@@ -178,7 +177,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
     answers = (z, multipliers, proven, full, steps)
     # The fields of ``Batch`` of ``src/kernel/program.h``.
-    engine.call("solve_programs", *numbers, threads or processors(), *held, *answers)
+    engine.call("solve_programs", *numbers, threads or engine.processors(), *held, *answers)
     return _Answer(z, lower, upper, proven, full, steps)
 
 

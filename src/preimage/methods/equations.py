@@ -13,7 +13,6 @@ from preimage import engine
 from preimage.clock import UNLIMITED, Clock
 from preimage.matrix import Array, Flags, Integers
 from preimage.scaling import Scaled
-from preimage.threads import processors
 
 # A sample's columns depend on each other when the smallest diagonal entry of R in a pivoted QR
 # factorisation is below this fraction of the largest.
@@ -73,7 +72,7 @@ def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -
     if k and batch and engine.library() is not None:
         arrays = (units.table, units.row, units.column, scale, target, z, sure)
         held = [part if part is None else np.ascontiguousarray(part) for part in arrays]
-        sizes = batch, n, k, units.table.shape[-1], processors()
+        sizes = batch, n, k, units.table.shape[-1], engine.processors()
         # The fields of ``Equations`` of ``src/kernel/equations.c``.
         engine.call("solve_equations", *sizes, *held)
     return sure != 0

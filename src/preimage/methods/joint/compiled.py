@@ -12,7 +12,6 @@ from preimage import engine
 from preimage.generator import Generator, Layer
 from preimage.matrix import Array, Flags, Indices, Integers
 from preimage.observation import Observation
-from preimage.threads import processors
 
 KINKED, TANH, SIGMOID = 0, 1, 2
 # Handing less than this to another thread costs more than it saves.
@@ -99,7 +98,7 @@ def damped_steps(
 
 def threads(runs: int) -> int:
     """Threads that share so many runs."""
-    return max(min(processors(), runs // _RUNS_A_THREAD), 1)
+    return max(min(engine.processors(), runs // _RUNS_A_THREAD), 1)
 
 
 def _columns(weight: Array) -> Array:
