@@ -191,10 +191,10 @@ def test_bits_do_not_depend_on_company_or_threads(slack, many, shape):
     for threads in (2, 3, 4):
         assert bits(kernel.minimise(program, threads)) == right
     order = np.random.default_rng(0).permutation(21)
-    shuffled = bits(kernel.minimise(kernel.take(program, order), 2))
+    shuffled = bits(kernel.minimise(take(program, order), 2))
     assert [shuffled[i] for i in np.argsort(order)] == right
     for first, last in ((0, 1), (1, 2), (2, 11), (20, 21)):
-        part = kernel.take(program, slice(first, last))
+        part = take(program, slice(first, last))
         assert bits(kernel.minimise(part, 2)) == right[first:last]
 
 
@@ -202,7 +202,7 @@ def test_bits_do_not_depend_on_company_or_threads(slack, many, shape):
 @pytest.mark.parametrize("slack", ["shared", "own"])
 def test_sizes_around_whole_tiles(shape, slack):
     """Claim: padding is invisible; values are those of HiGHS and the kernel leaves none open."""
-    program = kernel.take(batch_of(*shape, slack, 5, False), [0, 2, 3, 4])
+    program = take(batch_of(*shape, slack, 5, False), [0, 2, 3, 4])
     solution = lp.solve(program, "kernel")
     assert not solution.fallback.any()
     right = lp.solve(program, "highs")

@@ -14,7 +14,6 @@ program has no point at all (Farkas).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -46,11 +45,7 @@ def dual_bound(program: LayerProgram, dual_lower: Array, dual_upper: Array) -> A
         where slack alone costs anything. Equations are held to 1e-9 of the largest cost.
     """
     lam, ups = _present(program, dual_lower, dual_upper)
-
-    def size() -> Array:
-        column = program.scaled.column_size  # 0 where nothing is rounded
-        return np.asarray(column * _price(program)[:, None])
-
+    size = program.scaled.column_size * _price(program)[:, None]  # 0 where nothing is rounded
     bound = _bound(program, program.objective, lam, ups, size)
     if program.slack != "none":
         paid = ups * program.slab.upper_rate + lam * program.slab.lower_rate
@@ -143,10 +138,7 @@ def proves_infeasible(program: LayerProgram, dual_lower: Array, dual_upper: Arra
     lam, ups = _present(program, dual_lower, dual_upper)
     hard_lower, hard_upper = _hard(program)
     lam, ups = np.where(hard_lower, lam, 0.0), np.where(hard_upper, ups, 0.0)
-
-    def size() -> Array:  # no more is rounding than the sums' own terms explain
-        return program.magnitude.adjoint(lam + ups)
-
+    size = program.magnitude.adjoint(lam + ups)  # no more is rounding than the sums' own terms
     bound = _bound(program, np.zeros_like(program.objective), lam, ups, size)
     # Those that cancelled are terms, too: what is left of them may be all that rounding made.
     return np.asarray(bound > _SIGN * _terms(program, dual_lower, dual_upper))
@@ -246,10 +238,8 @@ def _price(program: LayerProgram) -> Array:
     return np.asarray(price)
 
 
-def _bound(
-    program: LayerProgram, objective: Array, lam: Array, ups: Array, size: Callable[[], Array]
-) -> Array:
-    """The right-hand side of weak duality; ``size()``, (batch, k), is that of the reduced costs."""
+def _bound(program: LayerProgram, objective: Array, lam: Array, ups: Array, size: Array) -> Array:
+    """The right-hand side of weak duality; ``size``, (batch, k), is that of the reduced costs."""
     low, high = program.box()
     reduced = objective + program.adjoint(ups - lam)
     end = np.where(reduced > 0, low, high)
@@ -257,7 +247,5 @@ def _bound(
     open_ = np.isinf(end) & (reduced != 0)
     box = _weighted(np.where(open_, 0.0, reduced), np.where(open_, 0.0, end))
     bound = np.asarray(rows.sum(axis=1) + box.sum(axis=1))
-    if open_.any():
-        wrong = open_ & (np.abs(reduced) > _ROUNDING * size())
-        bound[wrong.any(axis=1)] = -np.inf
+    bound[(open_ & (np.abs(reduced) > _ROUNDING * size)).any(axis=1)] = -np.inf
     return bound

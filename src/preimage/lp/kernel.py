@@ -21,8 +21,6 @@ from preimage.lp import duality, highs
 from preimage.lp.solution import Outcome, Solution, unsettled
 from preimage.matrix import Array, Integers, slices
 
-__all__ = ["accepts", "minimise", "take"]
-
 _SLACKS = {"shared": 0, "own": 1, "none": 2}
 # Products ``n k^2`` of the programs that are solved before a time limit is asked for: some 0.5 s.
 _CHUNK_PRODUCTS = 2**29
@@ -46,30 +44,25 @@ class _Answer(NamedTuple):
     steps: Integers
 
 
-def accepts(program: LayerProgram) -> bool:
-    """Whether the kernel is made for programs of this shape and magnitude."""
-    rows, columns = program.weight.shape[-2:]
-    if (program.slab.lower == np.inf).any() or (program.slab.upper == -np.inf).any():
-        return False
-    if not columns or (scipy.sparse.issparse(program.weight) and rows * columns > _DENSE_ENTRIES):
-        return False
-    return program.scaled.usable
-
-
 def minimise(
     program: LayerProgram, threads: int | None = None, clock: Clock = UNLIMITED
 ) -> Solution:
     """Solve every sample.
 
     Args:
-        program: The batch. What ``accepts`` declines stays ``FAILED``.
+        program: The batch. It stays ``FAILED`` without columns, with a side at the wrong infinity,
+            or where the weight is too large or its numbers do not compare.
         threads: Threads to use; None for all that the process may use.
         clock: Samples that are not reached in time stay ``FAILED``.
     """
     settled = unsettled(program)
-    if not accepts(program):
-        return settled
     batch, (n, k) = len(program), program.weight.shape[-2:]
+    if (program.slab.lower == np.inf).any() or (program.slab.upper == -np.inf).any():
+        return settled
+    if not k or (scipy.sparse.issparse(program.weight) and n * k > _DENSE_ENTRIES):
+        return settled
+    if not program.scaled.usable:
+        return settled
     chunks = slices(batch, n * k) if program.weight.ndim == 3 else [slice(batch)]
     if np.isfinite(clock.deadline):
         chunks = slices(batch, n * k * k, _CHUNK_PRODUCTS)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from preimage.inversion import Estimate, Status
 from preimage.matrix import Array, Indices
@@ -14,56 +13,58 @@ from preimage.methods.parameters import check_positive
 from preimage.network import Network
 from preimage.observation import Observation
 
-# Of the number of the step, the samples and their gradients.
-Change = Callable[[int, Indices, Array], Array]
+# Of the number of the step, the samples, their gradients, and the two moments of all samples.
+Change = Callable[[int, Indices, Array, Array], Array]
 
 
-class _Best:
-    """The best point seen by each sample; a descent that diverges keeps what it had."""
+def _descend(
+    network: Network, observation: Observation, starts: Array, steps: int, change: Change,
+    gradient_tolerance: float = -1.0,
+) -> Estimate:  # fmt: skip
+    """Take ``change`` from z in each step, from each of ``starts``, (starts, k).
 
-    def __init__(self, network: Network, observation: Observation) -> None:
-        self.network, self.observation = network, observation
-        self.z = np.zeros((len(observation), network.latent_size))
-        self.loss = np.full(len(observation), np.inf)
+    The best point of each sample is kept; a descent that diverges keeps what it had.
+    """
+    shape, clock = (len(observation), network.latent_size), observation.clock
+    best, lowest = np.zeros(shape), np.full(shape[0], np.inf)
+    status = Status.TIME_LIMIT.each(len(best))
 
-    def gradient(self, z: Array, samples: Indices) -> Array:
-        """(samples, k) that of the loss at ``z``, which is kept where it is the best."""
-        observation, safe = self.observation.take(samples), np.where(np.isfinite(z), z, 0.0)
-        error = observation.error(self.network(safe))
+    def gradient_at(z: Array, samples: Indices) -> Array:
+        part, safe = observation.take(samples), np.where(np.isfinite(z), z, 0.0)
+        error = part.error(network(safe))
         loss = 0.5 * np.einsum("ij,ij->i", error, error)
         # A descent that diverged: networks take finite numbers only.
         lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(loss))
         error[lost] = 0.0
-        gradient = self.network.vjp(safe, -observation.restrict(error))
+        gradient = network.vjp(safe, -part.restrict(error))
         loss[lost], gradient[lost] = np.nan, np.nan
-        better = loss < self.loss[samples]
-        self.z[samples[better]], self.loss[samples[better]] = z[better], loss[better]
+        better = loss < lowest[samples]
+        best[samples[better]], lowest[samples[better]] = z[better], loss[better]
         return gradient
 
-    def descend(
-        self, start: Array, steps: int, change: Change, gradient_tolerance: float = -1.0
-    ) -> NDArray[np.object_]:
-        """Take ``change`` from z in each step, from ``start``, (k,); the statuses, (batch,)."""
-        batch, clock = len(self.observation), self.observation.clock
-        z, open_ = np.tile(start, (batch, 1)), np.arange(batch)
-        status = Status.STEP_LIMIT.each(batch)
-        # Divergence is an outcome here, not a fault.
-        with np.errstate(over="ignore", invalid="ignore"):
+    # Divergence is an outcome here, not a fault.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in starts:
+            if clock.is_over:
+                break
+            z, open_ = np.tile(start, (len(best), 1)), np.arange(len(best))
+            moments = np.zeros((2, *shape))
+            status = Status.STEP_LIMIT.each(len(best))
             for count in range(1, steps + 1):
                 if clock.is_over:
                     status[open_] = Status.TIME_LIMIT
                     break
                 clock.report(f"step {count} of {steps}", len(open_))
-                gradient = self.gradient(z[open_], open_)
+                gradient = gradient_at(z[open_], open_)
                 size = np.linalg.norm(gradient, axis=1)
                 status[open_[size <= gradient_tolerance]] = Status.SOLVED
                 going = np.isfinite(size) & (size > gradient_tolerance)
                 open_, gradient = open_[going], gradient[going]
                 if not len(open_):
                     break
-                z[open_] -= change(count, open_, gradient)
-            self.gradient(z[open_], open_)
-        return status
+                z[open_] -= change(count, open_, gradient, moments)
+            gradient_at(z[open_], open_)
+    return Estimate(best, status)
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,11 @@ class GradientDescent:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        best = _Best(network, observation)
-        start = np.random.default_rng(self.seed).normal(size=network.latent_size)
-        status = best.descend(
-            start, self.steps, lambda count, own, gradient: self.rate * gradient,
-            self.gradient_tolerance,
+        start = np.random.default_rng(self.seed).normal(size=(1, network.latent_size))
+        return _descend(
+            network, observation, start, self.steps,
+            lambda count, own, gradient, moments: self.rate * gradient, self.gradient_tolerance,
         )  # fmt: skip
-        return Estimate(best.z, status)
 
 
 @dataclass(frozen=True)
@@ -132,22 +131,13 @@ class Adam:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        best, status = _Best(network, observation), Status.TIME_LIMIT.each(len(observation))
         random = np.random.default_rng(self.seed)
-        for start in random.normal(size=(self.restarts, network.latent_size)):
-            if observation.clock.is_over:
-                break
-            status = best.descend(start, self.steps, self._change(best.z.shape))
-        return Estimate(best.z, status)
+        starts = random.normal(size=(self.restarts, network.latent_size))
+        return _descend(network, observation, starts, self.steps, self._change)
 
-    def _change(self, shape: tuple[int, ...]) -> Change:
-        """The update from moments that are 0 in the beginning."""
-        mean, square = np.zeros(shape), np.zeros(shape)
-
-        def change(count: int, own: Indices, gradient: Array) -> Array:
-            mean[own] += 0.1 * (gradient - mean[own])
-            square[own] += 0.001 * (gradient**2 - square[own])
-            correction = np.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-            return np.asarray(self.rate * correction * mean[own] / (np.sqrt(square[own]) + 1e-8))
-
-        return change
+    def _change(self, count: int, own: Indices, gradient: Array, moments: Array) -> Array:
+        mean, square = moments
+        mean[own] += 0.1 * (gradient - mean[own])
+        square[own] += 0.001 * (gradient**2 - square[own])
+        correction = np.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        return np.asarray(self.rate * correction * mean[own] / (np.sqrt(square[own]) + 1e-8))
