@@ -357,7 +357,7 @@ def test_bad_boxes_of_layer_programs_are_named(arguments, message):
 @pytest.mark.parametrize("method", [GaussNewton, LayerwiseLP])
 def test_a_box_for_another_latent_size_is_named(method):
     generator = gaussian_generator((3, 9, 20), np.random.default_rng(0))
-    with pytest.raises(InputError, match=r"box: expected numbers or arrays of shape \(3,\)"):
+    with pytest.raises(InputError, match=r"box: expected .* or an array of shape \(3,\)"):
         invert(generator, np.zeros(20), method(box=(np.zeros(2), np.ones(2))))
 
 
@@ -376,3 +376,12 @@ def test_a_box_may_have_one_end():
     generator = from_arrays([np.eye(2)], None, "identity")
     found = invert(generator, [1.0, -1.0], GaussNewton(box=(0.0, np.inf)))
     np.testing.assert_allclose(found.latent, [1, 0], atol=1e-12)
+
+
+def test_one_end_of_a_box_may_be_a_number_and_the_other_an_array():
+    """Claim: ``(0, array)`` is a box as ``(array, array)`` is; arrays that differ are named."""
+    generator = from_arrays([np.eye(2)], None, "identity")
+    found = invert(generator, [3.0, 3.0], GaussNewton(box=(0.0, [1.0, 2.0])))
+    np.testing.assert_allclose(found.latent, [1, 2], atol=1e-12)
+    with pytest.raises(InputError, match="box: expected low <= high"):
+        GaussNewton(box=([0.0, 0.0], [1.0, 1.0, 1.0]))

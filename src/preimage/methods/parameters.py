@@ -37,26 +37,27 @@ def box_ends(box: Box, latent_size: int | None = None) -> tuple[Array, Array]:
         InputError: ``box`` is not None, a number above 0, or two ends in order; or it has another
             number of coordinates.
     """
-    if box is not None and np.ndim(box) == 0:
+    if box is None:
+        box = -np.inf, np.inf
+    elif not np.iterable(box):
         check_positive({"box": box}, {})
+        box = -box, box
     try:
-        low, high = (-np.inf, np.inf) if box is None else (-box, box) if np.ndim(box) == 0 else box
-    except (TypeError, ValueError) as error:
-        raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
-    low, high = (_as_end(end, name) for end, name in ((low, "box, low"), (high, "box, high")))
-    if low.ndim > 1 or high.ndim > 1 or not np.all(low <= high):
-        raise InputError(
-            "box: expected low <= high, each a number or an array of shape (latent_size,), got "
-            f"{box!r}"
-        )
-    if latent_size is None:
-        return low, high
-    try:
-        return np.broadcast_to(low, latent_size), np.broadcast_to(high, latent_size)
+        low, high = box
     except ValueError as error:
+        raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
+    low, high = _as_end(low, "box, low"), _as_end(high, "box, high")
+    size, shape = ("latent_size", ()) if latent_size is None else (latent_size, (latent_size,))
+    try:
+        low, high, _ = np.broadcast_arrays(low, high, np.empty(shape))
+        fits = low.ndim <= 1 if latent_size is None else low.shape == shape
+    except ValueError:
+        fits = False
+    if not (fits and (low <= high).all()):
         raise InputError(
-            f"box: expected numbers or arrays of shape ({latent_size},), got {box!r}"
-        ) from error
+            f"box: expected low <= high, each a number or an array of shape ({size},), got {box!r}"
+        )
+    return low, high
 
 
 def _as_end(end: Any, argument: str) -> Array:

@@ -52,7 +52,7 @@ class NormalEquations:
 
     def decrease(self, runs: Indices, step: Array) -> Array:
         """(runs,) the decrease that the model predicts for some other step."""
-        return decrease(step, self.gram[runs], self.slope[runs])
+        return _decrease(step, _bent(self.gram[runs], step), self.slope[runs])
 
 
 class Products:
@@ -140,13 +140,8 @@ def damped_step(
     face of the box that the slope pushes against, the coordinate is left out. In a ball, the step
     is the minimiser of the damped model over the ball.
 
-    Args:
-        region: Where z may lie.
-        z: (runs, k).
-        gram: (all runs, k, k) ``J^T J``, prior included.
-        slope: (all runs, k) negative gradient.
-        runs: (runs,) which of them.
-        damping: (runs,).
+    ``gram``, (all runs, k, k), and ``slope``, the negative gradient, (all runs, k), have rows for
+    all runs; ``z`` and ``damping`` for ``runs``.
     """
     damping, held = np.maximum(damping, _LEAST_DAMPING), None
     if region.has_box:
@@ -159,20 +154,19 @@ def damped_step(
         scale = np.einsum("raa->ra", matrix)
         added = damping[out, None] * np.where(scale > 0, scale, 1.0)
         damped = matrix + added[:, :, None] * np.eye(added.shape[1])
-        target = rise + np.matmul(damped, z[out, :, None])[:, :, 0]
+        target = rise + _bent(damped, z[out])
         step[out] = _on_sphere(damped, target, region.radius) - z[out]
-        predicted[out] = decrease(step[out], matrix, rise)
+        predicted[out] = _decrease(step[out], _bent(matrix, step[out]), rise)
     return step, predicted
 
 
-def decrease(step: Array, gram: Array, slope: Array) -> Array:
-    """``slope . step - 0.5 step . gram step``."""
-    return _decrease(step, np.matmul(gram, step[:, :, None])[:, :, 0], slope)
-
-
 def _decrease(step: Array, bent: Array, slope: Array) -> Array:
-    """The same from the product ``bent`` of the curvature and the step."""
+    """``slope . step - 0.5 step . bent``, where ``bent`` is the curvature times the step."""
     return ((slope - 0.5 * bent) * step).sum(axis=1)
+
+
+def _bent(gram: Array, step: Array) -> Array:
+    return np.matmul(gram, step[:, :, None])[:, :, 0]
 
 
 def _solve(gram: Array, slope: Array, damping: Array, held: Flags | None) -> tuple[Array, Array]:
@@ -183,7 +177,7 @@ def _solve(gram: Array, slope: Array, damping: Array, held: Flags | None) -> tup
     scaled = gram * scale[:, :, None] * scale[:, None, :]
     np.einsum("raa->ra", scaled)[:] = 1.0 + damping[:, None]
     step = scale * np.linalg.solve(scaled, (scale * slope)[:, :, None])[:, :, 0]
-    return step, decrease(step, gram, slope)
+    return step, _decrease(step, _bent(gram, step), slope)
 
 
 def _on_sphere(matrix: Array, target: Array, radius: float) -> Array:
