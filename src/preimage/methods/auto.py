@@ -39,38 +39,26 @@ _PATIENCE = 4
 class Auto:
     """Try methods in the order of their cost; a sample stops at the first that explains it.
 
-    ::
+    The stages, each for the samples that are still open:
 
-        noise = 0 and every layer expands?
-            |---- yes ------> exact ------ explained? --yes--> done
-            |                                 | no
-            +---------------> joint ----- explained? --yes--> done
-                                              | no
-                         last layer in reach? --no----+
-                                              | yes   |
-                          every layer expands? --no-+ |
-                                              | yes | |
-                          layerwise ----- explained? ---yes--> done
-                                              | no  | |
-                          restarts <----------+-----+ |
-                          few restarts <--------------+
-                              | not explained, in reach, a layer contracts or entries are hidden
-                          perturbed                            then the best of all
+    * ``exact``, where there is no noise and every layer expands;
+    * ``joint``: ``GaussNewton`` from few starts;
+    * ``layerwise``, the same from the code of ``LayerwiseLP``: in reach, if every layer expands;
+    * ``restarts``, the same from the best code so far and many others, or few where out of reach;
+    * ``perturbed``, the same from codes near the best ones, over and over: in reach, if a layer
+      contracts or entries are hidden.
 
-    ``joint`` is ``GaussNewton`` from few starts, ``layerwise`` the same from the code of
-    ``LayerwiseLP``, ``restarts`` the same from the best code so far and many others, ``perturbed``
-    the same from codes near the best ones, over and over. *Explained*
-    means that the residual's root mean square is at most the noise (or rounding error), which the
-    true code's always is where ``noise`` bounds every entry, and nearly always where it is a
-    Gaussian's standard deviation. *In reach* means that the last layer alone, by Algorithm 1's
-    program, can come within four times the noise; where it cannot, no code at all can, and the
-    observation is not in the range. A layer *expands* if it has as many outputs as inputs, and a
-    quarter more where units have an inactive side. ``inversion.stages`` tells which stage answered
-    each sample, and what each stage reached.
+    What no stage explains gets the best code of all. *Explained* means that the residual's root
+    mean square is at most the noise (or rounding error), which the true code's always is where
+    ``noise`` bounds every entry, and nearly always where it is a Gaussian's standard deviation.
+    *In reach* means that the last layer alone, by Algorithm 1's program, can come within four
+    times the noise; where it cannot, no code at all can, and the observation is not in the range.
+    A layer *expands* if it has as many outputs as inputs, and a quarter more where units have an
+    inactive side. ``inversion.stages`` tells which stage answered each sample, and what each stage
+    reached.
 
     A network that is only run, such as a ``TorchNetwork``, has no layers for programs: it takes
-    ``joint`` and ``few restarts``, each from 0 or the best code so far, and from the best of many
-    draws.
+    ``joint`` and few ``restarts``, from the best of many draws.
 
     Args:
         restarts: Starts of the last stage; a quarter of them for what is out of reach, and for a

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 
 from preimage.errors import InputError
 from preimage.inversion import Estimate, Status
-from preimage.matrix import Array, Weight, multiply, multiply_adjoint
+from preimage.matrix import Weight, multiply, multiply_adjoint
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import check_positive, is_method
 from preimage.network import Measured, Network
@@ -60,17 +61,19 @@ class ProjectedGradient:
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
         batch, y = len(observation), observation.values
-        A = network.sensing if isinstance(network, Measured) else None
-        generator = network.network if isinstance(network, Measured) else network
+        if not isinstance(network, Measured):
+            whole = scipy.sparse.eye_array(network.observation_size, format="csr")
+            network = Measured(network, whole)
+        A, generator = network.sensing, network.network
         # The step that decreases the squared error of every sample, in units of each entry's noise.
         largest = observation.restrict(np.ones_like(y)).max(axis=1, initial=0.0, keepdims=True)
-        eta = self.rate / (largest * (1.0 if A is None else _norm(A))) ** 2
+        eta = self.rate / (largest * _norm(A)) ** 2
         best = np.full((batch, generator.latent_size), np.nan)
         before = np.full_like(best, np.inf)
         lowest = np.full(batch, np.inf)
         status = Status.FAILED.each(batch)
         # Where nothing is known of x yet, the gradient alone is the first guess.
-        x = eta * _gradient(A, observation, observation.restrict(y))
+        x = eta * multiply_adjoint(A, observation.restrict(observation.restrict(y)))
         size = np.linalg.norm(observation.restrict(y), axis=1)
         open_ = np.arange(batch)
         clock = observation.clock
@@ -86,7 +89,7 @@ class ProjectedGradient:
             open_, part = open_[known], part.take(np.flatnonzero(known))
             latent = found.latent[known]
             image = generator(latent)
-            error = part.error(image if A is None else multiply(A, image))
+            error = part.error(multiply(A, image))
             loss = np.linalg.norm(error, axis=1)
             better = loss < lowest[open_]
             best[open_[better]], lowest[open_[better]] = latent[better], loss[better]
@@ -96,17 +99,11 @@ class ProjectedGradient:
             status[open_] = Status.STEP_LIMIT
             status[open_[settled]] = Status.SOLVED
             before[open_] = latent
-            x[open_] = image + eta[open_] * _gradient(A, part, error)
+            x[open_] = image + eta[open_] * multiply_adjoint(A, part.restrict(error))
             open_ = open_[~settled]
             if not len(open_):
                 break
         return Estimate(best, status)
-
-
-def _gradient(operator: Weight | None, observation: Observation, error: Array) -> Array:
-    """``A^T error``, (batch, n), for weighted errors."""
-    weighted = observation.restrict(error)
-    return weighted if operator is None else multiply_adjoint(operator, weighted)
 
 
 def _norm(operator: Weight) -> float:
