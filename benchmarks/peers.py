@@ -18,16 +18,11 @@ from preimage.layer_program import LinearProgram
 Solve = Callable[[], float]
 
 
-def _dense(program: LinearProgram) -> np.ndarray:
-    matrix = program.matrix
-    return matrix.toarray() if sparse.issparse(matrix) else matrix
-
-
 def _with_bounds(program: LinearProgram) -> tuple[np.ndarray, np.ndarray]:
     """``G v <= h``: the rows, then the finite bounds of the variables."""
     low, high = np.isfinite(program.lower), np.isfinite(program.upper)
     eye = np.eye(len(program.cost))
-    left = np.vstack([_dense(program), -eye[low], eye[high]])
+    left = np.vstack([program.matrix.toarray(), -eye[low], eye[high]])
     return left, np.concatenate([program.bound, -program.lower[low], program.upper[high]])
 
 
@@ -44,7 +39,7 @@ def piqp(program: LinearProgram) -> Solve:
     """PIQP's dense solver, or the sparse one where most of the matrix is 0."""
     import piqp as package
 
-    size, dense = len(program.cost), _dense(program)
+    size, dense = len(program.cost), program.matrix.toarray()
     if np.count_nonzero(dense) > 0.3 * dense.size:
         solver, left, quadratic = package.DenseSolver(), dense, np.zeros((size, size))
     else:

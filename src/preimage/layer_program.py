@@ -132,28 +132,22 @@ class LayerProgram:
 
         with U, L the rates in one column (shared), on a diagonal (own), or absent (none).
         """
-        weight = self.weight_of(sample)
-        n = weight.shape[0]
+        weight = scipy.sparse.csr_array(self.weight_of(sample))
         lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
         above, below = self.finite_sides(sample)
         rates = -np.concatenate([upper_rate[above], lower_rate[below]])
         rows = np.concatenate([above, below])
-        count = {"shared": 1, "own": n, "none": 0}[self.slack]
-        column = rows if self.slack == "own" else np.zeros_like(rows)
-        blocks = scipy.sparse if scipy.sparse.issparse(weight) else np
-        left = blocks.vstack([weight[above], -weight[below]])
+        count = {"shared": 1, "own": weight.shape[0], "none": 0}[self.slack]
+        matrix = scipy.sparse.vstack([weight[above], -weight[below]], format="csr")
         if count:
+            column = rows if self.slack == "own" else np.zeros_like(rows)
             entries = (rates, (np.arange(len(rows)), column))
             slacks = scipy.sparse.csr_array(entries, shape=(len(rows), count))
-            # An own slack makes the matrix mostly zeros; a shared one only adds a column.
-            if self.slack == "own" or scipy.sparse.issparse(weight):
-                left = scipy.sparse.hstack([scipy.sparse.csr_array(left), slacks], format="csr")
-            else:
-                left = np.hstack([left, slacks.toarray()])
+            matrix = scipy.sparse.hstack([matrix, slacks], format="csr")
         low, high = self.box()
         return LinearProgram(
             cost=np.concatenate([self.objective[sample], np.ones(count)]),
-            matrix=left,
+            matrix=matrix,
             bound=np.concatenate([upper[above], -lower[below]]),
             lower=np.concatenate([low[sample], np.zeros(count)]),
             upper=np.concatenate([high[sample], np.full(count, np.inf)]),
@@ -178,7 +172,7 @@ class LinearProgram:
 
     Attributes:
         cost: (variables,).
-        matrix: (rows, variables), dense or CSR.
+        matrix: (rows, variables), CSR.
         bound: (rows,).
         lower: (variables,).
         upper: (variables,).

@@ -306,7 +306,6 @@ def _in_units(program: LinearProgram, center: Array, column: Array, row: Array) 
 
 
 def _is_finite(program: LinearProgram) -> bool:
-    matrix = program.matrix if isinstance(program.matrix, np.ndarray) else program.matrix.data
-    numbers = (matrix, program.bound, program.cost)
+    numbers = (program.matrix.data, program.bound, program.cost)
     bounds = np.concatenate([program.lower, program.upper])
     return all(np.isfinite(part).all() for part in numbers) and not np.isnan(bounds).any()
