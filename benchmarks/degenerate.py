@@ -106,7 +106,7 @@ def judge(seed: int) -> str:
         return "open"
     what, exponent = SCALED[seed // 3 % 5], int(rng.choice([-12, -6, 6, 12]))
     rows, columns = units(program, what, exponent, rng)
-    found = kernel.minimise(rescaled(program, rows, columns), 1)
+    found = kernel.minimise(rescaled(program, rows, columns))
     if found.outcome[0] == Outcome.FAILED:
         return "open"
     if found.outcome[0] != right.outcome[0]:

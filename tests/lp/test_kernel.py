@@ -38,7 +38,7 @@ def test_verdicts_are_those_of_highs(seed, slack):
     program = draw(np.random.default_rng(seed), slack)
     right = lp.solve(program, "highs")
     if right.outcome[0] != Outcome.FAILED:
-        check(program, kernel.minimise(program, 1), right)
+        check(program, kernel.minimise(program), right)
 
 
 def test_the_verdicts_of_the_benchmark():
@@ -62,7 +62,7 @@ def test_scaled_programs_have_the_verdict_of_the_unscaled_one(seed, slack, expon
     rows, columns = units(program, what, exponent, rng)
     if right.outcome[0] != Outcome.FAILED:
         scaled = rescaled(program, rows, columns)
-        check(program, kernel.minimise(scaled, 1), right, columns)
+        check(program, kernel.minimise(scaled), right, columns)
 
 
 @pytest.mark.parametrize("slack", SLACKS)
@@ -70,7 +70,7 @@ def test_it_settles_nearly_everything(slack):
     """Claim: it does not hide behind 'failed'; fewer than 2 % of degenerate programs stay open."""
     count = 300
     programs = [draw(np.random.default_rng(seed), slack) for seed in range(count)]
-    failed = sum(kernel.minimise(p, 1).outcome[0] == Outcome.FAILED for p in programs)
+    failed = sum(kernel.minimise(p).outcome[0] == Outcome.FAILED for p in programs)
     assert failed < 0.02 * count
 
 
@@ -114,7 +114,7 @@ def exact_bound(program, lam, ups, price):
 def test_proofs_hold_in_rational_arithmetic(seed, slack):
     """Claim: over a box, multipliers give a bound within 1e-9 of the value, or above 0 (Farkas)."""
     program = replace(draw(np.random.default_rng(seed), slack), domain=(-2.0, 3.0))
-    found = kernel.minimise(program, 1)
+    found = kernel.minimise(program)
     assert found.outcome[0] != Outcome.UNBOUNDED
     if found.outcome[0] == Outcome.OPTIMAL:
         bound = exact_bound(program, found.dual_lower[0], found.dual_upper[0], True)
@@ -132,7 +132,7 @@ def test_rays_hold_in_rational_arithmetic(seed, slack):
     program = replace(draw(rng, slack), domain=DOMAINS[int(rng.integers(2))])
     k = program.weight.shape[1]
     program = replace(program, objective=rng.integers(-2, 3, size=(1, k)).astype(float))
-    found = kernel.minimise(program, 1)
+    found = kernel.minimise(program)
     if found.outcome[0] != Outcome.UNBOUNDED:
         return
     ray = exact(found.ray[0])
@@ -184,18 +184,19 @@ def bits(settled):
 @pytest.mark.parametrize("slack", SLACKS)
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("shape", [(45, 7), (130, 33)])
-def test_bits_do_not_depend_on_company_or_threads(slack, many, shape):
+def test_bits_do_not_depend_on_company_or_threads(slack, many, shape, monkeypatch):
     """Claim: alone, in a batch of any size and order, on 1 to 4 threads: the same bits."""
     program = batch_of(*shape, slack, 21, many)
-    right = bits(kernel.minimise(program, 1))
-    for threads in (2, 3, 4):
-        assert bits(kernel.minimise(program, threads)) == right
+    right = bits(kernel.minimise(program))
+    for threads in (4, 3, 1, 2):
+        monkeypatch.setenv("PREIMAGE_NUM_THREADS", str(threads))
+        assert bits(kernel.minimise(program)) == right
     order = np.random.default_rng(0).permutation(21)
-    shuffled = bits(kernel.minimise(take(program, order), 2))
+    shuffled = bits(kernel.minimise(take(program, order)))
     assert [shuffled[i] for i in np.argsort(order)] == right
     for first, last in ((0, 1), (1, 2), (2, 11), (20, 21)):
         part = take(program, slice(first, last))
-        assert bits(kernel.minimise(part, 2)) == right[first:last]
+        assert bits(kernel.minimise(part)) == right[first:last]
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (8, 8), (64, 15), (65, 16), (130, 33), (300, 64)])
@@ -234,7 +235,7 @@ def test_small_noise_before_a_sigmoid_is_solved_under_l1(noise):
         x = layer(np.maximum(rng.normal(size=(1, 50)), 0))
         x += noise * rng.uniform(-1, 1, size=x.shape)
         program = program_of(layer, x, np.full(1, noise), "l1", (0.0, np.inf))
-        left += kernel.minimise(program, 1).outcome[0] == Outcome.FAILED
+        left += kernel.minimise(program).outcome[0] == Outcome.FAILED
     assert left <= 2
 
 
@@ -279,7 +280,7 @@ def test_errors_of_one_sign_are_no_start_on_the_boundary(shape, sign):
     )
     near = replace(program, domain=(-1e-3, 1e-3))
     for one_of in (program, near):
-        found = kernel.minimise(one_of, 1)
+        found = kernel.minimise(one_of)
         assert (found.outcome == Outcome.OPTIMAL).all()
         right = lp.solve(take(one_of, slice(3)), "highs")
         np.testing.assert_allclose(one_of.slack_at(found.z)[:3], right.value, rtol=1e-7)
@@ -310,7 +311,7 @@ def test_full_rank_is_claimed_only_where_it_holds(seed, slack):
     program = draw(np.random.default_rng(seed), slack)
     two_sided = np.isfinite(program.slab.lower[0]) & np.isfinite(program.slab.upper[0])
     rows = program.weight[two_sided]
-    if kernel.minimise(program, 1).full[0]:
+    if kernel.minimise(program).full[0]:
         assert np.linalg.matrix_rank(rows) == program.weight.shape[1]
 
 

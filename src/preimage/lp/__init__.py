@@ -42,25 +42,18 @@ def check_backend(backend: str) -> None:
         raise InputError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
 
 
-def solve(
-    program: LayerProgram,
-    backend: Backend = "kernel",
-    threads: int | None = None,
-    clock: Clock = UNLIMITED,
-) -> Solution:
+def solve(program: LayerProgram, backend: Backend = "kernel", clock: Clock = UNLIMITED) -> Solution:
     """Minimise every sample of ``program``.
 
     Args:
         program: A batch of layer programs.
         backend: ``"kernel"`` (batched interior point; see ``engine``) or ``"highs"`` (simplex,
             the reference).
-        threads: Threads of the kernel; None for all processors of the process. The answers do
-            not depend on it.
         clock: Samples that are not reached in time have the outcome ``FAILED``.
     """
     check_backend(backend)
     if backend == "kernel":
-        found = kernel.minimise(program, threads, clock)
+        found = kernel.minimise(program, clock)
         open_ = found.outcome == Outcome.FAILED
     else:
         found, open_ = unsettled(program), np.ones(len(program), dtype=bool)

@@ -44,15 +44,12 @@ class _Answer(NamedTuple):
     steps: Integers
 
 
-def minimise(
-    program: LayerProgram, threads: int | None = None, clock: Clock = UNLIMITED
-) -> Solution:
+def minimise(program: LayerProgram, clock: Clock = UNLIMITED) -> Solution:
     """Solve every sample.
 
     Args:
         program: The batch. It stays ``FAILED`` without columns, with a side at the wrong infinity,
             or where the weight is too large or its numbers do not compare.
-        threads: Threads to use; None for all that the process may use.
         clock: Samples that are not reached in time stay ``FAILED``.
     """
     settled = unsettled(program)
@@ -71,13 +68,13 @@ def minimise(
             break
         part = program if len(chunks) == 1 else take(program, chunk)
         views = (getattr(settled, name)[chunk] for name in vars(settled))
-        _settle(part, threads, clock, Solution(*views))
+        _settle(part, clock, Solution(*views))
     return settled
 
 
-def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: Solution) -> None:
+def _settle(program: LayerProgram, clock: Clock, settled: Solution) -> None:
     """Solve, and where nothing is proven, ask whether there is no point or no optimum."""
-    found = _run(program, threads, clock)
+    found = _run(program, clock)
     optimal = found.proven != 0
     for refines in (False, True) if program.slack != "none" else (False,):
         open_ = np.flatnonzero(~optimal)
@@ -86,7 +83,7 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
         part = take(program, open_)
         if refines:
             found.z[open_], found.lower[open_], found.upper[open_] = _refined(
-                part, found.z[open_], threads, clock
+                part, found.z[open_], clock
             )
         answer = found.z[open_], found.lower[open_], found.upper[open_]
         optimal[open_] = duality.is_optimal(part, *answer)
@@ -99,7 +96,7 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
     if not len(open_) or clock.is_over:
         return
     part = take(program, open_)
-    found = _run(duality.elastic(part), threads, clock)
+    found = _run(duality.elastic(part), clock)
     proven = duality.proves_infeasible(part, found.lower, found.upper)
     settled.outcome[open_[proven]] = Outcome.INFEASIBLE
     settled.dual_lower[open_[proven]] = found.lower[proven]
@@ -109,16 +106,14 @@ def _settle(program: LayerProgram, threads: int | None, clock: Clock, settled: S
     if not len(open_) or not program.objective[open_].any():
         return
     part = take(program, open_)
-    found = _run(_bounded(duality.recession(part)), threads, clock)
+    found = _run(_bounded(duality.recession(part)), clock)
     proven = duality.proves_unbounded(part, found.z)
     settled.outcome[open_[proven]] = Outcome.UNBOUNDED
     settled.ray[open_[proven]] = found.z[proven]
     settled.steps[open_] += found.steps
 
 
-def _refined(
-    program: LayerProgram, z: Array, threads: int | None, clock: Clock
-) -> tuple[Array, Array, Array]:
+def _refined(program: LayerProgram, z: Array, clock: Clock) -> tuple[Array, Array, Array]:
     """Minimisers and multipliers, solved for as steps from ``z`` in units of the slack there.
 
     Rounding is relative to the bounds, which may be far larger than a program's value (iterative
@@ -133,7 +128,7 @@ def _refined(
         slab=slab._replace(lower=lower, upper=upper),
         domain=((low - z) / unit, (high - z) / unit),
     )
-    found = _run(near, threads, clock)
+    found = _run(near, clock)
     return np.clip(z + unit * found.z, low, high), found.lower, found.upper
 
 
@@ -144,7 +139,7 @@ def _bounded(program: LayerProgram) -> LayerProgram:
     return replace(program, domain=(np.maximum(low, -unit), np.minimum(high, unit)))
 
 
-def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
+def _run(program: LayerProgram, clock: Clock) -> _Answer:
     """Minimisers, multipliers of both sides, steps: of the kernel, or of HiGHS without it."""
     batch, k = program.objective.shape
     n = program.weight.shape[-2]
@@ -170,7 +165,7 @@ def _run(program: LayerProgram, threads: int | None, clock: Clock) -> _Answer:
     numbers = (batch, n, k, units.table.shape[-1], matrices, _SLACKS[program.slack])
     answers = (z, multipliers, proven, full, steps)
     # The fields of ``Batch`` of ``src/kernel/program.h``.
-    engine.call("solve_programs", *numbers, threads or engine.processors(), *held, *answers)
+    engine.call("solve_programs", *numbers, engine.processors(), *held, *answers)
     return _Answer(z, lower, upper, proven, full, steps)
 
 
