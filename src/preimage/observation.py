@@ -198,11 +198,21 @@ def check_observation(
     level = as_noise(noise, batch, m)
     level = np.broadcast_to(level, (batch, level.shape[1]))
     if kind == "uint8":
-        _check_levels(generator if operator is None else None, x)
+        if operator is None:
+            _check_levels(generator, x)
         level = np.maximum(level, 0.5)
-    unit = _ROUNDING_OF.get(kind, ROUNDING)
+    unit, single = _ROUNDING_OF.get(kind, ROUNDING), len(shape) == 1
     rounding = unit * _entry_scale(x, mask, _row_sizes(generator, operator))
-    return _weighted(x, level, mask, operator, unit, rounding), len(shape) == 1
+    both = np.maximum(level, rounding)
+    if both.shape[1] == 1 or (both == both[:, :1]).all():
+        plain = Observation(x, level[:, 0], mask, operator, None, unit, rounding[:, :1])
+        return plain, single
+    # Entries of a sample have unequal tolerances.
+    seen = np.broadcast_to(True, x.shape) if mask is None else mask
+    noise = _lower_quantile(np.broadcast_to(level, x.shape), 0.5, seen)
+    rounding = np.broadcast_to(rounding, x.shape)
+    plain = Observation(x, noise, mask, operator, seen.astype(np.float64), unit, rounding)
+    return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0)), single
 
 
 def _check_sizes(generator: Network) -> None:
@@ -247,9 +257,9 @@ def as_noise(noise: ArrayLike, batch: int, m: int) -> Array:
     return np.atleast_2d(level)
 
 
-def _check_levels(generator: Network | None, x: Array) -> None:
+def _check_levels(generator: Network, x: Array) -> None:
     """Raise ``InputError`` for pixels in 0..255 where the head's range ends far below."""
-    low, high = (-np.inf, np.inf) if generator is None else output_range(generator)
+    low, high = output_range(generator)
     largest = x.max(initial=0.0)
     if largest > 2 * high:
         raise InputError(
@@ -316,21 +326,6 @@ def _lower_quantile(values: Array, part: float, where: Flags) -> Array:
     place = np.floor(part * np.maximum(where.sum(axis=1) - 1, 0)).astype(np.intp)
     found = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
     return np.where(np.isfinite(found), found, 0.0)
-
-
-def _weighted(
-    x: Array, noise: Array, mask: Flags | None, operator: Weight | None,
-    unit: float, rounding: Array,
-) -> Observation:  # fmt: skip
-    """The observation, with weights where the entries of a sample have unequal tolerances."""
-    both = np.maximum(noise, rounding)
-    if both.shape[1] == 1 or (both == both[:, :1]).all():
-        return Observation(x, noise[:, 0], mask, operator, None, unit, rounding[:, :1])
-    seen = np.broadcast_to(True, x.shape) if mask is None else mask
-    noise = _lower_quantile(np.broadcast_to(noise, x.shape), 0.5, seen)
-    rounding = np.broadcast_to(rounding, x.shape)
-    plain = Observation(x, noise, mask, operator, seen.astype(np.float64), unit, rounding)
-    return replace(plain, weight=np.where(seen, plain.tolerance[:, None] / both, 0.0))
 
 
 def as_sensing(generator: Network, sensing: Any) -> tuple[Flags | None, Weight | None]:

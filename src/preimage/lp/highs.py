@@ -137,13 +137,8 @@ def minimise_mixed(
     by its own, in which every tolerance is relative, and its bound is lowered by a tolerance for
     every variable, which is what a reduced cost of that size is worth over ``|u| <= 1``.
 
-    Args:
-        program: What to solve; with ``least`` and ``integer``.
-        gap: Absolute difference of value and bound at which to stop.
-        seconds: Time limit.
-
-    Returns:
-        (variables,) or None where none was found; the bound, infinite where there is no point.
+    It stops after ``seconds``, or where value and bound differ by ``gap``. The point is None where
+    none was found, and the bound infinite where there is none.
     """
     low, high = program.lower, program.upper
     whole = np.zeros(len(low), bool) if program.integer is None else program.integer

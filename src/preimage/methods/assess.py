@@ -89,14 +89,9 @@ def _far_apart(network: Network) -> bool:
 def _hidden(
     observation: Observation, error: Array, latent: Array, samples: Indices, deviation: Array
 ) -> Flags:
-    """Whether the error that is left hides a coordinate of these samples, (samples,).
+    """Whether the error ``x - G(z)`` that is left hides a coordinate of these samples, (samples,).
 
-    Args:
-        observation: Of all samples.
-        error: ``x - G(z)`` of all samples, 0 where unobserved.
-        latent: (batch, k).
-        samples: Which ones.
-        deviation: (samples, k) standard deviation of each coordinate under noise of variance 1.
+    ``deviation``, (samples, k), is each coordinate's under noise of variance 1.
     """
     part, own = observation.take(samples), latent[samples]
     left = np.linalg.norm(part.restrict(error[samples]), axis=1)

@@ -140,8 +140,8 @@ class BranchAndBound:
             search = Search(self, enclosed, outputs, generator, part)
             bound[sample] = search.run(start, contractor)
             latent[sample], gap[sample] = search.z, search.value - bound[sample]
-            decided = self.decide and search.decided(bound[sample])
-            if not (gap[sample] <= self.gap or decided):
+            decided = search.value <= search.noise or bound[sample] > search.noise
+            if not (gap[sample] <= self.gap or (self.decide and decided)):
                 over = part.clock.is_over
                 status[sample] = Status.TIME_LIMIT if over else Status.STEP_LIMIT
         return Estimate(latent, status, bound=bound, gap=gap)
@@ -188,10 +188,6 @@ class Search:
         if np.isfinite(z).all():
             self.consider(z)
         return self.solve_programs()
-
-    def decided(self, bound: float) -> bool:
-        """Whether it is known that some code explains x, or that none does."""
-        return self.value <= self.noise or bound > self.noise
 
     def misfits(self, codes: Array) -> Array:
         """``||x - G(z)||`` of each code, (codes, k) to (codes,)."""

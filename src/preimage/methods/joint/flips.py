@@ -29,14 +29,8 @@ _RIDGE = 1e-8
 def neighbours(problem: LeastSquares, z: Array, samples: Indices, count: int) -> Array:
     """Codes mirrored at the kinks of the ``count`` most promising units (t = 1), best first.
 
-    Args:
-        problem: What is minimised.
-        z: (runs, k).
-        samples: (runs,).
-        count: Of neighbours.
-
-    Returns:
-        (runs, count, k); NaN beyond the last unit that promises anything.
+    Of each row of ``z``, (runs, k); (runs, count, k), NaN beyond the last unit that promises
+    anything.
     """
     runs, k = z.shape
     found = np.full((runs, count, k), np.nan)
