@@ -202,13 +202,13 @@ def check_observation(
             _check_levels(generator, x)
         level = np.maximum(level, 0.5)
     unit, single = _ROUNDING_OF.get(kind, ROUNDING), len(shape) == 1
-    rounding = unit * _entry_scale(x, mask, _row_sizes(generator, operator))
+    seen = np.broadcast_to(True, x.shape) if mask is None else mask
+    rounding = unit * _entry_scale(x, seen, _row_sizes(generator, operator))
     both = np.maximum(level, rounding)
     if both.shape[1] == 1 or (both == both[:, :1]).all():
         plain = Observation(x, level[:, 0], mask, operator, None, unit, rounding[:, :1])
         return plain, single
     # Entries of a sample have unequal tolerances.
-    seen = np.broadcast_to(True, x.shape) if mask is None else mask
     noise = _lower_quantile(np.broadcast_to(level, x.shape), 0.5, seen)
     rounding = np.broadcast_to(rounding, x.shape)
     plain = Observation(x, noise, mask, operator, seen.astype(np.float64), unit, rounding)
@@ -292,7 +292,7 @@ def _row_sizes(generator: Network, operator: Weight | None) -> Array | None:
     return np.maximum(norm(weight, axis=1), np.abs(bias))
 
 
-def _entry_scale(x: Array, mask: Flags | None, size: Array | None) -> Array:
+def _entry_scale(x: Array, seen: Flags, size: Array | None) -> Array:
     """(batch, m) or (batch, 1), the scale to which each entry's rounding is relative.
 
     An entry is a sum of products of its row of weights with values of the layer below, so that its
@@ -300,7 +300,6 @@ def _entry_scale(x: Array, mask: Flags | None, size: Array | None) -> Array:
     itself. In most samples entries are of one scale, the largest; where some are larger than a
     thousand times the median, they must not hide the errors of the others.
     """
-    seen = np.broadcast_to(True, x.shape) if mask is None else mask
     values, size = np.abs(x), np.ones(x.shape[1]) if size is None else size
     known = size > 0
     below = values / np.where(known, size, 1.0)

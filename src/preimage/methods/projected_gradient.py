@@ -73,8 +73,9 @@ class ProjectedGradient:
         lowest = np.full(batch, np.inf)
         status = Status.FAILED.each(batch)
         # Where nothing is known of x yet, the gradient alone is the first guess.
-        x = eta * multiply_adjoint(A, observation.restrict(observation.restrict(y)))
-        size = np.linalg.norm(observation.restrict(y), axis=1)
+        seen = observation.restrict(y)
+        x = eta * multiply_adjoint(A, observation.restrict(seen))
+        size = np.linalg.norm(seen, axis=1)
         open_ = np.arange(batch)
         clock = observation.clock
         for step in range(self.steps):
