@@ -67,6 +67,11 @@ class LayerProgram:
         low, high = (np.broadcast_to(end, self.objective.shape) for end in self.domain)
         return low, high
 
+    def within(self, size: Array) -> LayerProgram:
+        """The same with ``|z| <= size``, too, (k,) or (batch, k)."""
+        low, high = self.box()
+        return replace(self, domain=(np.maximum(low, -size), np.minimum(high, size)))
+
     @property
     def scaled(self) -> Scaled:
         """The units of the weight, found at the first call."""

@@ -199,9 +199,7 @@ def _is_best_nearby(program: LayerProgram, z: Array, lower: Array, upper: Array)
     """
     column = program.sizes[1].reshape(-1)
     size = _FARTHEST * (column * np.abs(z)).max(initial=0.0) / column
-    low, high = program.box()
-    near = replace(program, domain=(np.maximum(low, -size), np.minimum(high, size)))
-    return bool(is_optimal(near, z[None], lower[None], upper[None], _GAP)[0])
+    return bool(is_optimal(program.within(size), z[None], lower[None], upper[None], _GAP)[0])
 
 
 def _refined(program: LayerProgram, z: Array, lower: Array, upper: Array) -> tuple[Array, Array]:

@@ -106,7 +106,8 @@ def _settle(program: LayerProgram, clock: Clock, settled: Solution) -> None:
     if not len(open_) or not program.objective[open_].any():
         return
     part = take(program, open_)
-    found = _run(_bounded(duality.recession(part)), clock)
+    # Every entry of the ray, in units of its column, is in [-1, 1].
+    found = _run(duality.recession(part).within(1.0 / part.sizes[1]), clock)
     proven = duality.proves_unbounded(part, found.z)
     settled.outcome[open_[proven]] = Outcome.UNBOUNDED
     settled.ray[open_[proven]] = found.z[proven]
@@ -130,13 +131,6 @@ def _refined(program: LayerProgram, z: Array, clock: Clock) -> tuple[Array, Arra
     )
     found = _run(near, clock)
     return np.clip(z + unit * found.z, low, high), found.lower, found.upper
-
-
-def _bounded(program: LayerProgram) -> LayerProgram:
-    """The program with every entry of z, in units of its column, in [-1, 1]."""
-    unit = 1.0 / program.sizes[1]
-    low, high = program.box()
-    return replace(program, domain=(np.maximum(low, -unit), np.minimum(high, unit)))
 
 
 def _run(program: LayerProgram, clock: Clock) -> _Answer:
