@@ -25,8 +25,7 @@ from examples import hardness
 from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds
-from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_bounds
+from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_by
 from preimage.lp import highs
 from preimage.methods.branch_and_bound import Search, mixed_program
 from preimage.observation import Observation
@@ -57,9 +56,7 @@ def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: flo
     # The first layer alone, within the intervals of its units.
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
-    relaxation = relax(first, bounds)
-    wanted = output_programs(relaxation)
-    tighten_bounds(first, Deduction.start(bounds), relaxation, wanted, Budget(np.inf, 1))
+    tighten_by(output_programs, first, Deduction.start(bounds), Budget(np.inf, 1))
     return (bounds.upper[0] - bounds.lower[0]) / 2
 
 

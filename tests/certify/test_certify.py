@@ -110,6 +110,18 @@ def test_trained_decoder(tmp_path):
     assert proven(tmp_path, generator, x, found) == [found.verdict]
 
 
+def test_the_trained_decoder_is_certified_without_a_box():
+    """Claim: a box is not needed; intervals without one are finite, and not much wider."""
+    generator = preimage.zoo.load("mnist-20-60-784")
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=20)
+    x = generator(z) + rng.uniform(-1e-4, 1e-4, size=784)
+    found = certify(generator, x, noise=1e-4)
+    assert found.verdict == "unique", found.reason
+    assert ((found.lower <= z) & (z <= found.upper)).all()
+    assert np.median(found.upper - found.lower) < 2e-3
+
+
 def test_codes_that_are_apart_only_at_the_edges_of_two_linear_pieces(tmp_path):
     """Claim: extreme codes count though rounding puts them outside; draw 96 of the benchmark."""
     generator, rng = preimage.zoo.load("mnist-20-60-784"), np.random.default_rng(1)

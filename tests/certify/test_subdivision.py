@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 import preimage
 from preimage.certify import boxes, checker
-from preimage.certify.prove import exact_layers
+from preimage.certify.certify import exact_layers
 from preimage.enclosure.contraction import Ball, Contractor, Interval
 from preimage.enclosure.grouped import GroupedMatrix
 from preimage.enclosure.linear_bounds import Chain, linear_bounds, pull_back

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.certify.certificate import Certificate
-from preimage.certify.prove import network_digest
+from preimage.certify.certify import network_digest
 from preimage.enclosure.descent import tighten
 from preimage.enclosure.network import as_network
 from preimage.enclosure.observed import starting_bounds
-from preimage.enclosure.relaxation import relax
-from preimage.enclosure.tighten import Budget, Deduction, layer_programs, tighten_bounds
+from preimage.enclosure.tighten import Budget, Deduction, last_programs, tighten_by
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.matrix import Array
@@ -54,10 +53,7 @@ def reconstruction_band(
         found.propagate(network)
         if "subdivision" not in claim.proof:  # which is for networks of many units
             tighten(network, found, budget, _ROUNDS)
-        relaxation = relax(network, found.bounds)
-        tighten_bounds(
-            network, found, relaxation, layer_programs(relaxation, network.depth), budget
-        )
+        tighten_by(last_programs, network, found, budget)
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
         least, most = network.head(low), network.head(high)

@@ -1,50 +1,15 @@
-"""Proof trees, and how they are written down for the checker."""
+"""How proof trees are written down for the checker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from preimage.certify import checker
+from preimage.enclosure.splitting import Part
 from preimage.enclosure.tighten import Deduction, Step
-from preimage.matrix import Array
-
-
-@dataclass
-class Node:
-    """Steps, then a split into ``a <= value`` and ``a >= value`` (layer 0: of z).
-
-    Attributes:
-        deduction: Its steps, and what holds after them.
-        split: Layer, unit, value; None at a leaf.
-        children: The two sides of a split.
-    """
-
-    deduction: Deduction
-    split: tuple[int, int, float] | None = None
-    children: list[Node] = field(default_factory=list)
-
-    def hull(self) -> tuple[Array, Array]:
-        """The smallest box around the codes that may be left; crossed where there are none."""
-        if self.split is not None:
-            lows, highs = zip(*(child.hull() for child in self.children), strict=True)
-            return np.min(lows, axis=0), np.max(highs, axis=0)
-        bounds = self.deduction.bounds
-        low, high = bounds.lower[0].copy(), bounds.upper[0].copy()
-        if self.deduction.empty:
-            low[:], high[:] = np.inf, -np.inf
-        return low, high
-
-    def record(self) -> dict[str, Any]:
-        """Plain JSON; floats as hexadecimal text."""
-        steps = [_step_record(step) for step in self.deduction.steps]
-        if self.split is not None:
-            layer, unit, value = self.split
-            children = [child.record() for child in self.children]
-            return {"steps": steps, "split": [layer, unit, plain(value)], "children": children}
-        return {"steps": steps, "end": "empty" if self.deduction.empty else "box"}
 
 
 def plain(value: Any) -> Any:
@@ -58,18 +23,53 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _step_record(step: Step) -> list[Any]:
-    cuts = [
-        [cut.layer, cut.unit, int(cut.upper), plain(cut.value), cut.start,
-         _multiplier_record(cut.multipliers)] for cut in step.proofs
-    ]  # fmt: skip
-    if not step.radius:
-        return ["cuts", *cuts]
-    (_, _, _, value, start, _), *_ = cuts
-    return ["radius", start, value, [[unit, upper, mu] for _, unit, upper, _, _, mu in cuts]]
+def record(tree: Deduction | Part) -> dict[str, Any]:
+    """Plain JSON, as ``checker.forms`` reads it."""
+    return _parts(tree) if isinstance(tree, Part) else _node(tree)
 
 
-def _multiplier_record(multipliers: list[Any]) -> list[Any]:
-    """Units, integers, and the exponent e of their unit 2^-e, for each layer."""
-    pairs = [(np.asarray(units).tolist(), values.tolist()) for units, values in multipliers]
-    return [[units, *checker.scaled(values)] for units, values in pairs]
+def _node(tree: Deduction) -> dict[str, Any]:
+    steps = [_step(step) for step in tree.steps]
+    if tree.split is None:
+        return {"steps": steps, "end": "empty" if tree.empty else "box"}
+    children = [_node(child) for child in tree.children]
+    return {"steps": steps, "split": [*tree.split, plain(0.0)], "children": children}
+
+
+def _step(step: Step) -> list[Any]:
+    """Multipliers are units, integers, and the exponent e of their unit 2^-e, for each layer."""
+    layers, units, upper, values = (part.tolist() for part in (*step.targets, step.values))
+    multipliers = [
+        [
+            [rows.indices[part].tolist(), *checker.scaled(rows.data[part].tolist())]
+            for rows in step.mu
+            for part in [slice(*rows.indptr[i : i + 2])]
+        ]
+        for i in range(len(units))
+    ]
+    sides = map(int, upper)
+    if step.radius:
+        proofs = zip(units, sides, multipliers, strict=True)
+        return ["radius", step.start, plain(values[0]), [list(proof) for proof in proofs]]
+    starts = [step.start] * len(units)
+    cuts = zip(layers, units, sides, plain(values), starts, multipliers, strict=True)
+    return ["cuts", *(list(cut) for cut in cuts)]
+
+
+def _parts(root: Part) -> dict[str, Any]:
+    tokens: list[Any] = []
+    stack = [root]
+    while stack:
+        part = stack.pop()
+        # Each row as its places and its numbers.
+        found = [] if part.rows is None else [(row, np.flatnonzero(row)) for row in part.rows]
+        rows = [[at.tolist(), plain(row[at])] for row, at in found]
+        if part.split is not None:
+            tokens.append(["split", *plain(part.split)])
+        elif part.children:
+            left = part.children[0]
+            tokens.append(["cut", *plain([left.low, left.high]), rows])
+        else:
+            tokens.append(["empty", rows] if part.empty else ["box"])
+        stack += reversed(part.children)
+    return {"subdivision": tokens}

@@ -1,71 +1,106 @@
-"""From enclosures to verdicts: look for witnesses, split on signs that stay open."""
+"""Two searches for a verdict: splits by the signs of units, or of the latent's box."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from preimage.certify.problem import Problem
-from preimage.certify.proof import Node
+from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.descent import tighten
+from preimage.enclosure.splitting import Part, explore
 from preimage.enclosure.tighten import Budget, Deduction
+from preimage.matrix import Flags
+
+# A part of the box is searched for codes where its middle explains the observation up to so many
+# times the noise, and at most so often.
+_NEAR, _LOOKS = 4.0, 60
+# A part of this size, in units of the resolution, is split no further: S touches it, or nearly so.
+_TINY = 1e-3
 
 
-def settle(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> tuple[Node, str]:
+def split_signs(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> str:
     """Split until every part is empty or near the witness.
 
     Returns:
-        The proof, and what stopped the search (empty if nothing did).
+        What stopped the search (empty if nothing did).
     """
-    tree = Node(root)
-    stack, stopped = [tree], ""
-    network = problem.network
+    stack, stopped = [root], ""
     while stack:
-        node = stack.pop()
-        deduction = node.deduction
+        part = stack.pop()
         budget.nodes -= 1
-        if node is not tree and not deduction.empty:
-            tighten(network, deduction, budget, rounds)
-        low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
-        if deduction.empty or problem.is_near(low, high):
+        if part is not root and not part.empty:
+            tighten(problem.network, part, budget, rounds)
+        if part.empty or problem.is_near(part.low, part.high):
             continue
         if budget.spent:
             stopped = stopped or "the node or time limit was reached"
             continue
-        if _look(problem, deduction):
-            return tree, ""
-        if problem.is_near(low, high):
+        if _look(problem, part):
+            return ""
+        if problem.is_near(part.low, part.high):
             continue
-        open_ = deduction.bounds.undecided(network)
-        if not open_:
+        open_ = part.bounds.undecided(problem.network)
+        if open_:
+            stack += reversed(part.branch(*max(open_, key=part.gap)))
+        else:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
-            continue
-        node.split = _widest(deduction, open_)
-        for side in (1, 0):
-            child = deduction.branch()
-            layer, unit, value = node.split
-            (child.bounds.lower if side else child.bounds.upper)[layer][unit] = value
-            node.children.insert(0, Node(child))
-            stack.append(node.children[0])
-    return tree, stopped
+    return stopped
 
 
-def _look(problem: Problem, deduction: Deduction) -> bool:
+def _look(problem: Problem, part: Deduction) -> bool:
     """Look for codes in this part; whether two that are apart are known then."""
-    low, high = deduction.bounds.lower[0], deduction.bounds.upper[0]
-    start = (low + high) / 2
+    start = (part.low + part.high) / 2
     if not np.isfinite(start).all():
         return False
     points = [start, *problem.extremes(start)] if problem.witnesses else [start]
-    return problem.look(low, high, points)
+    return problem.look(part.low, part.high, points)
 
 
-def _widest(deduction: Deduction, open_: list[tuple[int, int]]) -> tuple[int, int, float]:
-    """The unit whose hull has the largest gap."""
+def split_box(problem: Problem, deadline: float) -> tuple[Part, str]:
+    """Split until all codes are found or excluded.
 
-    def gap(place: tuple[int, int]) -> float:
-        layer, unit = place
-        low, high = deduction.bounds.lower[layer][unit], deduction.bounds.upper[layer][unit]
-        return float(min(-low, high)) if np.isinf(high - low) else float(-low * high / (high - low))
+    Returns:
+        The parts, or the whole box where some were not looked at; and what stopped the search.
+    """
+    whole, root = (Part(problem.low, problem.high) for _ in range(2))
+    bounds = problem.bounds(problem.enclosed_noise)
+    if bounds.empty:
+        root.empty = True
+        return root, ""
+    admitted = Interval(bounds.lower[-1], bounds.upper[-1])
+    looks, tiny = _LOOKS, 0
 
-    layer, unit = max(open_, key=gap)
-    return layer, unit, 0.0
+    def near(parts: list[Part]) -> Flags:
+        """Which parts are within the resolution of the witness."""
+        return np.array([problem.is_near(part.low, part.high) for part in parts])
+
+    def visit(parts: list[Part]) -> Flags | None:
+        """Look for codes where they may be; which parts are near the witness, or tiny."""
+        nonlocal looks, tiny
+        middles = np.stack([(part.low + part.high) / 2 for part in parts])
+        missed, done = problem.missed(middles), near(parts)
+        for row in np.argsort(missed):
+            if looks <= 0 or missed[row] > _NEAR * problem.noise:
+                break
+            if not done[row]:
+                looks -= 1
+                if problem.look(parts[row].low, parts[row].high, [middles[row]]):
+                    return None
+                done = near(parts)
+        widths = np.stack([part.high - part.low for part in parts])
+        small = ~done & (widths <= _TINY * problem.resolution).all(axis=1)
+        for row in np.flatnonzero(small)[: tiny < _LOOKS]:
+            points = [middles[row], *problem.extremes(middles[row])]
+            if problem.look(problem.low, problem.high, points):
+                return None
+        tiny += int(small.sum())
+        return done | small
+
+    contractor = Contractor.of(problem.network)
+    finished = explore(contractor, root, lambda: admitted, visit, deadline)
+    if len(problem.witnesses) > 1:
+        return whole, ""
+    stopped = "" if finished else "the time limit was reached"
+    if tiny:
+        stopped = "a part is neither empty nor near, by less than can be told"
+    return root if finished else whole, stopped

@@ -18,13 +18,12 @@ whose sign is known, and 0 elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from preimage.enclosure.network import Bounds, Network, Targets, rounding
-from preimage.matrix import Array, Indices
+from preimage.matrix import Array
 
 # Stands for what underflows; far above 2^-1074 with any rounding factor.
 _TINY = 2.0**-900
@@ -32,27 +31,6 @@ _TINY = 2.0**-900
 _ALMOST_ZERO = 2.0**-300
 # New ends stop this far, relatively, before the place where the proof would just fail.
 _MARGIN = 2.0**-40
-
-
-@dataclass(frozen=True, eq=False)
-class BoundProof:
-    """``a < value`` is impossible for this unit, or ``a > value`` where ``upper``.
-
-    Attributes:
-        layer: 0 for the code itself.
-        unit: Its number.
-        upper: Which end.
-        value: The new end.
-        start: The lowest layer whose equations are used is ``start + 1``.
-        multipliers: For each layer from start + 1 on, as far as needed: units, and their mu.
-    """
-
-    layer: int
-    unit: int
-    upper: bool
-    value: float
-    start: int
-    multipliers: list[tuple[Indices, Array]]
 
 
 class _Kinked(NamedTuple):
@@ -80,7 +58,7 @@ def proven_ends(
     Args:
         network: The network.
         bounds: What holds.
-        start: See ``BoundProof``.
+        start: The lowest layer whose equations are used is ``start + 1``.
         mu: For each layer above start, up to some layer, (targets, n_i).
         targets: In layers from start on.
 
@@ -90,7 +68,7 @@ def proven_ends(
     """
     sums, g, size = _backward(network, bounds, start, mu, targets)
     sums.add_terms(sums.kinked(network.slopes[start], g, size), start, bounds, targets)
-    upper, own, (low, high) = targets.upper, sums.own, bounds.of(targets)
+    upper, own, (low, high) = targets.upper, sums.own, bounds.of(targets.layer, targets.unit)
     # An upper end is the lower end of -a.
     line = _Kinked(np.where(upper, -own.p, own.m), np.where(upper, -own.m, own.p))
     ends = _reach(line, np.where(upper, -high, low), np.where(upper, -low, high), sums.rest())

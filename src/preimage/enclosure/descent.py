@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -13,17 +12,15 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
     Budget,
     Deduction,
-    Programs,
     Step,
     end_programs,
     output_programs,
-    proofs_of,
     shortened,
     sign_programs,
     solve,
-    tighten_bounds,
+    sparse,
+    tighten_by,
 )
-from preimage.matrix import Flags
 
 # Another round of tightening must have taken away this part of some interval.
 _PAYS = 0.1
@@ -56,12 +53,12 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
         if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
             if not add_radius(network, root, relaxation, budget):
                 continue
-            _tighten_by(output_programs, network, root, budget, start)
+            tighten_by(output_programs, network, root, budget, start)
     if budget.spent or not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         return root
     if finite:
         # Ends of the latent cost least, and decide most of the signs.
-        _tighten_by(output_programs, network, root, budget)
+        tighten_by(output_programs, network, root, budget)
     root.propagate(network)
     tighten(network, root, budget, rounds)
     return root
@@ -73,31 +70,7 @@ def _tighten_open_outputs(
     """Tighten the outputs of a layer whose sign is open, if that is cheap."""
     units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
     if 2 * len(units) * network.weights[start + 1].size <= _CHEAP:
-        _tighten_by(partial(output_programs, units=units), network, deduction, budget, start)
-
-
-def _tighten_by(
-    programs: Callable[[Relaxation], Programs],
-    network: Network,
-    deduction: Deduction,
-    budget: Budget,
-    start: int = 0,
-    outputs: Flags | None = None,
-) -> float:
-    """Relax, and tighten what the programs are about, if there is time for at least one of them.
-
-    Returns:
-        The largest part of an interval that was taken away, 0 to 1.
-    """
-    bounds = deduction.bounds
-    open_ = len(bounds.undecided(network, start))
-    columns = network.sizes[start] + open_
-    # One product with each layer, and a program with two rows for each open unit.
-    building = columns * sum(weight.size for weight in network.weights[start + 1 :])
-    if budget.times(building + 2 * open_ * columns**2) < 1:
-        return 0.0
-    relaxation = relax(network, bounds, start, outputs)
-    return tighten_bounds(network, deduction, relaxation, programs(relaxation), budget)
+        tighten_by(partial(output_programs, units=units), network, deduction, budget, start)
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:
@@ -141,12 +114,12 @@ def add_radius(
     dual, optimal, _ = solve(relaxation.loosened(), programs.objective[rows], budget)
     if len(dual) < len(rows) or not optimal.all():
         return False
-    mu = relaxation.multipliers(network, dual)
+    mu = relaxation.multipliers(dual)
     value = proven_radius(network, bounds, start, mu, targets)
     if not np.isfinite(value):
         return False
-    proofs = proofs_of(targets, np.full(len(rows), value), start, mu, np.arange(len(rows)))
-    deduction.steps.append(Step(proofs, radius=True))
+    values, every = np.full(len(rows), value), np.arange(len(rows))
+    deduction.steps.append(Step(targets, values, start, sparse(mu, every), radius=True))
     _bound_outputs(network, bounds, start, value)
     return True
 
@@ -167,13 +140,10 @@ def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int)
     for _ in range(rounds):
         if deduction.empty or budget.spent:
             return
-        best = 0.0
-        for programs in (end_programs, partial(sign_programs, network=network)):
-            by = _tighten_by(programs, network, deduction, budget, outputs=deduction.binding)
-            best = max(best, by)
-            if deduction.empty:
-                return
-        open_ = deduction.bounds.undecided(network)
-        best = max(best, _tighten_by(output_programs, network, deduction, budget))
-        if best < _PAYS or not open_:
+        best = max(
+            tighten_by(end_programs, network, deduction, budget, outputs=deduction.binding),
+            tighten_by(sign_programs, network, deduction, budget, outputs=deduction.binding),
+            tighten_by(output_programs, network, deduction, budget),
+        )
+        if best < _PAYS or not deduction.bounds.undecided(network):
             return

@@ -137,12 +137,12 @@ class Bounds:
             bool(((low > high) | (low == np.inf) | (high == -np.inf)).any()) for low, high in pairs
         )
 
-    def of(self, targets: Targets) -> tuple[Array, Array]:
-        """The interval that each target is an end of, (targets,) each."""
-        low, high = np.empty((2, len(targets.layer)))
-        for i in np.unique(targets.layer):
-            here = targets.layer == i
-            low[here], high[here] = (end[i][targets.unit[here]] for end in (self.lower, self.upper))
+    def of(self, layer: Indices, unit: Indices) -> tuple[Array, Array]:
+        """The intervals of some units, (units,) each."""
+        low, high = np.empty((2, len(layer)))
+        for i in np.unique(layer):
+            here = layer == i
+            low[here], high[here] = (end[i][unit[here]] for end in (self.lower, self.upper))
         return low, high
 
     def tighten(self, targets: Targets, ends: Array) -> None:

@@ -14,6 +14,7 @@ backward pass of one layer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,35 +29,58 @@ from preimage.matrix import Array, Flags, Indices
 _SMALL = 5000
 
 
+class Units(NamedTuple):
+    """Some units; their pre-activations are ``a = image v + offset``.
+
+    Attributes:
+        layer: (units,) the layer of each.
+        unit: (units,) its number there.
+        slope: (units,) its slope below 0.
+        image: (units, variables).
+        offset: (units,).
+    """
+
+    layer: Indices
+    unit: Indices
+    slope: Array
+    image: Array
+    offset: Array
+
+    def take(self, some: Flags | Indices) -> Units:
+        """Some of them."""
+        return Units(self.layer[some], self.unit[some], self.slope[some], self.image[some],
+                     self.offset[some])  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Relaxation:
     """``lower <= weight v <= upper``, ``low <= v <= high``.
 
     Attributes:
+        network: That it is about.
+        start: The layer whose outputs are the first variables.
+        undecided: The undecided units above; their outputs are the last variables.
+        last: The units of the last layer.
+        domain: Both ends of v.
         layer: (rows,) the layer whose unit the row is about.
         unit: (rows,) that unit.
         share: (rows,) the coefficient of that unit's pre-activation in the row.
         weight: (rows, variables).
         lower: (rows,).
         upper: (rows,).
-        domain: Both ends of v.
-        start: The layer whose outputs are the first variables.
-        undecided: Layer and number of the undecided units above, which are the last variables.
-        image: ``a_i = image[i] v + offset[i]`` for layers above `start`, as (units, variables).
-        offset: See ``image``.
     """
 
+    network: Network
+    start: int
+    undecided: Units
+    last: Units
+    domain: tuple[Array, Array]
     layer: Indices
     unit: Indices
     share: Array
     weight: Array
     lower: Array
     upper: Array
-    domain: tuple[Array, Array]
-    start: int
-    undecided: list[tuple[int, int]]
-    image: dict[int, Array]
-    offset: dict[int, Array]
 
     def program(self, objective: Array) -> LayerProgram:
         """``minimise objective @ v`` for each row of ``objective`` (targets, variables)."""
@@ -88,14 +112,13 @@ class Relaxation:
             replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
         )
 
-    def undecided_units(self) -> tuple[Indices, Indices, Array, Array]:
-        """Layer and number of the undecided units; rows of their a and z, (units, variables)."""
-        size, count = self.weight.shape[1], len(self.undecided)
-        image = np.array([self.image[i][j] for i, j in self.undecided]).reshape(count, size)
-        layer, unit = np.array(self.undecided, dtype=np.intp).reshape(count, 2).T
-        return layer, unit, image, np.eye(count, size, size - count)
+    @property
+    def values(self) -> Array:
+        """The outputs of the undecided units, (units, variables)."""
+        count, size = self.undecided.image.shape
+        return np.eye(count, size, size - count)
 
-    def multipliers(self, network: Network, dual: Array) -> dict[int, Array]:
+    def multipliers(self, dual: Array) -> dict[int, Array]:
         """What signed row multipliers (targets, rows) mean for each ``a_i``, (targets, n_i).
 
         A program's dual writes its objective as ``sum_r dual_r row_r + reduced v``; see
@@ -103,9 +126,9 @@ class Relaxation:
         """
         weighted = -dual * self.share
         found = {}
-        for i in range(self.start + 1, network.depth + 1):
+        for i in range(self.start + 1, self.network.depth + 1):
             rows = np.flatnonzero(self.layer == i)
-            total = np.zeros((network.sizes[i], len(dual)))
+            total = np.zeros((self.network.sizes[i], len(dual)))
             np.add.at(total, self.unit[rows], weighted[:, rows].T)
             found[i] = np.ascontiguousarray(total.T)
         return found
@@ -122,31 +145,31 @@ def relax(
         start: See the module's text.
         outputs: (n,) the rows of the last layer to take; None for all.
     """
-    undecided, inputs = bounds.undecided(network, start), network.sizes[start]
-    layers, units = np.array(undecided, dtype=np.intp).reshape(len(undecided), 2).T
-    inner, constant = np.eye(inputs, inputs + len(undecided)), np.zeros(inputs)
-    ends, parts, image, offset = [bounds.outputs(network, start)], [], {}, {}
+    inputs, open_ = network.sizes[start], bounds.undecided(network, start)
+    layers, numbers = np.array(open_, dtype=np.intp).reshape(len(open_), 2).T
+    value, constant = np.eye(inputs, inputs + len(open_)), np.zeros(inputs)
+    ends, rows, hidden = [bounds.outputs(network, start)], [], []
     for i in range(start + 1, network.depth + 1):
-        image[i] = network.weights[i] @ inner
-        offset[i] = network.weights[i] @ constant + network.biases[i]
-        low, high = bounds.lower[i], bounds.upper[i]
-        every = np.arange(network.sizes[i])
+        every, columns = np.arange(network.sizes[i]), np.flatnonzero(layers == i)
+        image = network.weights[i] @ value
+        offset = network.weights[i] @ constant + network.biases[i]
+        units = Units(np.full_like(every, i), every, network.slopes[i], image, offset)
+        chosen = numbers[columns]
+        hidden.append(units.take(chosen))
         some = every if outputs is None or i < network.depth else np.flatnonzero(outputs)
-        parts.append((np.full(len(some), i), some, np.ones(len(some)), image[i][some],
-                      (low - offset[i])[some], (high - offset[i])[some]))  # fmt: skip
-        if i == network.depth:
-            break
-        columns = np.flatnonzero(layers == i)
-        chosen = units[columns]
-        slope = np.nan_to_num(bounds.decided(network, i))
-        inner, constant = slope[:, None] * image[i], slope * offset[i]
-        inner[chosen, inputs + columns] = 1.0
-        below, above = bounds.outputs(network, i)
-        ends.append((below[chosen], above[chosen]))
-        parts += _hull_rows(i, chosen, inner[chosen], image[i][chosen], offset[i][chosen],
-                            low[chosen], high[chosen], network.slopes[i][chosen])  # fmt: skip
+        one, nothing = np.ones(len(some)), np.zeros_like(image[some])
+        rows.append(_rows(units.take(some), one, nothing, bounds.lower[i][some],
+                          bounds.upper[i][some]))  # fmt: skip
+        if i < network.depth:
+            slope = np.nan_to_num(bounds.decided(network, i))
+            value, constant = slope[:, None] * image, slope * offset
+            value[chosen, inputs + columns] = 1.0
+            below, above = bounds.outputs(network, i)
+            ends.append((below[chosen], above[chosen]))
+    undecided = Units(*map(np.concatenate, zip(*hidden, strict=True)))
+    rows += _hull_rows(undecided, *bounds.of(undecided.layer, undecided.unit))
     low, high = map(np.concatenate, zip(*ends, strict=True))
-    layer, unit, share, weight, lower, upper = map(np.concatenate, zip(*parts, strict=True))
+    layer, unit, share, weight, lower, upper = map(np.concatenate, zip(*rows, strict=True))
     # Rows that can never bind are left out.
     with np.errstate(invalid="ignore"):
         positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
@@ -154,30 +177,36 @@ def relax(
         least = np.nan_to_num(positive @ low + negative @ high, nan=-np.inf)
     lower, upper = np.where(lower <= least, -np.inf, lower), np.where(upper >= most, np.inf, upper)
     kept = (lower > -np.inf) | (upper < np.inf)
-    return Relaxation(layer[kept], unit[kept], share[kept], weight[kept], lower[kept], upper[kept],
-                      (low, high), start, undecided, image, offset)  # fmt: skip
+    return Relaxation(network, start, undecided, units, (low, high), layer[kept], unit[kept],
+                      share[kept], weight[kept], lower[kept], upper[kept])  # fmt: skip
 
 
-def _hull_rows(
-    layer: int, unit: Indices, own: Array, image: Array, offset: Array, low: Array, high: Array,
-    c: Array,
-) -> list[tuple[Indices, Indices, Array, Array, Array, Array]]:  # fmt: skip
-    """The rows of the undecided units of one layer, whose z is ``own v``, as in ``Relaxation``."""
-    zero = np.zeros_like(c)
+# Layer, unit, share, weight, lower and upper end of some rows, as in ``Relaxation``.
+_Rows = tuple[Indices, Indices, Array, Array, Array, Array]
+
+
+def _rows(units: Units, share: Array, value: Array, low: Array, high: Array) -> _Rows:
+    """``low <= value v + share a <= high``."""
+    shift = share * units.offset
+    weight = value + share[:, None] * units.image
+    return units.layer, units.unit, share, weight, low - shift, high - shift
+
+
+def _hull_rows(units: Units, low: Array, high: Array) -> list[_Rows]:
+    """The rows of undecided units, whose outputs are the last variables."""
+    c, (count, size) = units.slope, units.image.shape
+    value, zero = np.eye(count, size, size - count), np.zeros(count)
     with np.errstate(invalid="ignore"):
         chord = (high - c * low) / (high - low)
         # ``z - slope a`` lies between two values.
         lines = (
-            (np.ones(len(unit), dtype=bool), zero + 1.0, zero, (c - 1) * low),
+            (np.full(count, True), np.ones(count), zero, (c - 1) * low),
             (c > 0, c, zero, (1 - c) * high),
             (np.isfinite(low) & np.isfinite(high), chord, (1 - chord) * high,
              np.where(c < 1, -np.inf, np.inf)),
         )  # fmt: skip
-    found = []
-    for pick, *line in lines:
-        slope, one, other = (part[pick] for part in line)
-        shift = slope * offset[pick]
-        found.append((np.full(len(slope), layer), unit[pick], -slope,
-                      own[pick] - slope[:, None] * image[pick],
-                      np.minimum(one, other) + shift, np.maximum(one, other) + shift))  # fmt: skip
-    return found
+    return [
+        _rows(units.take(some), -slope[some], value[some], np.minimum(one, other)[some],
+              np.maximum(one, other)[some])
+        for some, slope, one, other in lines
+    ]  # fmt: skip

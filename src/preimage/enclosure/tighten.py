@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
 
-from preimage.enclosure.bound_proofs import BoundProof, proven_ends
+from preimage.enclosure.bound_proofs import proven_ends
 from preimage.enclosure.network import Bounds, Network, Targets
-from preimage.enclosure.relaxation import Relaxation
+from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.lp import Outcome
 from preimage.matrix import Array, Flags, Indices
 
@@ -80,28 +81,39 @@ class Step(NamedTuple):
     """Ends that are all proven from the bounds before the step.
 
     Attributes:
-        proofs: One for each end.
+        targets: The ends.
+        values: (targets,) where they are now.
+        start: The lowest layer whose equations are used is ``start + 1``.
+        mu: For each layer from start + 1 on, as far as needed, sparse (targets, n_i); see
+            ``bound_proofs``.
         radius: Whether these are the infinite ends of a layer's outputs, with one value: that no
             such output is above it in size, which they prove together; see ``proven_radius``.
     """
 
-    proofs: list[BoundProof]
+    targets: Targets
+    values: Array
+    start: int
+    mu: list[Any]
     radius: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Deduction:
-    """Bounds, and the steps that led there.
+    """A tree of bounds: what was deduced, then a split by the sign of a unit, if there is one.
 
     Attributes:
         bounds: What holds after the steps.
         binding: (n,) the outputs that some program needed so far.
-        steps: In order.
+        steps: That led there, in order.
+        split: Layer and number of a unit; None at a leaf.
+        children: Where its pre-activation is at most 0, and where it is at least 0.
     """
 
     bounds: Bounds
     binding: Flags
     steps: list[Step] = field(default_factory=list)
+    split: tuple[int, int] | None = None
+    children: list[Deduction] = field(default_factory=list)
 
     @staticmethod
     def start(bounds: Bounds) -> Deduction:
@@ -114,9 +126,36 @@ class Deduction:
         """Whether it is proven that there is no code."""
         return self.bounds.empty
 
-    def branch(self) -> Deduction:
-        """The same bounds, with no steps yet."""
-        return Deduction(self.bounds.copy(), self.binding.copy())
+    @property
+    def low(self) -> Array:
+        """(k,) of the code."""
+        return self.bounds.lower[0]
+
+    @property
+    def high(self) -> Array:
+        """(k,) of the code."""
+        return self.bounds.upper[0]
+
+    def gap(self, place: tuple[int, int]) -> float:
+        """The largest gap of the hull of an undecided unit, by layer and number."""
+        layer, unit = place
+        low, high = self.bounds.lower[layer][unit], self.bounds.upper[layer][unit]
+        return float(min(-low, high)) if np.isinf(high - low) else float(-low * high / (high - low))
+
+    def branch(self, layer: int, unit: int) -> list[Deduction]:
+        """Split, and return the children."""
+        self.split = layer, unit
+        for side in (0, 1):
+            bounds = self.bounds.copy()
+            (bounds.lower if side else bounds.upper)[layer][unit] = 0.0
+            self.children.append(Deduction(bounds, self.binding.copy()))
+        return self.children
+
+    def leaves(self) -> list[Deduction]:
+        """Those that may hold codes."""
+        if self.children:
+            return [leaf for child in self.children for leaf in child.leaves()]
+        return [] if self.empty else [self]
 
     def propagate(self, network: Network) -> None:
         """Interval arithmetic from the code through the hidden layers."""
@@ -141,7 +180,7 @@ class Deduction:
 
         Args:
             network: The network.
-            start: See ``BoundProof``.
+            start: See ``Step``.
             targets: Ends that may be tightened.
             mu: For each layer above start, up to some layer, (targets, n_i).
             budget: Counts the proofs, unless they take no time to check.
@@ -150,7 +189,7 @@ class Deduction:
             The largest part of an interval that was taken away, 0 to 1.
         """
         bounds = self.bounds
-        low, high = bounds.of(targets)
+        low, high = bounds.of(targets.layer, targets.unit)
         ends = proven_ends(network, bounds, start, mu, targets)
         part = _part(low, high, ends, targets.upper)
         crosses = np.where(targets.upper, (ends <= 0) & (high > 0), (low < 0) & (ends >= 0))
@@ -162,7 +201,7 @@ class Deduction:
             budget.proofs += len(rows)
         made = targets.take(rows)
         bounds.tighten(made, ends[rows])
-        self.steps.append(Step(proofs_of(made, ends[rows], start, mu, rows)))
+        self.steps.append(Step(made, ends[rows], start, sparse(mu, rows)))
         return float(part[rows].max())
 
 
@@ -173,18 +212,9 @@ def shortened(multipliers: Array) -> Array:
     return np.round(multipliers / grid) * grid
 
 
-def proofs_of(
-    targets: Targets, ends: Array, start: int, mu: dict[int, Array], rows: Indices
-) -> list[BoundProof]:
-    """The proofs of these ends, by the multipliers of some rows."""
-    places = zip(*(column.tolist() for column in (*targets, ends, rows)), strict=True)
-    layers = sorted(mu)
-    proofs = []
-    for layer, unit, upper, end, row in places:
-        used = [np.flatnonzero(mu[i][row]) for i in layers]
-        multipliers = [(units, mu[i][row, units]) for i, units in zip(layers, used, strict=True)]
-        proofs.append(BoundProof(layer, unit, upper, end, start, multipliers))
-    return proofs
+def sparse(mu: dict[int, Array], rows: Indices) -> list[Any]:
+    """Some rows of the multipliers, as ``Step`` has them."""
+    return [scipy.sparse.csr_array(mu[layer][rows]) for layer in sorted(mu)]
 
 
 def _part(low: Array, high: Array, ends: Array, upper: Flags) -> Array:
@@ -210,44 +240,43 @@ class Programs(NamedTuple):
 
 
 def _both_ends(layer: ArrayLike, unit: ArrayLike, image: Array, share: float) -> Programs:
-    """The least and the largest value of ``image @ v``, one row for each unit."""
+    """The least and the largest value of ``image v``, one row for each unit; see ``Programs``."""
     shares = np.repeat([share, -share], len(image))
     return Programs(Targets.both(layer, unit), np.vstack([image, -image]), shares)
 
 
 def output_programs(relaxation: Relaxation, units: ArrayLike | None = None) -> Programs:
     """Both ends of outputs of the starting layer (the code, if that is 0); None for all units."""
-    size = relaxation.weight.shape[1]
-    every = np.arange(size - len(relaxation.undecided))
+    count, size = relaxation.undecided.image.shape
+    every = np.arange(size - count)
     chosen = every if units is None else np.asarray(units, dtype=np.intp)
     return _both_ends(relaxation.start, chosen, np.eye(len(every), size)[chosen], 0.0)
 
 
-def layer_programs(relaxation: Relaxation, layer: int) -> Programs:
-    """Both ends of all pre-activations of a layer."""
-    image = relaxation.image[layer]
-    return _both_ends(layer, np.arange(len(image)), image, 1.0)
-
-
 def end_programs(relaxation: Relaxation) -> Programs:
     """Both ends of the pre-activation of every undecided unit."""
-    layer, unit, image, _ = relaxation.undecided_units()
-    return _both_ends(layer, unit, image, 1.0)
+    units = relaxation.undecided
+    return _both_ends(units.layer, units.unit, units.image, 1.0)
 
 
-def sign_programs(relaxation: Relaxation, network: Network) -> Programs:
+def last_programs(relaxation: Relaxation) -> Programs:
+    """Both ends of the pre-activation of every unit of the last layer."""
+    units = relaxation.last
+    return _both_ends(units.layer, units.unit, units.image, 1.0)
+
+
+def sign_programs(relaxation: Relaxation) -> Programs:
     """Whether either sign of an undecided unit is impossible.
 
     ``a <= 0`` means ``z = c a``, so that a positive least value of ``z - c a`` proves a > 0; on the
     hull this is a weaker thing to ask than a positive least value of a. Likewise ``z - a``.
     """
-    layer, unit, image, own = relaxation.undecided_units()
-    c = np.array([network.slopes[i][j] for i, j in zip(layer, unit, strict=True)])
-    turn = np.where(c < 1, 1.0, -1.0)
-    rates = np.concatenate([c, np.ones_like(c)])
-    turns = np.concatenate([turn, turn])
-    objective = turns[:, None] * (np.vstack([own, own]) - rates[:, None] * np.vstack([image] * 2))
-    return Programs(Targets.both(layer, unit), objective, -turns * rates)
+    units = relaxation.undecided
+    turn = np.tile(np.where(units.slope < 1, 1.0, -1.0), 2)
+    share = -turn * np.concatenate([units.slope, np.ones_like(units.slope)])
+    value, image = (np.tile(rows, (2, 1)) for rows in (relaxation.values, units.image))
+    objective = turn[:, None] * value + share[:, None] * image
+    return Programs(Targets.both(units.layer, units.unit), objective, share)
 
 
 def solve(relaxation: Relaxation, objective: Array, budget: Budget) -> tuple[Array, Flags, Flags]:
@@ -284,35 +313,50 @@ def solve(relaxation: Relaxation, objective: Array, budget: Budget) -> tuple[Arr
     return dual, optimal, empty
 
 
-def tighten_bounds(
+def tighten_by(
+    programs: Callable[[Relaxation], Programs],
     network: Network,
     deduction: Deduction,
-    relaxation: Relaxation,
-    programs: Programs,
     budget: Budget,
+    start: int = 0,
+    outputs: Flags | None = None,
 ) -> float:
-    """Solve programs while there is time, and deduce in one step what their multipliers prove.
+    """Relax, solve programs while there is time, and deduce in one step what they prove.
 
-    The relaxation is about the bounds before the step. Where one program proves that there is no
-    code, the step is that proof.
+    Nothing is done without time for one of them. Where one proves that there is no code, the step
+    is that proof.
+
+    Args:
+        programs: Those of a relaxation.
+        network: The network.
+        deduction: Gets the step.
+        budget: The time.
+        start: See ``relax``.
+        outputs: See ``relax``.
 
     Returns:
         The largest part of an interval that was taken away, 0 to 1.
     """
-    start = relaxation.start
-    if deduction.empty or not len(relaxation.weight):
+    open_ = len(deduction.bounds.undecided(network, start))
+    columns = network.sizes[start] + open_
+    # One product with each layer, and a program with two rows for each open unit.
+    building = columns * sum(weight.size for weight in network.weights[start + 1 :])
+    if deduction.empty or budget.times(building + 2 * open_ * columns**2) < 1:
         return 0.0
-    before = budget.proofs
-    dual, optimal, empty = solve(relaxation, programs.objective, budget)
+    relaxation = relax(network, deduction.bounds, start, outputs)
+    if not len(relaxation.weight):
+        return 0.0
+    wanted, before = programs(relaxation), budget.proofs
+    dual, optimal, empty = solve(relaxation, wanted.objective, budget)
     budget.proofs = before  # those that are made are counted below
     infeasible = bool(empty.any())
     chosen = np.flatnonzero(empty)[:1] if infeasible else np.flatnonzero(optimal)
     if not len(chosen):
         return 0.0
-    dual, targets = dual[chosen], programs.targets.take(chosen)
-    mu = relaxation.multipliers(network, shortened(dual))
+    dual, targets = dual[chosen], wanted.targets.take(chosen)
+    mu = relaxation.multipliers(shortened(dual))
     for layer in () if infeasible else np.unique(targets.layer[targets.layer > start]):
         here = np.flatnonzero(targets.layer == layer)
-        mu[layer][here, targets.unit[here]] += programs.share[chosen[here]]
+        mu[layer][here, targets.unit[here]] += wanted.share[chosen[here]]
     deduction.binding |= (mu[network.depth] != 0).any(axis=0)
     return deduction.deduce(network, start, targets, mu, budget)

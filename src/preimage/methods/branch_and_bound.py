@@ -12,7 +12,7 @@ import scipy
 from preimage.activation import Identity
 from preimage.enclosure.contraction import Admitted, Ball, Contractor, Interval
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import Bounds, Targets, as_network
+from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.network import Network as Enclosed
 from preimage.enclosure.observed import observed_interval, starting_bounds
 from preimage.enclosure.relaxation import relax
@@ -313,18 +313,16 @@ def mixed_program(
     """
     relaxation = relax(outputs, bounds)
     size, last = relaxation.weight.shape[1], outputs.depth
-    layer, unit, image, value = relaxation.undecided_units()
-    c = np.array([outputs.slopes[i][j] for i, j in zip(layer, unit, strict=True)])
-    chosen = (layer < last - 1) | (c > 0)
-    chosen[layer == last - 1] |= exact[unit[layer == last - 1]]
-    layer, unit, c = layer[chosen], unit[chosen], c[chosen]
-    image, value = image[chosen], value[chosen]
-    low, high = bounds.of(Targets(layer, unit, np.zeros(len(unit), dtype=bool)))
-    offset = np.array([relaxation.offset[i][j] for i, j in zip(layer, unit, strict=True)])
+    units, value = relaxation.undecided, relaxation.values
+    own = units.layer == last - 1
+    chosen = ~own | (units.slope > 0)
+    chosen[own] |= exact[units.unit[own]]
+    layer, unit, c, image, offset = units.take(chosen)
+    low, high = bounds.of(layer, unit)
     # z - a <= (c - 1) low (1 - t),  z - c a <= (1 - c) high t;  >= where c > 1.
     side = np.where(c > 1, -1.0, 1.0)
     slope, sides = np.concatenate([np.ones_like(c), c]), np.tile(side, 2)[:, None]
-    units = sides * (np.tile(value, (2, 1)) - slope[:, None] * np.tile(image, (2, 1)))
+    rows = sides * (np.tile(value[chosen], (2, 1)) - slope[:, None] * np.tile(image, (2, 1)))
     switches = scipy.sparse.vstack(
         [scipy.sparse.diags_array(side * (c - 1) * end) for end in (low, high)]
     )
@@ -332,11 +330,11 @@ def mixed_program(
     # |s(a) - x| <= d
     count = len(x)
     misfits = scipy.sparse.eye_array(count) if norm == "l1" else np.ones((count, 1))
-    fit, rest = relaxation.image[last], x - relaxation.offset[last]
+    fit, rest = relaxation.last.image, x - relaxation.last.offset
     matrix = scipy.sparse.block_array(
         [
             [scipy.sparse.csr_array(relaxation.weight), None, None],
-            [scipy.sparse.csr_array(units), None, switches],
+            [scipy.sparse.csr_array(rows), None, switches],
             [scipy.sparse.csr_array(fit), -misfits, None],
             [scipy.sparse.csr_array(-fit), -misfits, None],
         ],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from preimage.certify.certificate import Certificate, Claim
-from preimage.certify.prove import network_digest
+from preimage.certify.certify import network_digest
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.io.observations import open_observations
