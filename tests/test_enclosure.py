@@ -97,7 +97,7 @@ def test_no_multipliers_whatever_cut_off_a_code(seed, case):
     scale = 10.0 ** rng.uniform(-8, 8, size=(20, 1))
     mu = {i: scale * rng.normal(size=(20, network.sizes[i])) for i in range(start + 1, 3)}
     # Now and then something near what proves a lot.
-    weight = network.weights[start + 1]
+    weight = network.weights[start + 1].dense
     mu[start + 1][:10] = np.linalg.pinv(weight)[unit[:10]] * rng.choice([-1, 1], size=(10, 1))
     ends = proven_ends(network, bounds, start, mu, targets)
     value = inside[start][unit]
@@ -109,7 +109,7 @@ def test_no_multipliers_whatever_prove_too_small_a_radius(seed):
     """Claim: the a-posteriori bound without a box holds for every approximate inverse."""
     rng = np.random.default_rng(seed)
     network, bounds, inside = _planted((3, 12), "leaky_relu(0.3)", None, seed, 1e-2, np.inf)
-    inverse = np.linalg.pinv(network.weights[1])
+    inverse = np.linalg.pinv(network.weights[1].dense)
     inverse = inverse + 10.0 ** rng.uniform(-9, 0) * rng.normal(size=inverse.shape)
     unit = np.tile(np.arange(3), 2)
     upper = np.repeat([True, False], 3)
@@ -121,7 +121,7 @@ def test_no_multipliers_whatever_prove_too_small_a_radius(seed):
 def test_one_layer_agrees_with_linear_programs_of_scipy():
     """Claim: the box of one layer is the smallest one, up to 1 % of it; and never smaller."""
     network, bounds, _ = _planted((4, 20), "relu", None, 7, 1e-2, 5.0)
-    rows, low, high = network.weights[1], bounds.lower[1], bounds.upper[1]
+    rows, low, high = network.weights[1].dense, bounds.lower[1], bounds.upper[1]
     shift = network.biases[1]
     two = np.isfinite(low)
     left = np.vstack([rows, -rows[two]])

@@ -9,7 +9,7 @@ import pytest
 
 import preimage
 from preimage.certify import boxes, checker
-from preimage.enclosure.linear_bounds import Chain, linear_bounds, pull_back
+from preimage.enclosure.linear_bounds import in_range, linear_bounds, pull_back
 from preimage.enclosure.network import as_network
 
 
@@ -145,8 +145,9 @@ def test_no_claim_whatever_excludes_a_code():
 def test_searching_bounds_refuse_what_a_cast_would_lose():
     """Claim: the search judges the size of weights before they are rounded to float32, too."""
     generator = preimage.from_arrays([[[2.0**-151]], [[1.0]]], activation="identity")
-    assert not Chain.of(as_network(generator), np.float32).in_range
-    assert Chain.of(as_network(generator)).in_range
+    network = as_network(generator)
+    assert not in_range(network, np.float32)
+    assert in_range(network, np.float64)
 
 
 @pytest.mark.parametrize("exponent", [-100, -700])
@@ -156,7 +157,8 @@ def test_rows_that_underflow_bound_nothing_in_the_search(exponent):
     dtype = np.float32 if exponent == -100 else np.float64
     generator = preimage.from_arrays([[[weight]]], activation="identity")
     high = np.array([[2.0 ** (101 if exponent == -100 else 801)]])
-    forms = linear_bounds(Chain.of(as_network(generator), dtype), 0 * high, high)
+    network = as_network(generator)
+    forms = linear_bounds(network.cast(dtype), 0 * high, high)
     row = np.full((1, 1, 1), 2.0**exponent)
-    found = pull_back(Chain.of(as_network(generator)), forms, row)
+    found = pull_back(network, forms, row)
     assert (found.slope[0] @ high[0] + found.shift[0])[0] >= 2.0**exponent * weight * high[0, 0]

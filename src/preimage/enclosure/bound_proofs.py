@@ -177,7 +177,8 @@ def _backward(
         rho, size, bias = rho[:, used], size[:, used], network.biases[i][used]
         sums.add(rho * bias, size * np.abs(bias))
         sums.operations += 4
-        g, size = rho @ network.weights[i][used], size @ network.magnitudes[i][used]
+        weight = network.weights[i].dense[used]
+        g, size = rho @ weight, size @ np.abs(weight)
         size = np.where(size > 0, size + _TINY, 0.0)
     return sums, g, size
 

@@ -7,17 +7,16 @@ half-space, which cuts the box or misses it. Any v is valid; see ``rows``.
 
 from __future__ import annotations
 
-import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from preimage import lp
 from preimage.activation import Slab
 from preimage.enclosure.grouped import dot
-from preimage.enclosure.linear_bounds import Chain, Forms, linear_bounds, pull_back
+from preimage.enclosure.linear_bounds import Forms, in_range, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Network, rounding
 from preimage.enclosure.rows import least_squares_rows
 from preimage.engine import processors
@@ -52,8 +51,7 @@ class Interval:
     def near(self, forms: Forms) -> tuple[Array, Array]:
         """A point among the admitted outputs of each box, and the half-width around it."""
         low, high = self.ends(forms)
-        with np.errstate(invalid="ignore"):
-            return (low + high) / 2, np.maximum(high - low, 0.0) / 2
+        return (low + high) / 2, np.maximum(high - low, 0.0) / 2
 
     def least(self, forms: Forms, rows: Array) -> Array:
         """The least value of ``rows`` (boxes, rows, n) over them, rounded down, (boxes, rows)."""
@@ -73,24 +71,22 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """``||y - x|| <= radius`` for the last layer's values.
+    """``||y - x||_2 <= radius`` for the last layer's values.
 
     Attributes:
         x: (n,).
         radius: At least 0.
-        norm: ``"l2"``, ``"l1"`` or ``"linf"``.
     """
 
     x: Array
     radius: float
-    norm: Literal["l2", "l1", "linf"]
     values: bool = True  # rows are of values
 
     def near(self, forms: Forms) -> tuple[Array, Array]:
         """As of ``Interval``."""
-        share = {"l2": len(self.x) ** -0.5, "l1": 1 / len(self.x), "linf": 1.0}[self.norm]
         shape = (len(forms.center), len(self.x))
-        return np.broadcast_to(self.x, shape), np.full(shape, self.radius * share)
+        half = self.radius / len(self.x) ** 0.5
+        return np.broadcast_to(self.x, shape), np.full(shape, half)
 
     def least(self, _forms: Forms, rows: Array) -> Array:
         """As of ``Interval``."""
@@ -102,9 +98,8 @@ class Ball:
         return rows @ self.x - rounding(rows.shape[2] + 4) * size
 
     def length(self, rows: Array) -> Array:
-        """The dual norm of each row, rounded up."""
-        order = {"l2": 2, "l1": np.inf, "linf": 1}[self.norm]
-        return np.linalg.norm(rows, order, axis=2) * (1 + rounding(rows.shape[2] + 8))
+        """The norm of each row, rounded up."""
+        return np.linalg.norm(rows, axis=2) * (1 + rounding(rows.shape[2] + 8))
 
 
 # The outputs that explain an observation.
@@ -150,8 +145,8 @@ class Contractor:
         fine: In float64.
     """
 
-    coarse: Chain
-    fine: Chain
+    coarse: Network
+    fine: Network
 
     @staticmethod
     def of(network: Network) -> Contractor:
@@ -160,15 +155,15 @@ class Contractor:
         Raises:
             InputError: Its weights are too large or too small to bound what rounding does.
         """
-        coarse, fine = Chain.of(network, np.float32), Chain.of(network)
-        if not fine.in_range:
+        if not in_range(network, np.float64):
             raise InputError("weights: expected sizes from 1e-120 to 1e120, or 0")
-        return Contractor(coarse if coarse.in_range else fine, fine)
+        coarse = network.cast(np.float32) if in_range(network, np.float32) else network
+        return Contractor(coarse, network)
 
     @property
     def batch(self) -> int:
         """Boxes that are worth taking at once."""
-        widths = [len(b) for b in self.fine.biases]
+        widths = [len(b) for b in self.fine.biases[1:]]
         each = int(np.clip(16e6 / (max(widths) * sum(widths[:-3]) + 1), 2, 64))
         return each * processors()
 
@@ -182,44 +177,42 @@ class Contractor:
         """
         shares = np.array_split(np.arange(len(low)), min(processors(), len(low)))
         with ThreadPoolExecutor(len(shares)) as pool:
-            waiting = [
-                pool.submit(contextvars.copy_context().run, self._both, low[i], high[i], admitted)
-                for i in shares
-            ]
-            parts = [one.result() for one in waiting]
+            parts = list(pool.map(lambda i: self._both(low[i], high[i], admitted), shares))
         found = Contraction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         left = ((found.high - found.low) > _LITTLE * (high - low)).all(axis=1)
         some = found.noisy & ~found.empty & left
         if isinstance(admitted, Interval) and some.any():
             low, high = low[some], high[some]
-            forms = linear_bounds(self.fine, low, high)
-            rows = _program_rows(forms, admitted)
-            found.replace(some, _contract(self.fine, forms, low, high, admitted, rows))
+            with np.errstate(all="ignore"):
+                forms = linear_bounds(self.fine, low, high)
+                rows = _program_rows(forms, admitted)
+                found.replace(some, _contract(self.fine, forms, low, high, admitted, rows))
         return found
 
     def _both(self, low: Array, high: Array, admitted: Admitted) -> Contraction:
         """By forms in float32, and again in float64 where those were too coarse."""
-        forms = linear_bounds(self.coarse, low, high)
-        found = _contract(self.fine, forms, low, high, admitted)
-        again = ~found.empty & (forms.rounding > _COARSE)
-        if again.any() and self.coarse is not self.fine:
-            low, high = low[again], high[again]
-            forms = linear_bounds(self.fine, low, high)
-            found.replace(again, _contract(self.fine, forms, low, high, admitted))
+        with np.errstate(all="ignore"):  # what is not finite proves nothing
+            forms = linear_bounds(self.coarse, low, high)
+            found = _contract(self.fine, forms, low, high, admitted)
+            again = ~found.empty & (forms.rounding > _COARSE)
+            if again.any() and self.coarse is not self.fine:
+                low, high = low[again], high[again]
+                forms = linear_bounds(self.fine, low, high)
+                found.replace(again, _contract(self.fine, forms, low, high, admitted))
         return found
 
 
 def _contract(
-    chain: Chain, forms: Forms, low: Array, high: Array, admitted: Admitted,
+    network: Network, forms: Forms, low: Array, high: Array, admitted: Admitted,
     extra: Array | None = None,
 ) -> Contraction:  # fmt: skip
-    """What is left of boxes; the chain is that of float64, ``extra`` are more rows to use."""
-    rows, gain, noisy = _rows(forms, admitted, chain.slopes[-1])
+    """What is left of boxes; the network is in float64, ``extra`` are more rows to use."""
+    rows, gain, noisy = _rows(forms, admitted, network.slopes[-1])
     programs = np.zeros((len(low), 2 * low.shape[1], rows.shape[2])) if extra is None else extra
     if extra is not None:
         rows = np.concatenate([rows, extra], axis=1)
     middle, radius = forms.middle, forms.radius
-    pulled = pull_back(chain, forms, rows, admitted.values)
+    pulled = pull_back(network, forms, rows, admitted.values)
     scaled = pulled.slope * radius[:, None]
     need = admitted.least(forms, rows)
     span = np.abs(scaled).sum(axis=2)
@@ -235,8 +228,7 @@ def _contract(
     new_low, new_high = np.where(crossed, low, new_low), np.where(crossed, high, new_high)
     misfit = np.zeros(len(low))
     if isinstance(admitted, Ball):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            bound = (admitted.distance(rows) - top) / admitted.length(rows)
+        bound = (admitted.distance(rows) - top) / admitted.length(rows)
         misfit = np.maximum(np.nan_to_num(bound, nan=0.0).max(axis=1) * (1 - 8 * UNIT), 0.0)
     left = np.where(empty[:, None], 0.0, (new_high - new_low) / 2)
     unit = np.sqrt((forms.linear**2).sum(axis=2)) / radius
@@ -252,8 +244,7 @@ def _cut(
     A row prefers the end ``t_j = sign(scaled_j)`` and can be ``slack`` worse than its best, so that
     ``t_j`` is no farther from that end than ``slack / |scaled_j|``.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(scaled != 0, 1.0 - slack[:, :, None] / np.abs(scaled), -np.inf)
+    reach = np.where(scaled != 0, 1.0 - slack[:, :, None] / np.abs(scaled), -np.inf)
     reach = reach - 16 * UNIT * (1 + np.abs(reach))
     least = np.where(scaled > 0, reach, -np.inf).max(axis=1)
     most = -np.where(scaled < 0, reach, -np.inf).max(axis=1)

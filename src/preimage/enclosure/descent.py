@@ -69,7 +69,7 @@ def _tighten_open_outputs(
 ) -> None:
     """Tighten the outputs of a layer whose sign is open, if that is cheap."""
     units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
-    if 2 * len(units) * network.weights[start + 1].size <= _CHEAP:
+    if 2 * len(units) * network.weights[start + 1].dense.size <= _CHEAP:
         tighten_by(partial(output_programs, units=units), network, deduction, budget, start)
 
 
@@ -81,7 +81,7 @@ def invert_layer(network: Network, deduction: Deduction, start: int, budget: Bud
     """
     low, high = (end[start + 1] for end in (deduction.bounds.lower, deduction.bounds.upper))
     rows = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
-    weight, count = network.weights[start + 1][rows], network.sizes[start]
+    weight, count = network.weights[start + 1].dense[rows], network.sizes[start]
     half = (high - low)[rows] / 2
     if len(rows) < count or not count:
         return

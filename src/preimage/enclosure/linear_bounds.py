@@ -24,77 +24,48 @@ Arrays within this module have the units first, (n_i, boxes, symbols): one produ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from preimage.enclosure.grouped import Floats, GroupedMatrix, dot
+from preimage.enclosure.grouped import Floats, dot
 from preimage.enclosure.network import Network
 from preimage.matrix import Array, Flags
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
-# which is far below ``Chain.gamma`` times the last.
+# which is far below ``_gamma`` times the last.
 _RANGE = {"float32": (2.0**-60, 2.0**60, 2.0**-80), "float64": (2.0**-400, 2.0**400, 2.0**-900)}
 # The side of an open unit turns from one to the other while the middle of its interval passes
 # through 0, over this share of its length.
 _TURN = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """A network in one precision; index 0 is layer 1.
+def in_range(network: Network, dtype: Any) -> bool:
+    """Whether the numbers are of a size for which the bounds hold in this precision."""
+    least, most, _ = _RANGE[np.dtype(dtype).name]
+    weights = [weight.dense for weight in network.weights[1:]]
+    sizes = map(np.abs, (*weights, *network.biases[1:], *network.slopes[1:]))
+    return all(bool(((a == 0) | (a >= least) & (a <= most)).all()) for a in sizes)
 
-    Attributes:
-        weights: (n_i, n_{i-1}) each.
-        biases: (n_i,) each.
-        slopes: (n_i,) each, below 0.
-        in_range: Whether the numbers are of a size for which the bounds hold in this precision.
+
+def _floor(dtype: Any) -> Any:
+    """Added to what rounding is counted in, for what underflows."""
+    return dtype.type(_RANGE[dtype.name][2])
+
+
+def _gamma(dtype: Any, terms: int) -> Any:
+    """Relative error of a sum of so many products, and of what is done to it afterwards.
+
+    The checker counts the same: bounds in float32 differ as the counts do.
     """
-
-    weights: tuple[GroupedMatrix, ...]
-    biases: tuple[Floats, ...]
-    slopes: tuple[Floats, ...]
-    in_range: bool
-
-    @staticmethod
-    def of(network: Network, dtype: Any = np.float64) -> Chain:
-        """Take the numbers of a network in this precision."""
-        least, most, _ = _RANGE[np.dtype(dtype).name]
-        parts = network.weights[1:], network.biases[1:], network.slopes[1:]
-        sizes = [np.abs(array[array != 0]) for part in parts for array in part]  # before the cast
-        in_range = all(bool(((size >= least) & (size <= most)).all()) for size in sizes)
-        with np.errstate(over="ignore"):
-            weights, biases, slopes = ([array.astype(dtype) for array in part] for part in parts)
-        grouped = tuple(map(GroupedMatrix.of, weights))
-        return Chain(grouped, tuple(biases), tuple(slopes), in_range)
-
-    @property
-    def bounded(self) -> int:
-        """The last layer whose intervals are asked for; those of an affine output are not."""
-        return len(self.slopes) - 1 - int((self.slopes[-1] == 1).all())
-
-    @property
-    def dtype(self) -> Any:
-        """Of all numbers."""
-        return self.biases[0].dtype
-
-    @property
-    def floor(self) -> Any:
-        """Added to what rounding is counted in, for what underflows."""
-        return self.dtype.type(_RANGE[self.dtype.name][2])
-
-    def gamma(self, terms: int) -> Any:
-        """Relative error of a sum of so many products, and of what is done to it afterwards.
-
-        The checker counts the same: bounds in float32 differ as the counts do.
-        """
-        return self.dtype.type(1.05 * (terms + 30) * np.finfo(self.dtype).eps / 2)
+    return dtype.type(1.05 * (terms + 30) * np.finfo(dtype).eps / 2)
 
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """Bounds over boxes, in float64; lists have one entry a layer, (n_i, boxes) each.
+    """Bounds over boxes, in float64; lists begin with layer 1, (n_i, boxes) each.
 
     Attributes:
         middle: (boxes, k) of the boxes.
@@ -121,15 +92,18 @@ class Forms:
     rounding: Array
 
 
-def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
+def linear_bounds(network: Network, low: Array, high: Array) -> Forms:
     """Bounds on every layer over each box.
 
     Args:
-        chain: The network.
+        network: The network, in the precision to use.
         low: (boxes, k) finite.
         high: (boxes, k).
     """
-    dtype, gamma, (count, k) = chain.dtype, chain.gamma, low.shape
+    dtype, (count, k) = network.biases[0].dtype, low.shape
+    gamma, floor, depth = partial(_gamma, dtype), _floor(dtype), network.depth
+    # The intervals of an affine output are not asked for.
+    bounded = depth - int((network.slopes[-1] == 1).all())
     middle = ((low + high) / 2).T.astype(dtype)
     radius = np.maximum(high.T - middle, middle - low.T).astype(dtype)
     radius = np.nextafter(radius, dtype.type(np.inf))
@@ -143,16 +117,16 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
     upper: list[Array] = []
     reach: list[Array] = []
     slip: list[Array] = []
-    for i, weight in enumerate(chain.weights):
-        bias, c = chain.biases[i][:, None], chain.slopes[i][:, None]
+    for i in range(1, depth + 1):
+        weight, bias, c = network.weights[i], network.biases[i][:, None], network.slopes[i][:, None]
         squares = np.einsum("nbs,nbs->nb", *2 * [form[:, :, 1 + k :]]) + half**2
-        scale = weight.magnitude @ size + np.abs(bias) + chain.floor
-        slip.append(_float64(chain.floor * (1 + size.sum(axis=0) + scale.sum(axis=0))))
-        if i > chain.bounded:
+        scale = weight.magnitude @ size + np.abs(bias) + floor
+        slip.append(_float64(floor * (1 + size.sum(axis=0) + scale.sum(axis=0))))
+        if i > bounded:
             form, spread = weight @ form[:, :, : 1 + k], np.full_like(scale, np.inf)
         else:
             form, fresh = weight @ form, np.zeros_like(scale)
-            if i < chain.bounded:
+            if i < bounded:
                 form = np.concatenate([form, _symbols(weight.dense, half)], axis=2)
             else:  # no layer asks for the symbols any more
                 fresh = weight.magnitude @ half
@@ -165,7 +139,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
         lower.append(_float64(least))
         upper.append(_float64(most))
         reach.append(_float64(scale))
-        if i + 1 < len(chain.weights):
+        if i < depth:
             slope, shift, open_ = _chord(least, most, c)
             form *= slope[:, :, None]
             form[:, :, 0] += shift / 2
@@ -174,7 +148,7 @@ def linear_bounds(chain: Chain, low: Array, high: Array) -> Forms:
             far = np.maximum(np.abs(least), np.abs(most)) * np.maximum(c, 1)
             error = slope * error + np.where(bent, gamma(0) * far, 0)
             size = np.abs(form[:, :, 0]) + slope * spread + half + error
-    variance = _float64((chain.weights[-1].squares @ squares).T)
+    variance = _float64((weight.squares @ squares).T)
     center, linear = _float64(form[:, :, 0].T), _float64(form[:, :, 1 : 1 + k].transpose(1, 2, 0))
     return Forms(_float64(middle.T), _float64(radius.T), lower, upper, reach, slip,
                  center, linear, variance, share)  # fmt: skip
@@ -231,33 +205,34 @@ class Pulled(NamedTuple):
     shift: Array
 
 
-def pull_back(chain: Chain, forms: Forms, rows: Array, values: bool = False) -> Pulled:
+def pull_back(network: Network, forms: Forms, rows: Array, values: bool = False) -> Pulled:
     """Bound rows of the output from above, linearly in the code.
 
     Args:
-        chain: The network in float64.
+        network: The network in float64.
         forms: The bounds.
         rows: (boxes, rows, n).
         values: Of the last layer's values instead of its pre-activations.
     """
     shift, lost = np.zeros((2, *rows.shape[:2]))
     rows = np.ascontiguousarray(rows.transpose(2, 0, 1))
-    for i in range(len(chain.weights) - 1, -1, -1):
-        gamma, c = chain.gamma(len(rows)), chain.slopes[i][:, None]
-        if (values or i < len(chain.weights) - 1) and (c != 1).any():
-            low_slope, low_shift, high_slope, high_shift = _lines(forms.lower[i], forms.upper[i], c)
-            far = np.maximum(np.abs(forms.lower[i]), np.abs(forms.upper[i])) * np.maximum(c, 1)
+    for i in range(network.depth, 0, -1):
+        gamma, c = _gamma(rows.dtype, len(rows)), network.slopes[i][:, None]
+        if (values or i < network.depth) and (c != 1).any():
+            low, high = forms.lower[i - 1], forms.upper[i - 1]
+            low_slope, low_shift, high_slope, high_shift = _lines(low, high, c)
+            far = np.maximum(np.abs(low), np.abs(high)) * np.maximum(c, 1)
             lost += 4 * gamma * _dot(np.abs(rows), far)
             up, down = np.maximum(rows, 0), np.minimum(rows, 0)
             shift += _dot(up, high_shift) + _dot(down, low_shift)
             rows = up * high_slope[:, :, None] + down * low_slope[:, :, None]
-        lost += 2 * gamma * (_dot(np.abs(rows), forms.reach[i]) + forms.slip[i][:, None])
-        shift += np.tensordot(chain.biases[i], rows, 1)
+        lost += 2 * gamma * (_dot(np.abs(rows), forms.reach[i - 1]) + forms.slip[i - 1][:, None])
+        shift += np.tensordot(network.biases[i], rows, 1)
         lost += gamma * np.abs(shift)
-        rows = chain.weights[i].transpose @ rows
+        rows = network.weights[i].transpose @ rows
     slope = np.ascontiguousarray(rows.transpose(1, 2, 0))
     magnitude = dot(np.abs(slope), np.abs(forms.middle) + forms.radius) + np.abs(shift)
-    lost = 1.05 * (lost + chain.gamma(len(chain.weights) * 4) * magnitude)
+    lost = 1.05 * (lost + _gamma(rows.dtype, network.depth * 4) * magnitude)
     return Pulled(slope, shift + lost)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preimage.activation import Activation
+from preimage.enclosure.grouped import Floats, GroupedMatrix
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.matrix import Array, Flags, Indices
@@ -32,18 +33,25 @@ class Network:
 
     Attributes:
         generator: The generator, which evaluates forward passes.
-        weights: ``weights[i]`` (n_i, n_{i-1}), dense; ``weights[0]`` is empty.
-        magnitudes: Their absolute values.
+        weights: ``weights[i]`` (n_i, n_{i-1}); ``weights[0]`` is empty.
         biases: ``biases[i]`` (n_i,).
         slopes: ``slopes[i]`` (n_i,), ones for the latent code; the last layer's are 0 under a
             bounded head, where nothing uses them.
     """
 
     generator: Generator
-    weights: tuple[Array, ...]
-    magnitudes: tuple[Array, ...]
-    biases: tuple[Array, ...]
-    slopes: tuple[Array, ...]
+    weights: tuple[GroupedMatrix, ...]
+    biases: tuple[Floats, ...]
+    slopes: tuple[Floats, ...]
+
+    def cast(self, dtype: Any) -> Network:
+        """The same in another precision."""
+        with np.errstate(over="ignore"):
+            weights = tuple(GroupedMatrix.of(weight.dense.astype(dtype)) for weight in self.weights)
+            biases, slopes = (
+                tuple(array.astype(dtype) for array in part) for part in (self.biases, self.slopes)
+            )
+        return Network(self.generator, weights, biases, slopes)
 
     @property
     def head(self) -> Activation:
@@ -74,6 +82,7 @@ def as_network(generator: Generator) -> Network:
     """
     k = generator.latent_size
     weights = (np.zeros((k, 0)), *(layer.dense_weight for layer in generator.layers))
+    grouped = tuple(map(GroupedMatrix.of, weights))
     biases = (np.zeros(k), *(layer.bias for layer in generator.layers))
     below = [np.ones(k)]
     for index, layer in enumerate(generator.layers, 1):
@@ -87,7 +96,7 @@ def as_network(generator: Generator) -> Network:
                 f"layer {index} with {layer.activation!r}: only ReLU, LeakyReLU, PReLU and "
                 "identity can be enclosed as hidden layers, and tanh and sigmoid as the last one"
             )
-    return Network(generator, weights, tuple(map(np.abs, weights)), biases, tuple(below))
+    return Network(generator, grouped, biases, tuple(below))
 
 
 class Targets(NamedTuple):

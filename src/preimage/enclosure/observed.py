@@ -72,9 +72,9 @@ def rounding_error(network: Network, x: Array, z: Array) -> float:
         return 0.0
     error = np.zeros_like(z)
     for i, a in enumerate(network.preactivations(z)[1:], 1):
-        magnitude = network.magnitudes[i]
+        magnitude = network.weights[i].magnitude
         size = magnitude @ np.abs(z) + np.abs(network.biases[i])
-        error = rounding(magnitude.shape[1] + 3) * size + magnitude @ error
+        error = rounding(len(z) + 3) * size + magnitude @ error
         error = error * np.maximum(1.0, network.slopes[i])
         z = np.where(a >= 0, a, network.slopes[i] * a)
     return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x[~np.isnan(x)]).max(initial=0.0))

@@ -340,7 +340,7 @@ def tighten_by(
     open_ = len(deduction.bounds.undecided(network, start))
     columns = network.sizes[start] + open_
     # One product with each layer, and a program with two rows for each open unit.
-    building = columns * sum(weight.size for weight in network.weights[start + 1 :])
+    building = columns * sum(weight.dense.size for weight in network.weights[start + 1 :])
     if deduction.empty or budget.times(building + 2 * open_ * columns**2) < 1:
         return 0.0
     relaxation = relax(network, deduction.bounds, start, outputs)

@@ -234,7 +234,7 @@ class Search:
         if self.method.norm == "linf":
             activation = self.generator.layers[-1].activation
             return Interval(*observed_interval(activation, self.x, self._level))
-        return Ball(self.x, self._level, self.method.norm)
+        return Ball(self.x, self._level)
 
     def _visit(self, parts: list[Part]) -> Flags | None:
         """Look at the middles; no part is kept."""
