@@ -25,7 +25,7 @@ from examples import hardness
 from preimage.enclosure.descent import enclose
 from preimage.enclosure.network import Bounds, as_network
 from preimage.enclosure.observed import rounding_error, starting_bounds
-from preimage.enclosure.tighten import Budget, Deduction, output_programs, tighten_by
+from preimage.enclosure.tighten import Budget, Deduction, end_programs, tighten_by
 from preimage.lp import highs
 from preimage.methods.branch_and_bound import Search, mixed_program
 from preimage.observation import Observation
@@ -56,7 +56,8 @@ def backward_half_width(generator: preimage.Generator, x: np.ndarray, noise: flo
     # The first layer alone, within the intervals of its units.
     first = as_network(preimage.Generator(generator.layers[:1]))
     bounds = Bounds(bounds.lower[:2], bounds.upper[:2])
-    tighten_by(output_programs, first, Deduction.start(bounds), Budget(np.inf, 1))
+    deduction, budget = Deduction.start(bounds), Budget(np.inf, 1)
+    tighten_by(lambda relaxed: end_programs(relaxed.inputs), first, deduction, budget)
     return (bounds.upper[0] - bounds.lower[0]) / 2
 
 

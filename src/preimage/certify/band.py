@@ -9,7 +9,7 @@ from preimage.certify.certify import network_digest
 from preimage.enclosure.descent import tighten
 from preimage.enclosure.network import as_network
 from preimage.enclosure.observed import starting_bounds
-from preimage.enclosure.tighten import Budget, Deduction, last_programs, tighten_by
+from preimage.enclosure.tighten import Budget, Deduction, end_programs, tighten_by
 from preimage.errors import InputError
 from preimage.generator import Generator
 from preimage.matrix import Array
@@ -53,7 +53,7 @@ def reconstruction_band(
         found.propagate(network)
         if "subdivision" not in claim.proof:  # which is for networks of many units
             tighten(network, found, budget, _ROUNDS)
-        tighten_by(last_programs, network, found, budget)
+        tighten_by(lambda relaxed: end_programs(relaxed.last), network, found, budget)
     low, high = found.bounds.lower[-1], found.bounds.upper[-1]
     with np.errstate(invalid="ignore"):
         least, most = network.head(low), network.head(high)

@@ -16,7 +16,7 @@ from preimage.certify import checker
 from preimage.enclosure.network import Bounds, Network
 from preimage.enclosure.observed import starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
-from preimage.enclosure.tighten import output_programs
+from preimage.enclosure.tighten import end_programs
 from preimage.layer_program import LayerProgram
 from preimage.matrix import Array
 
@@ -131,7 +131,7 @@ class Problem:
         reach = _FAR * max(1.0, self.resolution, float(np.abs(z).max(initial=0.0)))
         low, high = piece.domain
         near = np.where(np.isinf(low), z - reach, low), np.where(np.isinf(high), z + reach, high)
-        found = replace(piece, domain=near).solve(output_programs(piece).objective)
+        found = replace(piece, domain=near).solve(end_programs(piece.inputs).objective)
         return found.z[np.isfinite(found.z).all(axis=1)]
 
     def find_witness(self, z: Array) -> Array | None:

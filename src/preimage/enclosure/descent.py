@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from preimage.enclosure.bound_proofs import proven_radius
@@ -12,9 +10,9 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import (
     Budget,
     Deduction,
+    Programs,
     Step,
     end_programs,
-    output_programs,
     shortened,
     sign_programs,
     solve,
@@ -53,12 +51,12 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
         if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
             if not add_radius(network, root, relaxation, budget):
                 continue
-            tighten_by(output_programs, network, root, budget, start)
+            tighten_by(_inputs, network, root, budget, start)
     if budget.spent or not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
         return root
     if finite:
         # Ends of the latent cost least, and decide most of the signs.
-        tighten_by(output_programs, network, root, budget)
+        tighten_by(_inputs, network, root, budget)
     root.propagate(network)
     tighten(network, root, budget, rounds)
     return root
@@ -70,7 +68,13 @@ def _tighten_open_outputs(
     """Tighten the outputs of a layer whose sign is open, if that is cheap."""
     units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
     if 2 * len(units) * network.weights[start + 1].dense.size <= _CHEAP:
-        tighten_by(partial(output_programs, units=units), network, deduction, budget, start)
+        tighten_by(
+            lambda relaxed: end_programs(relaxed.inputs.take(units)),
+            network,
+            deduction,
+            budget,
+            start,
+        )
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:
@@ -95,7 +99,7 @@ def invert_layer(network: Network, deduction: Deduction, start: int, budget: Bud
         return
     inverse, mu = shortened(inverse), np.zeros((2 * count, network.sizes[start + 1]))
     mu[:count, rows], mu[count:, rows] = -inverse, inverse
-    targets = Targets.both(start, np.arange(count))
+    targets = Targets.both(np.full(count, start), np.arange(count))
     deduction.deduce(network, start, targets, {start + 1: mu}, budget)
 
 
@@ -105,7 +109,7 @@ def add_radius(
     """Bound the outputs of the starting layer where they are infinite; whether they are finite."""
     start, bounds = relaxation.start, deduction.bounds
     low, high = bounds.outputs(network, start)
-    programs = output_programs(relaxation)
+    programs = end_programs(relaxation.inputs)
     units, upper = programs.targets.unit, programs.targets.upper
     rows = np.flatnonzero(np.isinf(np.where(upper, high[units], low[units])))
     if not len(rows):
@@ -135,15 +139,23 @@ def _bound_outputs(network: Network, bounds: Bounds, start: int, radius: float) 
     upper[loose] = np.minimum(upper, radius)[loose]
 
 
+def _inputs(relaxation: Relaxation) -> Programs:
+    return end_programs(relaxation.inputs)
+
+
+def _undecided(relaxation: Relaxation) -> Programs:
+    return end_programs(relaxation.undecided)
+
+
 def tighten(network: Network, deduction: Deduction, budget: Budget, rounds: int) -> None:
     """All layers at once: ends and signs of open units, then the code, while it pays."""
     for _ in range(rounds):
         if deduction.empty or budget.spent:
             return
         best = max(
-            tighten_by(end_programs, network, deduction, budget, outputs=deduction.binding),
+            tighten_by(_undecided, network, deduction, budget, outputs=deduction.binding),
             tighten_by(sign_programs, network, deduction, budget, outputs=deduction.binding),
-            tighten_by(output_programs, network, deduction, budget),
+            tighten_by(_inputs, network, deduction, budget),
         )
         if best < _PAYS or not deduction.bounds.undecided(network):
             return

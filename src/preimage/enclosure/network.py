@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from preimage.activation import Activation
 from preimage.enclosure.grouped import Floats, GroupedMatrix
@@ -113,11 +113,9 @@ class Targets(NamedTuple):
     upper: Flags
 
     @staticmethod
-    def both(layer: ArrayLike, unit: ArrayLike) -> Targets:
+    def both(layer: Indices, unit: Indices) -> Targets:
         """The lower ends of these units, then their upper ends."""
-        units = np.asarray(unit, dtype=np.intp)
-        upper = np.repeat([False, True], len(units))
-        return Targets(np.tile(np.broadcast_to(layer, units.shape), 2), np.tile(units, 2), upper)
+        return Targets(np.tile(layer, 2), np.tile(unit, 2), np.repeat([False, True], len(unit)))
 
     def take(self, rows: NDArray[Any]) -> Targets:
         """Some of them."""

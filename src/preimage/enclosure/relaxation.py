@@ -59,6 +59,7 @@ class Relaxation:
     Attributes:
         network: That it is about.
         start: The layer whose outputs are the first variables.
+        inputs: The outputs of that layer, as if they were pre-activations.
         undecided: The undecided units above; their outputs are the last variables.
         last: The units of the last layer.
         domain: Both ends of v.
@@ -72,6 +73,7 @@ class Relaxation:
 
     network: Network
     start: int
+    inputs: Units
     undecided: Units
     last: Units
     domain: tuple[Array, Array]
@@ -148,6 +150,7 @@ def relax(
     inputs, open_ = network.sizes[start], bounds.undecided(network, start)
     layers, numbers = np.array(open_, dtype=np.intp).reshape(len(open_), 2).T
     value, constant = np.eye(inputs, inputs + len(open_)), np.zeros(inputs)
+    first = Units(np.full(inputs, start), np.arange(inputs), np.ones(inputs), value, constant)
     ends, rows, hidden = [bounds.outputs(network, start)], [], []
     for i in range(start + 1, network.depth + 1):
         every, columns = np.arange(network.sizes[i]), np.flatnonzero(layers == i)
@@ -177,8 +180,8 @@ def relax(
         least = np.nan_to_num(positive @ low + negative @ high, nan=-np.inf)
     lower, upper = np.where(lower <= least, -np.inf, lower), np.where(upper >= most, np.inf, upper)
     kept = (lower > -np.inf) | (upper < np.inf)
-    return Relaxation(network, start, undecided, units, (low, high), layer[kept], unit[kept],
-                      share[kept], weight[kept], lower[kept], upper[kept])  # fmt: skip
+    return Relaxation(network, start, first, undecided, units, (low, high), layer[kept],
+                      unit[kept], share[kept], weight[kept], lower[kept], upper[kept])  # fmt: skip
 
 
 # Layer, unit, share, weight, lower and upper end of some rows, as in ``Relaxation``.

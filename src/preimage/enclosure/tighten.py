@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike
 
 from preimage.enclosure.bound_proofs import proven_ends
 from preimage.enclosure.network import Bounds, Network, Targets
-from preimage.enclosure.relaxation import Relaxation, relax
+from preimage.enclosure.relaxation import Relaxation, Units, relax
 from preimage.lp import Outcome
 from preimage.matrix import Array, Flags, Indices
 
@@ -166,7 +165,8 @@ class Deduction:
                 units = np.arange(first, min(first + _UNITS, count))
                 rows = np.eye(count)[units]
                 mu = {layer: np.vstack([rows, -rows])}
-                self.deduce(network, layer - 1, Targets.both(layer, units), mu)
+                targets = Targets.both(np.full_like(units, layer), units)
+                self.deduce(network, layer - 1, targets, mu)
 
     def deduce(
         self,
@@ -231,7 +231,8 @@ class Programs(NamedTuple):
     Attributes:
         targets: The end that each may prove.
         objective: (targets, variables).
-        share: (targets,) the coefficient of the target's own pre-activation in the objective.
+        share: (targets,) the coefficient of the target's own pre-activation in the objective; not
+            used where that is a variable.
     """
 
     targets: Targets
@@ -239,30 +240,11 @@ class Programs(NamedTuple):
     share: Array
 
 
-def _both_ends(layer: ArrayLike, unit: ArrayLike, image: Array, share: float) -> Programs:
-    """The least and the largest value of ``image v``, one row for each unit; see ``Programs``."""
-    shares = np.repeat([share, -share], len(image))
-    return Programs(Targets.both(layer, unit), np.vstack([image, -image]), shares)
-
-
-def output_programs(relaxation: Relaxation, units: ArrayLike | None = None) -> Programs:
-    """Both ends of outputs of the starting layer (the code, if that is 0); None for all units."""
-    count, size = relaxation.undecided.image.shape
-    every = np.arange(size - count)
-    chosen = every if units is None else np.asarray(units, dtype=np.intp)
-    return _both_ends(relaxation.start, chosen, np.eye(len(every), size)[chosen], 0.0)
-
-
-def end_programs(relaxation: Relaxation) -> Programs:
-    """Both ends of the pre-activation of every undecided unit."""
-    units = relaxation.undecided
-    return _both_ends(units.layer, units.unit, units.image, 1.0)
-
-
-def last_programs(relaxation: Relaxation) -> Programs:
-    """Both ends of the pre-activation of every unit of the last layer."""
-    units = relaxation.last
-    return _both_ends(units.layer, units.unit, units.image, 1.0)
+def end_programs(units: Units) -> Programs:
+    """The least and the largest value of what each unit is."""
+    share = np.repeat([1.0, -1.0], len(units.unit))
+    image = np.vstack([units.image, -units.image])
+    return Programs(Targets.both(units.layer, units.unit), image, share)
 
 
 def sign_programs(relaxation: Relaxation) -> Programs:
