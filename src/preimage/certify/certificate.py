@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from preimage.certify.checker import FORMAT, read_certificate, seal
+from preimage.certify import checker
 from preimage.certify.proof import plain
 from preimage.errors import FormatError
 from preimage.io.limits import write_bytes
 from preimage.matrix import Array
 from preimage.notebook import certificate_html
 
-VERDICTS = ("unique", "ambiguous", "infeasible", "undecided")
+VERDICTS = tuple(checker.VERDICTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +193,8 @@ class Certificate:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""
-        content = {"format": FORMAT, "samples": [claim.record() for claim in self.claims]}
-        write_bytes(Path(path), json.dumps(content | {"digest": seal(content)}).encode())
+        content = {"format": checker.FORMAT, "samples": [claim.record() for claim in self.claims]}
+        write_bytes(Path(path), json.dumps(content | {"digest": checker.seal(content)}).encode())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Certificate:
@@ -206,7 +206,7 @@ class Certificate:
             FormatError: The file is no certificate, or was changed.
         """
         try:
-            records = read_certificate(path)
+            records = checker.read_certificate(path)
             sizes = {len(r["lower"]) for r in records if r["lower"] is not None}
             sizes |= {len(z) for r in records for z in r["witnesses"]}
             k = sizes.pop() if sizes else 0

@@ -36,27 +36,20 @@ def enclose(network: Network, bounds: Bounds, budget: Budget, rounds: int) -> De
         rounds: Most rounds of tightening.
     """
     root = Deduction.start(bounds)
-    finite = all(np.isfinite(end).all() for end in (root.bounds.lower[0], root.bounds.upper[0]))
+    finite = np.isfinite([root.low, root.high]).all()
     if finite and not budget.spent:
         root.propagate(network)
     for start in range(network.depth - 1, -1, -1):
         if root.empty or budget.spent:
             return root
         invert_layer(network, root, start, budget)
-        if finite:
-            if start > 0:
-                _tighten_open_outputs(network, root, start, budget)
-            continue
-        relaxation = relax(network, root.bounds, start)
-        if start > 0 or not all(np.isfinite(end).all() for end in relaxation.domain):
-            if not add_radius(network, root, relaxation, budget):
-                continue
+        if finite and start > 0:
+            _tighten_open_outputs(network, root, start, budget)
+        elif finite or add_radius(network, root, start, budget):
+            # Ends of the latent cost least, and decide most of the signs.
             tighten_by(_inputs, network, root, budget, start)
-    if budget.spent or not all(np.isfinite(end).all() for end in root.bounds.outputs(network, 0)):
+    if budget.spent or not np.isfinite([root.low, root.high]).all():
         return root
-    if finite:
-        # Ends of the latent cost least, and decide most of the signs.
-        tighten_by(_inputs, network, root, budget)
     root.propagate(network)
     tighten(network, root, budget, rounds)
     return root
@@ -103,17 +96,14 @@ def invert_layer(network: Network, deduction: Deduction, start: int, budget: Bud
     deduction.deduce(network, start, targets, {start + 1: mu}, budget)
 
 
-def add_radius(
-    network: Network, deduction: Deduction, relaxation: Relaxation, budget: Budget
-) -> bool:
-    """Bound the outputs of the starting layer where they are infinite; whether they are finite."""
-    start, bounds = relaxation.start, deduction.bounds
-    low, high = bounds.outputs(network, start)
-    programs = end_programs(relaxation.inputs)
-    units, upper = programs.targets.unit, programs.targets.upper
-    rows = np.flatnonzero(np.isinf(np.where(upper, high[units], low[units])))
+def add_radius(network: Network, deduction: Deduction, start: int, budget: Budget) -> bool:
+    """Bound the outputs of a layer where they are infinite; whether they are finite."""
+    bounds = deduction.bounds
+    rows = np.flatnonzero(np.isinf(np.concatenate(bounds.outputs(network, start))))
     if not len(rows):
         return True
+    relaxation = relax(network, bounds, start)
+    programs = end_programs(relaxation.inputs)
     targets = programs.targets.take(rows)
     dual, optimal, _ = solve(relaxation.loosened(), programs.objective[rows], budget)
     if len(dual) < len(rows) or not optimal.all():

@@ -160,9 +160,8 @@ def relax(
         chosen = numbers[columns]
         hidden.append(units.take(chosen))
         some = every if outputs is None or i < network.depth else np.flatnonzero(outputs)
-        one, nothing = np.ones(len(some)), np.zeros_like(image[some])
-        rows.append(_rows(units.take(some), one, nothing, bounds.lower[i][some],
-                          bounds.upper[i][some]))  # fmt: skip
+        low, high = bounds.lower[i][some], bounds.upper[i][some]
+        rows.append(_rows(units.take(some), np.ones(len(some)), 0.0, low, high))
         if i < network.depth:
             slope = np.nan_to_num(bounds.decided(network, i))
             value, constant = slope[:, None] * image, slope * offset
@@ -188,7 +187,7 @@ def relax(
 _Rows = tuple[Indices, Indices, Array, Array, Array, Array]
 
 
-def _rows(units: Units, share: Array, value: Array, low: Array, high: Array) -> _Rows:
+def _rows(units: Units, share: Array, value: Array | float, low: Array, high: Array) -> _Rows:
     """``low <= value v + share a <= high``."""
     shift = share * units.offset
     weight = value + share[:, None] * units.image

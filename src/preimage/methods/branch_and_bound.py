@@ -262,7 +262,7 @@ class Search:
         bounds = enclose(self.network, bounds, Budget(self.clock.deadline, 1), method.rounds).bounds
         if bounds.empty:
             return self._excluded(reach)
-        if not all(np.isfinite(end).all() for end in bounds.outputs(self.network, 0)):
+        if not np.isfinite([bounds.lower[0], bounds.upper[0]]).all():
             return bound
         bounds = self.with_outputs(bounds)
         if method.norm == "l1":

@@ -56,18 +56,17 @@ def check(certificate, network, observation, sensing=None, expected=None, boxes=
     ``expected`` gives what ``noise``, ``box`` (its largest size) and ``resolution`` have to be.
     """
     (layers, digest), sensed = read_network(network), None
-    masks, is_mask = read_array(sensing, layers[-1].count) if sensing else ([], True)
+    n = layers[-1].count
+    masks, is_mask = read_array(sensing, n) if sensing else ([[True] * n], True)
     if not is_mask:
-        flat, shape = [float(v) for row in masks for v in row], (len(masks), layers[-1].count)
+        flat, shape = [float(v) for row in masks for v in row], (len(masks), n)
         require(not layers[-1].smooth, "sensing: expected a piecewise linear head")
         layers.append(Layer(flat, shape, [0.0] * shape[0], [1.0] * shape[0]))
-        masks, sensed = [], sensing_digest(flat, shape)
+        masks, sensed = [[True] * shape[0]], sensing_digest(flat, shape)
     rows, _ = read_array(observation, layers[-1].count)
     records = items(read_certificate(certificate), len(rows))
     samples = [read_sample(record, layers) for record in records]
-    masks = (
-        masks * len(rows) if len(masks) == 1 else masks or [[True] * layers[-1].count] * len(rows)
-    )
+    masks = masks * len(rows) if len(masks) == 1 else masks
     for row, mask, record, sample in zip(rows, masks, records, samples, strict=True):
         x = [exact(float(v)) if seen else None for v, seen in zip(row, mask, strict=True)]
         question = record["question"]
