@@ -42,7 +42,7 @@ class Problem:
             excluded where they are wrong by more.
         low: (k,) the box, maybe infinite.
         high: (k,).
-        resolution: Distance up to which codes count as one; None for 1 % of the scale.
+        given_resolution: Distance up to which codes count as one; None for 1 % of the scale.
         witnesses: Verified, first the one that the verdict is about.
     """
 
