@@ -170,6 +170,18 @@ def test_caps_end_in_undecided(tmp_path):
         assert "limit" in found.reason
 
 
+def test_no_proof_is_deeper_than_the_checker_follows(tmp_path, monkeypatch):
+    """Claim: splits end at the largest depth, with a reason, and what was proven stays."""
+    generator, x = _unsatisfiable(tmp_path)
+    monkeypatch.setattr(checker, "DEPTH", 1)
+    monkeypatch.setattr(checker.forms, "DEPTH", 1)
+    found = certify(generator, x, noise=hardness.NOISE, box=(-1.0, 2.0))
+    assert found.verdict == "undecided"
+    assert found.reason == "the largest depth of a proof was reached"
+    assert np.isfinite([found.lower, found.upper]).all()
+    assert proven(tmp_path, generator, x, found) == ["undecided"]
+
+
 def test_a_batch_is_its_samples():
     """Claim: verdict, box and witness of a sample do not depend on the others, up to rounding."""
     rng = np.random.default_rng(5)

@@ -166,6 +166,18 @@ def test_verdicts_agree_with_a_grid(head):
     assert {"unique", "infeasible"} <= verdicts
 
 
+def test_no_subdivision_is_deeper_than_the_checker_follows(monkeypatch):
+    """Claim: splits end at the largest depth; what is left encloses the code, and is accepted."""
+    monkeypatch.setattr(checker, "DEPTH", 6)
+    monkeypatch.setattr(checker.forms, "DEPTH", 6)
+    _, _, z, found = _certified(0)
+    assert found.verdict == "undecided"
+    assert found.reason == "a part is neither empty nor near, by less than can be told"
+    assert "split" in str(found.claims[0].proof["subdivision"])
+    assert ((z >= found.lower) & (z <= found.upper)).all()
+    assert (found.upper - found.lower < 2).any()
+
+
 def test_hidden_pixels_demand_nothing():
     """Claim: with a mask, codes are excluded by what was seen alone."""
     rng = np.random.default_rng(5)

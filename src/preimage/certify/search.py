@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from preimage.certify import checker
 from preimage.certify.problem import Problem
 from preimage.enclosure.contraction import Contractor, Interval
 from preimage.enclosure.descent import tighten
@@ -16,6 +17,8 @@ from preimage.matrix import Flags
 _NEAR, _LOOKS = 4.0, 60
 # A part of this size, in units of the resolution, is split no further: S touches it, or nearly so.
 _TINY = 1e-3
+# Levels of the tree that a cut and the splits after it may add.
+_LEVELS = 4
 
 
 def split_signs(problem: Problem, root: Deduction, budget: Budget, rounds: int) -> str:
@@ -24,9 +27,9 @@ def split_signs(problem: Problem, root: Deduction, budget: Budget, rounds: int) 
     Returns:
         What stopped the search (empty if nothing did).
     """
-    stack, stopped = [root], ""
+    stack, stopped = [(root, 0)], ""
     while stack:
-        part = stack.pop()
+        part, depth = stack.pop()
         budget.nodes -= 1
         if part is not root and not part.empty:
             tighten(problem.network, part, budget, rounds)
@@ -40,10 +43,13 @@ def split_signs(problem: Problem, root: Deduction, budget: Budget, rounds: int) 
         if problem.is_near(part.low, part.high):
             continue
         open_ = part.bounds.undecided(problem.network)
-        if open_:
-            stack += reversed(part.branch(*max(open_, key=part.gap)))
-        else:
+        if not open_:
             stopped = stopped or "a part is neither empty nor near, by less than rounding"
+        elif depth == checker.DEPTH:
+            stopped = stopped or "the largest depth of a proof was reached"
+        else:
+            children = part.branch(*max(open_, key=part.gap))
+            stack += [(child, depth + 1) for child in reversed(children)]
     return stopped
 
 
@@ -88,7 +94,9 @@ def split_box(problem: Problem, deadline: float) -> tuple[Part, str]:
                     return None
                 done = near(parts)
         widths = np.stack([part.high - part.low for part in parts])
-        small = ~done & (widths <= _TINY * problem.resolution).all(axis=1)
+        small = (widths <= _TINY * problem.resolution).all(axis=1)
+        small |= np.array([part.depth + _LEVELS > checker.DEPTH for part in parts])
+        small &= ~done
         for row in np.flatnonzero(small)[: tiny < _LOOKS]:
             points = [middles[row], *problem.extremes(middles[row])]
             if problem.look(problem.low, problem.high, points):

@@ -43,6 +43,7 @@ class Part:
         empty: Whether a leaf is refuted; else it may hold codes.
         rows: (rows, n) multipliers that refute it or prove its cut, where the usual ones do not.
         misfit: A lower bound on the misfit of its codes, where that is asked for.
+        depth: Number of parts that hold it.
     """
 
     low: Array
@@ -52,13 +53,14 @@ class Part:
     empty: bool = False
     rows: Array | None = None
     misfit: float = 0.0
+    depth: int = 0
 
     def cut(self, low: Array, high: Array) -> Part:
         """Leave this of it."""
         least = _LEAST * (self.high - self.low)
         low = np.maximum(low - _MARGIN * (low - self.low) - least, self.low)
         high = np.minimum(high + _MARGIN * (self.high - high) + least, self.high)
-        self.children = [Part(low, high, misfit=self.misfit)]
+        self.children = [Part(low, high, misfit=self.misfit, depth=self.depth + 1)]
         return self.children[0]
 
     def halve(self, influence: Array, times: int) -> list[Part]:
@@ -71,7 +73,7 @@ class Part:
         for side in (0, 1):
             low, high = self.low.copy(), self.high.copy()
             (low if side else high)[i] = place
-            self.children.append(Part(low, high, misfit=self.misfit))
+            self.children.append(Part(low, high, misfit=self.misfit, depth=self.depth + 1))
         if times <= 1:
             return self.children
         smaller = influence.copy()
