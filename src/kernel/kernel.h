@@ -17,7 +17,7 @@
    and pointers, and returns 0, or -1 without memory. This is the version of these functions, of the
    order of the fields, and of how arrays are laid out. Raise it here and in preimage/engine.py with
    every change of these: a library of another version is not used. */
-enum { INTERFACE = 3 };
+enum { INTERFACE = 2 };
 
 /* Entries of a vector register, and the shape of a tile of a Gram matrix: TILE_ROWS registers of
    rows by TILE_COLUMNS columns stay in registers while it is summed up. */
@@ -140,6 +140,9 @@ void load_scaled(const double *gram, long k, const double *scale, double diagona
    before: it gets the inverse pivot 0, so that its variable stays where it is. Returns the
    smallest pivot relative to its diagonal entry (of the first k), 0 if one was dropped. */
 double cholesky(Square matrix, long k, double least, double *inverse_pivot);
+
+/* inverse <- U'^-1, which is lower triangular; of the same size and stride, all of it written. */
+void invert_factor(Square factor, const double *inverse_pivot, Square inverse);
 
 /* x <- (U' U)^-1 x for the padded vector x. */
 void solve_factored(Square factor, const double *inverse_pivot, double *x);

@@ -144,6 +144,21 @@ double cholesky(Square u, long k, double least, double *inverse_pivot)
     return smallest;
 }
 
+void invert_factor(Square u, const double *inverse_pivot, Square inverse)
+{
+    memset(inverse.entry, 0, sizeof(double) * (size_t)(u.size * u.stride));
+    for (long a = 0; a < u.size; a++)
+        inverse.entry[a * (u.stride + 1)] = 1.0;
+    for (long first = 0; first < u.size; first += TILE_COLUMNS) {
+        double *rows = inverse.entry + first * u.stride;
+        for (long column = 0; column <= first; column += TILE_ROWS) /* rows before it hold 0 there */
+            add_tile(u.entry + column * u.stride + first, inverse.entry + column * (u.stride + 1),
+                     u.stride, first - column, rows + column, -1.0);
+        for (long column = 0; column < first + TILE_COLUMNS; column += LANES)
+            eliminate(u, first, rows + column, inverse_pivot);
+    }
+}
+
 void load_scaled(const double *gram, long k, const double *scale, double diagonal, Square matrix)
 {
     for (long a = 0; a < matrix.size; a++) {

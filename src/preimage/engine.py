@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 VARIANTS = ("baseline", "avx2", "avx512")
 # ``INTERFACE`` of ``src/kernel/kernel.h``, which says when both are raised.
-INTERFACE = 3
+INTERFACE = 2
 
 
 @cache

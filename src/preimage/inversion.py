@@ -162,10 +162,10 @@ class Inversion:
             fits as long as the errors do not cross a kink. NaN where ``noise`` is 0, or where the
             observation does not determine the code.
         condition: (batch,) condition number of the observed Jacobian at the code, with columns
-            scaled to norm 1. Rounding and noise move some direction of z by up to this factor;
-            from about 1e6 on, codes of linear programs may be wrong in all digits though their
-            residual is right. Infinite where the rank is not full, NaN where the method knows
-            uniqueness by other means.
+            scaled to norm 1, from above (at most k times too large). Rounding and noise move some
+            direction of z by up to this factor; from about 1e6 on, codes of linear programs may
+            be wrong in all digits though their residual is right. Infinite where the rank is not
+            full, NaN where the method knows uniqueness by other means.
     """
 
     latent: Array

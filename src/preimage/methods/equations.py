@@ -65,6 +65,35 @@ def rank_of_rows(units: Scaled, rows: Flags, clock: Clock = UNLIMITED) -> Intege
     return rank
 
 
+def inverse_diagonals(gram: Array) -> tuple[Array, Flags]:
+    """Diagonals of the inverses of ``D^-1 gram D^-1``, where D is the root of the diagonal.
+
+    Args:
+        gram: (batch, k, k), symmetric and positive semidefinite.
+
+    Returns:
+        Diagonals (batch, k), each at least 1, and (batch,) where the matrix is positive definite
+        in floating point; elsewhere the diagonal is NaN.
+    """
+    batch, k, _ = gram.shape
+    diagonal, positive = np.full((batch, k), np.nan), np.full(batch, k == 0)
+    if k and batch and engine.library() is not None:
+        flags = np.zeros(batch, dtype=np.int64)
+        held = (np.ascontiguousarray(gram), diagonal, flags)
+        # The fields of ``Inverses`` of ``src/kernel/inverse.c``.
+        engine.call("invert_diagonals", batch, k, engine.processors(), *held)
+        return diagonal, flags != 0
+    size = np.sqrt(np.einsum("raa->ra", gram))
+    some = np.flatnonzero((size > 0).all(axis=1) & np.isfinite(size).all(axis=1))
+    if k and len(some):
+        scaled = gram[some] / (size[some, :, None] * size[some, None, :])
+        values, vectors = np.linalg.eigh(scaled)
+        positive[some] = values[:, 0] > k * np.finfo(float).eps * values[:, -1]
+        good = positive[some]
+        diagonal[some[good]] = np.einsum("rab,rb->ra", vectors[good] ** 2, 1.0 / values[good])
+    return diagonal, positive
+
+
 def _solve(units: Scaled, scale: Array, target: Array | None, z: Array | None) -> Flags:
     """Let the kernel solve; True where it is sure of the rank, and z is written."""
     (batch, n), k = scale.shape, units.weight.shape[1]

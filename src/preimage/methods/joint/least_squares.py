@@ -10,13 +10,14 @@ import numpy as np
 
 from preimage.generator import Generator
 from preimage.matrix import Array, Indices, Integers, slices
+from preimage.methods.equations import inverse_diagonals
 from preimage.methods.joint.compiled import CompiledChain, compile_chain
 from preimage.methods.parameters import Region
 from preimage.network import Network, chain_of, numbers_of
 from preimage.observation import Observation, scale_of
 
 # Relative to the largest singular value of the Jacobian with columns of norm 1: below, a direction
-# of z is not observed. The Gram matrix squares the ratio: it vouches for full rank above its own.
+# of z is not observed. The Gram matrix squares the ratio: it vouches for full rank far above it.
 _RANK = 1e-9
 _SURE_RANK = 1e-10
 # Relative decrease of the loss that is not worth a step.
@@ -154,26 +155,26 @@ class LeastSquares:
         if not k:
             return np.zeros(runs, dtype=np.int64), np.zeros((runs, 0)), np.ones(runs)
         gram, _ = replace(self, prior=0.0).linearize(z, samples)
-        norm = np.sqrt(np.einsum("raa->ra", gram))
-        known = (np.isfinite(norm) & (norm > 0)).all(axis=1)
-        norm[~known], gram[~known] = 1.0, 0.0
-        squared, vectors = np.linalg.eigh(gram / (norm[:, :, None] * norm[:, None, :]))
-        values = np.sqrt(np.maximum(squared, 0.0))
-        unsure = np.flatnonzero(~(squared[:, 0] > _SURE_RANK * squared[:, -1]))
+        variance, positive = inverse_diagonals(gram)
+        variance /= np.where(positive[:, None], np.einsum("raa->ra", gram), 1.0)
+        # Of a matrix with unit diagonal the largest eigenvalue is at most k, and the smallest is
+        # at least one over the trace of the inverse.
+        trace = np.einsum("ra,raa->r", variance, gram)
+        unsure = np.flatnonzero(~(positive & (trace * k < 1.0 / _SURE_RANK)))
+        rank, condition = np.full(runs, k), np.sqrt(trace * k)
         for part, _, jacobian in self._jacobians(self.network, z[unsure], samples[unsure]):
-            some, size = unsure[part], np.linalg.norm(jacobian, axis=1)
-            norm[some] = np.where(size > 0, size, 1.0)
-            _, found, rows = np.linalg.svd(jacobian / norm[some, None], full_matrices=False)
-            values[some] = vectors[some] = 0.0
-            values[some, : found.shape[1]] = found
-            vectors[some, :, : found.shape[1]] = np.swapaxes(rows, 1, 2)
-        least, most = values.min(axis=1), values.max(axis=1)
-        rank = (values > _RANK * most[:, None]).sum(axis=1)
-        full = rank == k
-        values[~full] = least[~full] = 1.0
-        variance = np.einsum("rab,rb->ra", vectors**2, values**-2.0) / norm**2
-        variance[~full] = np.nan
-        return rank, variance, np.where(full, most / least, np.inf)
+            norm = np.linalg.norm(jacobian, axis=1)
+            scaled = jacobian / np.where(norm > 0, norm, 1.0)[:, None]
+            _, values, rows = np.linalg.svd(scaled, full_matrices=False)
+            some = unsure[part]
+            rank[some] = (values > _RANK * values[:, :1]).sum(axis=1)
+            full = rank[some] == k
+            inverse = np.einsum("rba,rb->ra", rows[full] ** 2, values[full] ** -2.0)
+            variance[some] = np.nan
+            variance[some[full]] = inverse / norm[full] ** 2
+            condition[some] = np.inf
+            condition[some[full]] = values[full, 0] / values[full, -1]
+        return rank, variance, condition
 
     def _jacobians(
         self, network: Network, z: Array, samples: Indices
