@@ -1,6 +1,6 @@
 """One layer's inversion as a linear program: the only place that builds one.
 
-With the slab ``[lower - lower_rate d, upper + upper_rate d]`` of each row (``activation.Slab``),
+With the slab ``[lower - lower_rate d, upper + upper_rate d]`` of each row (``slab.Slab``),
 the weight W and the domain ``[low, high]`` of the input z, the four programs are
 
     linf     minimise  d               over z, d >= 0    (paper, Algorithm 1 without d <= eps)
@@ -22,11 +22,11 @@ from typing import Literal
 import numpy as np
 import scipy
 
-from preimage.activation import Slab
 from preimage.generator import Layer
 from preimage.matrix import Array, Flags, Indices, Weight, multiply
 from preimage.observation import Observation
 from preimage.scaling import Scaled, scale
+from preimage.slab import Slab
 
 Norm = Literal["linf", "l1", "relaxed"]
 Slack = Literal["shared", "own", "none"]

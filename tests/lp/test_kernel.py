@@ -13,11 +13,11 @@ from planted import program_of
 from scipy import sparse
 
 from preimage import LayerwiseLP, engine, from_arrays, invert, lp
-from preimage.activation import Slab
 from preimage.generator import Layer
 from preimage.layer_program import LayerProgram, take
 from preimage.lp import Outcome, kernel
 from preimage.lp.duality import dual_bound
+from preimage.slab import Slab
 
 
 def check(program, found, right, columns=1.0):

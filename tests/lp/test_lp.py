@@ -9,11 +9,11 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from preimage import InputError, engine, lp
-from preimage.activation import Slab
 from preimage.clock import Clock
 from preimage.generator import Layer
 from preimage.layer_program import LayerProgram
 from preimage.lp.duality import dual_bound
+from preimage.slab import Slab
 
 FREE = (-np.inf, np.inf)
 BACKENDS = ["kernel", "highs"]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from preimage import lp
-from preimage.activation import Slab
 from preimage.certify import checker
 from preimage.enclosure.network import Bounds, Network
 from preimage.enclosure.observed import starting_bounds
@@ -19,6 +18,7 @@ from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import end_programs
 from preimage.layer_program import LayerProgram
 from preimage.matrix import Array
+from preimage.slab import Slab
 
 # How far extreme points are moved towards the middle, so that rounding cannot push them out.
 _SHRINK = (1e-9, 1e-6, 1e-4, 1e-2, 0.5, 0.9, 0.99, 0.999)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from preimage import lp
-from preimage.activation import Slab
 from preimage.enclosure.grouped import dot
 from preimage.enclosure.linear_bounds import Forms, in_range, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Network, rounding
@@ -23,6 +22,7 @@ from preimage.engine import processors
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
 from preimage.matrix import Array, Flags
+from preimage.slab import Slab
 
 # Multipliers below this part of a row's largest are left out.
 _TINY = 1e-10

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from preimage import lp
-from preimage.activation import Slab
 from preimage.enclosure.network import Bounds, Network
 from preimage.layer_program import LayerProgram
 from preimage.lp import duality
 from preimage.matrix import Array, Flags, Indices
+from preimage.slab import Slab
 
 # Entries of a matrix up to which HiGHS is asked where the kernel has no answer.
 _SMALL = 5000

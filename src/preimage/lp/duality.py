@@ -18,9 +18,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from preimage.activation import Slab
 from preimage.layer_program import LayerProgram
 from preimage.matrix import Array, Flags
+from preimage.slab import Slab
 
 # What counts as rounding in an equation, relative to the largest bound or cost of the program.
 _ROUNDING = 1e-9

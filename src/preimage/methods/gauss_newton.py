@@ -45,7 +45,7 @@ class GaussNewton:
     the predicted decrease (Levenberg and Marquardt; Nielsen's update, IMM-REP-1999-05). So the
     loss never rises, and no start is ever made worse. In the l1 and l-infinity norms, linear
     programs within a trust region go on from the best least-squares answers. No layer needs to
-    expand: ``rank J = k`` is target_loss, and where it is not so at the answer, the sample is
+    expand: ``rank J = k`` is enough, and where the rank is lower at the answer, the sample is
     ``ambiguous`` (``inversion.rank`` tells how many directions of z are seen).
 
     The first start is the code of ``start``, or where there is none, that of a short PLUGIn run

@@ -84,7 +84,7 @@ def compile_chain(chain: Generator, observation: Observation) -> CompiledChain |
 def damped_steps(
     gram: Array, slope: Array, runs: Indices, damping: Array, held: Flags | None
 ) -> tuple[Array, Array] | None:
-    """See ``step.damped_step``; None where there is no kernel."""
+    """See ``model.damped_step``; None where there is no kernel."""
     if engine.library() is None:
         return None
     count, k = len(runs), slope.shape[1]
