@@ -1,9 +1,11 @@
 """What is shipped: wheel and source distribution, and that the wheel runs where nothing else is."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -35,6 +37,18 @@ def run(*command, cwd):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_readme_and_the_errors_name_extras_that_exist():
+    """Claim: every extra that the README lists, or an error tells to install, can be installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    listed = re.search(r"Extras: (.*?)\. torch", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert set(re.findall(r"`(\w+)`", listed)) == extras
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = re.findall(r'\bextra\("(\w+)"', source) + re.findall(r"preimage\[(\w+)\]'", source)
+    assert named
+    assert set(named) <= extras
 
 
 def files_of_the_package():
