@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,10 @@ class Job:
     def shape(self, name: str) -> tuple[int, ...]:
         """Of an array of the store."""
         return (self.samples, self.latent_size) if name in _CODES else (self.samples,)
+
+    def attributes(self) -> dict[str, Any]:
+        """What a new store says of itself; ``open_store`` reads it."""
+        return {"preimage": {"form": FORM, "job": asdict(self)}, "left_out": {}}
 
 
 def pack(inversion: Inversion) -> Arrays:

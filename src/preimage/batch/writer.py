@@ -11,16 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from preimage.batch.store import (
-    COLUMNS,
-    FORM,
-    METADATA,
-    STATUSES,
-    Job,
-    Store,
-    chunk_path,
-    open_store,
-)
+from preimage.batch.store import COLUMNS, METADATA, STATUSES, Job, Store, chunk_path, open_store
 from preimage.batch.workers import Finished
 from preimage.errors import InputError, StoreError, extra
 from preimage.io.limits import write_bytes
@@ -44,11 +35,7 @@ class Writer:
         return sorted(set(range(self.store.job.shards)) - set(self.store.finished))
 
     def write(self, shard: Finished) -> None:
-        """Write a finished shard.
-
-        Raises:
-            StoreError: The disk is full, or the folder cannot be written.
-        """
+        """Write a finished shard."""
         samples, before = shard.samples, self.store.quarantined
         reasons = {s: why for s, why in before.items() if s not in samples} | shard.left_out
         with unwritable(self.store.path):
@@ -66,11 +53,6 @@ def writing(path: Path, job: Job) -> Iterator[Writer]:
 
     Finished shards of a store that is resumed are verified, and what is damaged is deleted, to be
     done again.
-
-    Raises:
-        InputError: The store holds another job, or the folder something else.
-        StoreError: Another job is writing to it, or it cannot be written.
-        MissingExtraError: Zarr or filelock is not installed.
     """
     with extra("batch", "zarr and filelock"):
         import filelock
@@ -112,11 +94,8 @@ def _create(path: Path, job: Job) -> None:
     for entry in [entry for entry in path.iterdir() if entry.name in COLUMNS]:
         shutil.rmtree(entry)
     files: dict[str, Any] = {}
-    described = {"form": FORM, "job": asdict(job)}
-    group = zarr.create_group(
-        zarr.storage.MemoryStore(files), zarr_format=3,
-        attributes={"preimage": described, "left_out": {}},
-    )  # fmt: skip
+    memory = zarr.storage.MemoryStore(files)
+    group = zarr.create_group(memory, zarr_format=3, attributes=job.attributes())
     for name, dtype in COLUMNS.items():
         chunks = (job.shard_size, *job.shape(name)[1:])
         group.create_array(
@@ -125,15 +104,12 @@ def _create(path: Path, job: Job) -> None:
             dimension_names=("sample", "coordinate")[: len(chunks)],
         )  # fmt: skip
     # The convention of climate data (CF) for values with names.
-    meanings: dict[str, Any] = {
-        "flag_values": [*range(len(STATUSES))],
-        "flag_meanings": " ".join(STATUSES),
-    }
-    group["status"].update_attributes(meanings)
+    group["status"].attrs["flag_values"] = [*range(len(STATUSES))]
+    group["status"].attrs["flag_meanings"] = " ".join(STATUSES)
     with warnings.catch_warnings():
         # Metadata of all arrays in one file are read at once; format 3 calls that an extension.
         warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(group.store)
+        zarr.consolidate_metadata(memory)
     for name in sorted(files, key=METADATA.__eq__):
         (path / name).parent.mkdir(exist_ok=True)
         write_bytes(path / name, files[name].to_bytes())

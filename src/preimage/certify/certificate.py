@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,14 @@ VERDICTS = tuple(checker.VERDICTS)
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What a sample was asked: about which network and observation, and within which limits.
+    """What a sample was asked: about which network and observation, and within which limits."""
 
-    Attributes:
-        network: Digest of the network's content.
-        sensing: Digest of the sensing matrix; None without one.
-        observation: (n,) the observation; NaN where nothing was seen.
-        noise: Bound on the largest absolute noise entry.
-        box: Both ends, (k,) each; None for none.
-        resolution: Distance up to which codes count as one.
-    """
-
-    network: str
-    sensing: str | None
-    observation: Array
-    noise: float
-    box: tuple[Array, Array] | None
-    resolution: float
+    network: str  # digest of its content
+    sensing: str | None  # digest of the matrix; None without one
+    observation: Array  # (n,) NaN where nothing was seen
+    noise: float  # bound on the largest absolute noise entry
+    box: tuple[Array, Array] | None  # both ends, (k,) each; None for none
+    resolution: float  # distance up to which codes count as one
 
     @staticmethod
     def of(record: dict[str, Any]) -> Question:
@@ -185,11 +177,8 @@ class Certificate:
             np.array([row[i] for row in rows], dtype=dtype).reshape(len(rows), *shape)
             for i, (dtype, shape) in enumerate(kinds)
         ]
-        shown = rows[0] if single else columns
-        verdict, reason, lower, upper, witness, other, distance, resolution = shown
-        return Certificate(
-            verdict, reason, lower, upper, witness, other, distance, resolution, tuple(claims)
-        )
+        shown: list[Any] = [*(rows[0] if single else columns), tuple(claims)]
+        return Certificate(*shown)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one JSON file, which ``preimage check`` and ``preimage.certify.checker`` read."""
@@ -218,8 +207,8 @@ class Certificate:
         return len(self.claims)
 
     def __repr__(self) -> str:
-        counts = [f"{sum(c.verdict == name for c in self.claims)} {name}" for name in VERDICTS]
-        shown = ", ".join(text for text in counts if not text.startswith("0 "))
+        counts = Counter(claim.verdict for claim in self.claims)
+        shown = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
         return f"Certificate({len(self)} samples: {shown or 'none'})"
 
     def _repr_html_(self) -> str:
