@@ -89,8 +89,8 @@ def test_samples_without_a_code_are_exit_code_1(planted, tmp_path, monkeypatch):
 
     def invert(generator, values, method, *, noise, sensing, time_limit):
         nan = np.full(len(values), np.nan)
-        status = np.full(len(values), preimage.Status.INFEASIBLE, dtype=object)
-        return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status, rank=status)
+        status = preimage.Status.INFEASIBLE.each(len(values))
+        return preimage.Inversion(np.full((len(values), 4), np.nan), nan, nan, status, rank=-1)
 
     monkeypatch.setattr(preimage, "invert", invert)
     result = run("invert", network, observations, "--out", tmp_path / "out", "--json")

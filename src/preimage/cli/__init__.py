@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 import preimage
 from preimage.cli import inverting, proving, showing
-from preimage.cli.options import with_groups
+from preimage.cli.options import with_options
 from preimage.errors import InputError, PreimageError, StoppedError
 
 # In the order in which --help lists them.
@@ -31,11 +32,7 @@ _COMMANDS = (
 
 
 # Commands of version 0.1 that are programs of the repository now.
-_MOVED = {
-    "demo": "make demo",
-    "experiment": "python -m experiments",
-    "train": "python -m training",
-}
+_MOVED = {"demo": "make demo", "experiment": "python -m experiments", "train": "python -m training"}
 
 
 class _Commands(typer.core.TyperGroup):
@@ -56,10 +53,7 @@ class _Commands(typer.core.TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
 
@@ -80,12 +74,11 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Invert deep generative models with ReLU-like activations."""
 
 
 for _command in _COMMANDS:
-    app.command()(with_groups(_command))
+    app.command()(with_options(_command))

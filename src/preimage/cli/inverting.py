@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 import preimage
-from preimage.cli.options import Json, Method, Network, Noise, Observations, Seen, StateDict
-from preimage.cli.terminal import print_json, print_statuses, print_table, write_figure
+from preimage.cli.options import Method, Network, Noise, Observations, Seen, StateDict
+from preimage.cli.terminal import Answer, Table, status_lines, write_figure
 from preimage.errors import InputError
 from preimage.inversion import outputs_of
 from preimage.notebook import number
@@ -26,16 +25,15 @@ SHOWN = 16  # samples in a picture
 def invert(
     network: Network,
     observations: Observations,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, Option(help="Folder for the results.")],
     method: Method = "auto",
     noise: Noise = 0.0,
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds after which the best codes so far are written.")
+        float | None, Option(help="Seconds after which the best codes so far are written.")
     ] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Find the latent codes of observations; write codes, reconstructions, summary, picture."""
     generator = weights.load(network)
     values, sensing = seen.read(observations, generator)
@@ -55,42 +53,33 @@ def invert(
         out, generator, values, inversion, settings=settings, sensing=sensing, seconds=seconds,
         picture=picture,
     )  # fmt: skip
-    if as_json:
-        print_json(summary)
-    else:
-        _print_summary(summary, out)
-    if not all(status.has_latent for status in inversion.status):
-        raise typer.Exit(1)
-
-
-def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
-    typer.echo(f"{summary['samples']} samples, {number(summary['ms_per_sample'])} ms each")
-    print_statuses(summary["status"])
     residuals = [
         (label, *(number(value) for value in summary[name].values()))
         for label, name in (("||x - G(z)||_2", "residual"), ("||x - G(z)||_inf", "residual_max"))
     ]
-    print_table("Residuals", ("", *summary["residual"]), residuals)
-    typer.echo(f"Written to {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+    text: list[str | Table] = [
+        f"{summary['samples']} samples, {number(summary['ms_per_sample'])} ms each",
+        *status_lines(summary["status"]),
+        Table("Residuals", ("", *summary["residual"]), residuals),
+        f"Written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())),
+    ]
+    return Answer(summary, text, not all(status.has_latent for status in inversion.status))
 
 
 def report(
     path: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="What invert or batch wrote, or a certificate's file."),
+        Path, Argument(metavar="DIR", help="What invert or batch wrote, or a certificate's file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="The file; by default DIR/report.html.")] = None,
+    out: Annotated[Path | None, Option(help="The file; by default DIR/report.html.")] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="NET", help="For its card, and for reconstructions.")
+        str | None, Option(metavar="NET", help="For its card, and for reconstructions.")
     ] = None,
     observations: Annotated[
-        Path | None,
-        typer.Option(help="Of a store, for their pictures; of a certificate, to compare."),
+        Path | None, Option(help="Of a store, for their pictures; of a certificate, to compare.")
     ] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Write one HTML file that shows a result; it contains its pictures and loads nothing."""
     generator = None if network is None else weights.load(network)
     rows, sensing = None, None
@@ -101,37 +90,30 @@ def report(
     target = out or (path if path.is_dir() else path.parent) / "report.html"
     page = report_html(path, generator=generator, observations=rows, sensing=sensing)
     target.write_text(page, encoding="utf-8")
-    print_json({"report": str(target)}) if as_json else typer.echo(f"Written: {target}")
+    return Answer({"report": str(target)}, [f"Written: {target}"])
 
 
 def batch(
     network: Network,
     observations: Observations,
-    store: Annotated[
-        Path, typer.Argument(help="Zarr folder of the results; resumed if it exists.")
-    ],
+    store: Annotated[Path, Argument(help="Zarr folder of the results; resumed if it exists.")],
     method: Method = "auto",
     noise: Noise = 0.0,
-    shard_size: Annotated[int, typer.Option(help="Samples that are inverted at once.")] = 256,
+    shard_size: Annotated[int, Option(help="Samples that are inverted at once.")] = 256,
     workers: Annotated[
-        int | None, typer.Option(help="Processes (Dask); by default this one alone.")
+        int | None, Option(help="Processes (Dask); by default this one alone.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
+        str | None, Option(help="Run on this Dask cluster instead: tcp://HOST:PORT.")
     ] = None,
-    retries: Annotated[
-        int, typer.Option(help="Workers that a shard may kill before it is split.")
-    ] = 2,
+    retries: Annotated[int, Option(help="Workers that a shard may kill before it is split.")] = 2,
     shard_timeout: Annotated[
         float,
-        typer.Option(
-            "--shard-timeout", "--stall", help="Seconds that a worker may take for a shard."
-        ),
+        Option("--shard-timeout", "--stall", help="Seconds that a worker may take for a shard."),
     ] = 3600.0,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Invert a whole dataset into a folder; run it again to go on after an interruption."""
     generator = weights.load(network)
     rows, sensing = seen.open(observations, generator)
@@ -142,15 +124,10 @@ def batch(
     )  # fmt: skip
     counts, left_out = found.counts(), found.quarantined
     statuses = described(counts)
-    if as_json:
-        print_json({"store": str(store), "samples": len(found), "status": statuses,
-                     "left_out": left_out, "job": asdict(found.job)})  # fmt: skip
-    else:
-        typer.echo(f"{len(found)} samples in {found.job.shards} shards: {store}")
-        print_statuses(statuses)
-        for sample, reason in list(left_out.items())[:SHOWN]:
-            typer.echo(f"sample {sample} was left out: {reason}")
-        if len(left_out) > SHOWN:
-            typer.echo(f"... and {len(left_out) - SHOWN} more, all named in zarr.json")
-    if not all(status.has_latent for status in counts):
-        raise typer.Exit(1)
+    value = {"store": str(store), "samples": len(found), "status": statuses, "left_out": left_out,
+             "job": asdict(found.job)}  # fmt: skip
+    text = [f"{len(found)} samples in {found.job.shards} shards: {store}", *status_lines(statuses)]
+    text += [f"sample {i} was left out: {why}" for i, why in list(left_out.items())[:SHOWN]]
+    if len(left_out) > SHOWN:
+        text.append(f"... and {len(left_out) - SHOWN} more, all named in zarr.json")
+    return Answer(value, text, not all(status.has_latent for status in counts))

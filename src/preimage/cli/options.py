@@ -12,27 +12,34 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from typer import Argument, Option
 
 import preimage
+from preimage.cli.terminal import Answer
 from preimage.errors import InputError
 from preimage.io.observations import Observations as Opened
 from preimage.io.observations import load_observations, open_observations
 from preimage.network import Network as AnyNetwork
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Network = Annotated[str, typer.Argument(metavar="NET", help="A name of the zoo, or a file.")]
+_JSON = inspect.Parameter(
+    "as_json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, Option("--json", help="Print JSON instead of tables.")],
+)
+Network = Annotated[str, Argument(metavar="NET", help="A name of the zoo, or a file.")]
 Observations = Annotated[
-    Path, typer.Argument(help="A file: npy, npz, safetensors, IDX, Zarr, PNG, JPEG; or a folder.")
+    Path, Argument(help="A file: npy, npz, safetensors, IDX, Zarr, PNG, JPEG; or a folder.")
 ]
 Levels = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="BLACK,WHITE",
         help="Values of black and white in the file, scaled to the head's range: 0,1 or 0,255.",
     ),
 ]
-Method = Annotated[str, typer.Option(help=f"One of {', '.join(preimage.METHODS)}.")]
-Noise = Annotated[float, typer.Option(help="Bound on the largest noise entry.")]
+Method = Annotated[str, Option(help=f"One of {', '.join(preimage.METHODS)}.")]
+Noise = Annotated[float, Option(help="Bound on the largest noise entry.")]
 
 
 @dataclass(frozen=True)
@@ -40,29 +47,22 @@ class StateDict:
     """Options that complete a file with weights only, and fix coordinates of the latent."""
 
     layers: Annotated[
-        str | None,
-        typer.Option(help="For a bare state dict: layer names in forward order, fc3,fc4"),
+        str | None, Option(help="For a bare state dict: layer names in forward order, fc3,fc4")
     ] = None
     activation: Annotated[
-        str | None, typer.Option(help="For a bare state dict: relu, leaky_relu(0.1) …")
+        str | None, Option(help="For a bare state dict: relu, leaky_relu(0.1) …")
     ] = None
-    head: Annotated[
-        str | None, typer.Option(help="Activation of the last layer: sigmoid, tanh …")
-    ] = None
+    head: Annotated[str | None, Option(help="Activation of the last layer: sigmoid, tanh …")] = None
     fix: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="INDEX=VALUE,…",
             help="Latent coordinates with known values, such as a label: 20=0,21=1.",
         ),
     ] = None
 
     def load(self, network: str) -> AnyNetwork:
-        """The network of that name or file.
-
-        Raises:
-            InputError: No such network, or options that it has no use for.
-        """
+        """The network of that name or file."""
         names, listed = preimage.zoo.names(), self.layers.split(",") if self.layers else None
         if network not in names and not Path(network).exists():
             raise InputError(
@@ -96,23 +96,17 @@ class Seen:
 
     mask: Annotated[
         Path | None,
-        typer.Option(help="What was observed, 0 or 1: npy or a picture, for all samples or each."),
+        Option(help="What was observed, 0 or 1: npy or a picture, for all samples or each."),
     ] = None
     sensing: Annotated[
-        Path | None,
-        typer.Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n)."),
+        Path | None, Option(help="Matrix A of the measurements A G(z): npy, of shape (m, n).")
     ] = None
     levels: Levels = None
 
     def read(
         self, observations: Path, network: AnyNetwork
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """The observations, and the mask or matrix to pass as ``sensing``.
-
-        Raises:
-            InputError: Options that contradict each other or do not fit the network.
-            FormatError: Another format, or samples of another size.
-        """
+        """The observations, and the mask or matrix to pass as ``sensing``."""
         rows, sensing = self.open(observations, network)
         return rows.read(0, rows.count), sensing
 
@@ -159,23 +153,30 @@ def known(network: AnyNetwork, name: str, asked: str) -> preimage.Generator:
     )
 
 
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of a group's type are replaced by the group's options."""
+def with_options(command: Callable[..., Answer | None]) -> Callable[..., None]:
+    """A command whose parameters of a group's type are replaced by the group's options.
+
+    One that returns an ``Answer`` gets ``--json``, too, and its answer is printed.
+    """
     options: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+    signature = inspect.signature(command, eval_str=True)
+    for parameter in signature.parameters.values():
         if is_dataclass(parameter.annotation):
             groups[parameter.name] = parameter.annotation
             options += inspect.signature(groups[parameter.name], eval_str=True).parameters.values()
         else:
             options.append(parameter)
     options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    options += [_JSON] if signature.return_annotation is Answer else []
 
     @wraps(command)
-    def run(**given: Any) -> None:
+    def run(*, as_json: bool = False, **given: Any) -> None:
         for name, kind in groups.items():
             given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-        command(**given)
+        found = command(**given)
+        if found is not None:
+            found.finish(as_json)
 
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}

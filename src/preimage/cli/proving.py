@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from typer import Argument, Option
 
 import preimage
 from preimage.certify import boxes, checker
-from preimage.cli.options import Json, Network, Noise, Observations, Seen, StateDict, known
-from preimage.cli.terminal import print_json, print_table, write_figure
+from preimage.cli.options import Network, Noise, Observations, Seen, StateDict, known
+from preimage.cli.terminal import Answer, Table, write_figure
 from preimage.errors import InputError
 from preimage.io.limits import check_file, write_bytes
 from preimage.io.observations import load_observations
@@ -25,14 +26,13 @@ def certify(
     network: Network,
     observations: Observations,
     noise: Noise,
-    out: Annotated[Path, typer.Option(help="The certificate, a .json file.")],
-    box: Annotated[float | None, typer.Option(help="Only codes with |z_i| <= BOX.")] = None,
-    time_limit: Annotated[float, typer.Option(help="Seconds that a sample may take.")] = 10.0,
-    picture: Annotated[Path | None, typer.Option(help="Draw the first sample (.png).")] = None,
+    out: Annotated[Path, Option(help="The certificate, a .json file.")],
+    box: Annotated[float | None, Option(help="Only codes with |z_i| <= BOX.")] = None,
+    time_limit: Annotated[float, Option(help="Seconds that a sample may take.")] = 10.0,
+    picture: Annotated[Path | None, Option(help="Draw the first sample (.png).")] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Prove for each observation that one code explains it, or several, or none, and where."""
     generator = known(weights.load(network), network, "certify")
     values, sensing = seen.read(observations, generator)
@@ -43,17 +43,13 @@ def certify(
     found.save(out)
     if picture is not None:
         _picture_of(generator, found, picture)
-    if as_json:
-        names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
-        samples = [{n: getattr(found, n)[i] for n in names} for i in range(len(found))]
-        print_json({"certificate": str(out), "samples": samples})
-    else:
-        print_table("Certificate", *certificate_table(found), words=True)
-        typer.echo(f"Written: {out}; prove it again with: preimage check")
-        if "undecided" in found.verdict:
-            typer.echo("For undecided samples raise --time-limit, or give a smaller --box.")
-    if "undecided" in found.verdict:
-        raise typer.Exit(1)
+    names = ("verdict", "reason", "distance", "resolution", "lower", "upper", "witness")
+    samples = [{n: getattr(found, n)[i] for n in names} for i in range(len(found))]
+    table = Table("Certificate", *certificate_table(found), words=True)
+    text: list[str | Table] = [table, f"Written: {out}; prove it again with: preimage check"]
+    if undecided := "undecided" in found.verdict:
+        text.append("For undecided samples raise --time-limit, or give a smaller --box.")
+    return Answer({"certificate": str(out), "samples": samples}, text, undecided)
 
 
 def _picture_of(generator: preimage.Generator, found: preimage.Certificate, path: Path) -> None:
@@ -67,20 +63,15 @@ def _picture_of(generator: preimage.Generator, found: preimage.Certificate, path
 
 
 def check(
-    certificate: Annotated[Path, typer.Argument(metavar="CERT", help="From preimage certify.")],
+    certificate: Annotated[Path, Argument(metavar="CERT", help="From preimage certify.")],
     network: Network,
     observations: Observations,
-    noise: Annotated[float | None, typer.Option(help="The noise it has to be about.")] = None,
-    box: Annotated[
-        float | None, typer.Option(help="The box it has to be about, |z_i| <= BOX.")
-    ] = None,
-    resolution: Annotated[
-        float | None, typer.Option(help="The resolution it has to be about.")
-    ] = None,
+    noise: Annotated[float | None, Option(help="The noise it has to be about.")] = None,
+    box: Annotated[float | None, Option(help="The box it has to be about, |z_i| <= BOX.")] = None,
+    resolution: Annotated[float | None, Option(help="The resolution it has to be about.")] = None,
     seen: Seen = Seen(),
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Prove a certificate again, in exact arithmetic, by a program that trusts nothing in it.
 
     The questions that it answers are printed. Compare them with yours, or pass --noise, --box and
@@ -107,31 +98,25 @@ def check(
             records, reason = [], f"{type(error).__name__}: {error}"
     verdicts = [record["verdict"] for record in records]
     proven = bool(verdicts) and "undecided" not in verdicts
-    if as_json:
-        questions = [record["question"] for record in records]
-        print_json({"proven": proven, "verdicts": verdicts, "questions": questions,
-                    "reason": reason})  # fmt: skip
-    else:
-        for index, record in enumerate(records):
-            typer.echo(f"sample {index}: " + "\n".join(checker.describe(record)))
-        if verdicts and not proven:
-            reason = "the certificate itself says undecided"
-        typer.echo("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
-    if not proven:
-        raise typer.Exit(1)
+    found = {"proven": proven, "verdicts": verdicts,
+             "questions": [record["question"] for record in records], "reason": reason}  # fmt: skip
+    text = [f"sample {i}: " + "\n".join(checker.describe(one)) for i, one in enumerate(records)]
+    if verdicts and not proven:
+        reason = "the certificate itself says undecided"
+    text.append("proven" if proven else f"not proven{': ' if reason else ''}{reason}")
+    return Answer(found, text, not proven)
 
 
 def provenance(
-    file: Annotated[Path, typer.Argument(help="The picture: PNG, npy … of 8 bits.")],
-    networks: Annotated[list[str], typer.Argument(metavar="NET…", help="Names or files.")],
-    box: Annotated[float, typer.Option(help="Codes with |z_i| <= BOX.")] = 5.0,
-    levels: Annotated[float, typer.Option(help="Gray levels that rounding took.")] = 0.5,
-    time_limit: Annotated[float, typer.Option(help="Seconds for each network.")] = 10.0,
+    file: Annotated[Path, Argument(help="The picture: PNG, npy … of 8 bits.")],
+    networks: Annotated[list[str], Argument(metavar="NET…", help="Names or files.")],
+    box: Annotated[float, Option(help="Codes with |z_i| <= BOX.")] = 5.0,
+    levels: Annotated[float, Option(help="Gray levels that rounding took.")] = 0.5,
+    time_limit: Annotated[float, Option(help="Seconds for each network.")] = 10.0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the certificates and reconstructions.")
+        Path | None, Option(help="Folder for the certificates and reconstructions.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Find the code with which a network made a picture, or prove that it did not make it."""
     values = load_observations(file)
     if len(values) != 1:
@@ -145,14 +130,10 @@ def provenance(
             one.certificate.save(out / f"{index}.json")
             if one.error == one.error:  # there is a code
                 write_bytes(out / f"{index}.png", png(one.reconstruction))
-    if as_json:
-        names = ("name", "verdict", "error", "latent")
-        print_json({"networks": [{n: getattr(one, n) for n in names} for one in found]})
-    else:
-        rows = [
-            (one.name, one.verdict, number(one.error), str(one.certificate.reason)) for one in found
-        ]
-        columns = ("network", "verdict", "error, gray levels", "reason")
-        print_table("Provenance", columns, rows, words=True)
-    if any(one.verdict == "undecided" for one in found):
-        raise typer.Exit(1)
+    names = ("name", "verdict", "error", "latent")
+    value = {"networks": [{n: getattr(one, n) for n in names} for one in found]}
+    rows = [(one.name, one.verdict, number(one.error), str(one.certificate.reason))
+            for one in found]  # fmt: skip
+    columns = ("network", "verdict", "error, gray levels", "reason")
+    table = Table("Provenance", columns, rows, words=True)
+    return Answer(value, [table], any(one.verdict == "undecided" for one in found))

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 import preimage
-from preimage.cli.options import Json, Levels, Network, Noise, Seen, StateDict
-from preimage.cli.terminal import print_json, print_table
+from preimage.cli.options import Levels, Network, Noise, Seen, StateDict
+from preimage.cli.terminal import Answer, Table
 from preimage.errors import FormatError
 from preimage.inspection import inspect_generator
 from preimage.io.observations import load_observations
@@ -21,10 +22,8 @@ from preimage.report.network import layers_table, methods_table
 
 def app(
     network: Network = "mnist-20-60-784",
-    port: Annotated[
-        int | None, typer.Option(help="By default the first free one from 7860.")
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    port: Annotated[int | None, Option(help="By default the first free one from 7860.")] = None,
+    browser: Annotated[bool, Option(help="Open the page in the browser.")] = True,
     weights: StateDict = StateDict(),
 ) -> None:
     """Invert pictures on a page that only this machine can reach (needs the web extra)."""
@@ -43,13 +42,12 @@ def app(
 def doctor(
     network: Network,
     observations: Annotated[
-        Path | None, typer.Argument(help="As for invert; the first few are examined.")
+        Path | None, Argument(help="As for invert; the first few are examined.")
     ] = None,
     noise: Noise = 0.0,
     levels: Levels = None,
     weights: StateDict = StateDict(),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Look for common mistakes: scale, layout, head, wrong network; say which method to use."""
     from preimage.doctor import examine
 
@@ -60,39 +58,27 @@ def doctor(
         except FormatError:  # samples of another size are a finding
             values = load_observations(observations)
     found = examine(generator, values, noise=noise)
-    if as_json:
-        print_json([asdict(one) for one in found])
-    else:
-        for one in found:
-            typer.echo(f"{'WRONG' if one.wrong else 'fine':<6}{one.topic:<8}{one.message}")
-    if any(one.wrong for one in found):
-        raise typer.Exit(1)
+    text = [f"{'WRONG' if one.wrong else 'fine':<6}{one.topic:<8}{one.message}" for one in found]
+    return Answer([asdict(one) for one in found], text, any(one.wrong for one in found))
 
 
-def inspect(network: Network, weights: StateDict = StateDict(), as_json: Json = False) -> None:
+def inspect(network: Network, weights: StateDict = StateDict()) -> Answer:
     """Show a network's layers if they are known, and which methods can invert it."""
     generator = weights.load(network)
     found = asdict(inspect_generator(generator))
-    if as_json:
-        print_json({"network": network, **found})
-        return
-    typer.echo(f"{generator}\n")
-    if found["layers"]:
-        print_table("Layers", *layers_table(found))
-        typer.echo(found["active_note"])
-    typer.echo(f"{found['rank_note']}\n")
-    print_table("Methods", *methods_table(found), words=True)
+    layers = [Table("Layers", *layers_table(found)), found["active_note"]]
+    methods = Table("Methods", *methods_table(found), words=True)
+    text = [f"{generator}\n", *(layers if found["layers"] else ()), f"{found['rank_note']}\n"]
+    return Answer({"network": network, **found}, [*text, methods])
 
 
-def zoo(as_json: Json = False) -> None:
+def zoo() -> Answer:
     """List the networks that ship with the package."""
     cards = [preimage.zoo.card(name) for name in preimage.zoo.names()]
-    if as_json:
-        print_json([asdict(card) for card in cards])
-        return
     rows = []
     for card in cards:
         numbers = ((n, v) for n, v in card.quality.items() if isinstance(v, (int, float)))
         quality = ", ".join(f"{name} {value:.3g}" for name, value in numbers)
         rows.append((card.name, "-".join(map(str, card.sizes)), quality, card.license))
-    print_table("Networks", ("name", "sizes", "quality", "licence"), rows, words=True)
+    table = Table("Networks", ("name", "sizes", "quality", "licence"), rows, words=True)
+    return Answer([asdict(card) for card in cards], [table])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -14,12 +14,53 @@ from preimage.io.limits import write_bytes
 from preimage.report.run import to_json
 
 
-def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
-    """Write the figure that ``draw`` makes; None, and a word on stderr, without matplotlib.
+class Table(NamedTuple):
+    """Numbers are set to the right, ``words`` to the left; the first column always is words."""
 
-    Raises:
-        OSError: The file cannot be written; nothing is left of it then.
-    """
+    title: str
+    columns: Iterable[str]
+    rows: Iterable[Sequence[str]]
+    words: bool = False
+
+
+class Answer(NamedTuple):
+    """What a command found: for ``--json``, for people, and whether the exit code is 1."""
+
+    value: Any
+    text: Iterable[str | Table]
+    failed: bool = False
+
+    def finish(self, as_json: bool) -> None:
+        """Print it, and end the command."""
+        for part in (to_json(self.value),) if as_json else self.text:
+            typer.echo(part) if isinstance(part, str) else _print_table(part)
+        if self.failed:
+            raise typer.Exit(1)
+
+
+def status_lines(statuses: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line a status, as ``report.run.described`` makes them."""
+    return [f"{one['samples']:>8} {status}: {one['message']}" for status, one in statuses.items()]
+
+
+def _print_table(shown: Table) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=Text(shown.title), title_justify="left")
+    for index, column in enumerate(shown.columns):
+        table.add_column(column, justify="left" if shown.words or index == 0 else "right")
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+
+
+def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
+    """Write the figure that ``draw`` makes; None, and a word on stderr, without matplotlib."""
     drawn = BytesIO()
     try:
         draw().savefig(drawn, dpi=120, format=path.suffix[1:] or None)
@@ -28,33 +69,3 @@ def write_figure(path: Path, draw: Callable[[], Any]) -> str | None:
         return None
     write_bytes(path, drawn.getvalue())
     return str(path)
-
-
-def print_statuses(statuses: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line a status, as ``report.run.described`` makes them."""
-    for status, entry in statuses.items():
-        typer.echo(f"{entry['samples']:>8} {status}: {entry['message']}")
-
-
-def print_table(
-    title: str, columns: Iterable[str], rows: Iterable[Sequence[str]], *, words: bool = False
-) -> None:
-    """Numbers are set to the right, ``words`` to the left; the first column always is words."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if words or index == 0 else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
-
-
-def print_json(value: Any) -> None:
-    """The value as JSON on stdout."""
-    typer.echo(to_json(value))
