@@ -116,12 +116,10 @@ class Observation:
 
     def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
         """``rows``, (batch, m, ...), with 0 where nothing was observed."""
-        shape = self.values.shape + (1,) * (rows.ndim - 2)
-        return (
-            rows
-            if self.mask is None
-            else np.where(self.mask.reshape(shape), rows, rows.dtype.type(0))
-        )
+        if self.mask is None:
+            return rows
+        mask = self.mask.reshape(self.values.shape + (1,) * (rows.ndim - 2))
+        return np.where(mask, rows, rows.dtype.type(0))
 
     def restrict(self, rows: Array) -> Array:
         """``rows``, (batch, m, ...), times their weights: 0 where nothing was observed."""

@@ -36,19 +36,14 @@ _LINE = 8
 class Scaled:
     """A matrix and its units.
 
-    Attributes:
-        weight: (n, k), dense or CSR, or (batch, n, k).
-        row: (n,) or (batch, n) factors, powers of two; 1 for a row of zeros.
-        column: (k,) or (batch, k).
-        row_size: Sizes of the rows: ``|w_ja| <= row_size_j column_size_a``. A row of zeros has the
-            size 0: it has no unit, and the value 0 without any rounding.
-        column_size: Sizes of the columns, likewise.
+    Sizes of rows and columns are such that ``|w_ja| <= row_size_j column_size_a``. A row of zeros
+    has the size 0: it has no unit, and the value 0 without any rounding.
     """
 
-    weight: Any
-    row: Array
-    column: Array
-    row_size: Array
+    weight: Any  # (n, k), dense or CSR, or (batch, n, k)
+    row: Array  # (n,) or (batch, n) factors, powers of two; 1 for a row of zeros
+    column: Array  # (k,) or (batch, k), likewise
+    row_size: Array  # of the shapes of the factors
     column_size: Array
 
     @cached_property

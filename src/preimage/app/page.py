@@ -125,23 +125,11 @@ def _inverted(
 def served(
     network: Network, name: str, *, port: int | None = None, browser: bool = True
 ) -> Iterator[str]:
-    """Serve the page of a network at a loopback address; on leaving, delete what was uploaded.
+    """Serve the page of a network, known or run; on leaving, delete what was uploaded.
 
-    Requests that name another host are refused, so that a web page elsewhere cannot reach this one
-    by rebinding its name to this machine.
-
-    Args:
-        network: Known or run.
-        name: Its name in the heading.
-        port: By default the first free one from 7860 on.
-        browser: Open the page in the browser.
-
-    Yields:
-        The address.
-
-    Raises:
-        InputError: The port is not free.
-        MissingExtraError: Gradio is not installed.
+    Yields a loopback address, at the first free port from 7860 on if none is given. Requests that
+    name another host are refused, so that a web page elsewhere cannot reach this one by rebinding
+    its name to this machine.
     """
     os.environ.update(_OFFLINE)
     with extra("web", "gradio"):

@@ -1,4 +1,7 @@
-"""From what a visitor picks, draws or uploads to an observation, and from that to codes."""
+"""From what a visitor picks, draws or uploads to an observation, and from that to codes.
+
+What is not as expected is an ``InputError``, whose message the page shows.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +33,11 @@ _PATIENCE = 10.0  # seconds for a method
 
 
 class Question(NamedTuple):
-    """What is asked: which code made this?
+    """What is asked: which code made this?"""
 
-    Attributes:
-        observation: (n,) with noise.
-        seen: (n,) False where a pixel is hidden.
-        noise: Bound on the largest noise entry.
-    """
-
-    observation: Array
-    seen: Flags
-    noise: float
+    observation: Array  # (n,) with noise
+    seen: Flags  # (n,) False where a pixel is hidden
+    noise: float  # bound on the largest noise entry
 
     @property
     def sensing(self) -> Flags | None:
@@ -83,12 +80,7 @@ def random_code(network: Network, seed: int | None = None) -> Array:
 def read_upload(path: str | Path, network: Network) -> Array:
     """A picture of any common format, made to fit, or the first sample of an array that fits.
 
-    Returns:
-        (n,) on the scale of the network's outputs; arrays are taken as they are.
-
-    Raises:
-        FormatError: The file is not what was expected, or asks for too much.
-        MissingExtraError: Images need pillow.
+    It is (n,), on the scale of the network's outputs; arrays are taken as they are.
     """
     path = check_file(path, UPLOAD)
     if path.suffix.lower() in _ARRAYS:
@@ -104,9 +96,6 @@ def ask(network: Network, canvas: Any, noise: Any, seed: int = 0) -> Question:
     """The question that the canvas and the noise slider pose; uniform noise is added.
 
     The canvas has a ``picture``, n gray levels, and ``hidden``, n numbers, positive where hidden.
-
-    Raises:
-        InputError: Not what a canvas gives, or every pixel is hidden.
     """
     size = network.observation_size
     picture, hidden = numbers(canvas, "picture", size), numbers(canvas, "hidden", size)
@@ -119,11 +108,7 @@ def ask(network: Network, canvas: Any, noise: Any, seed: int = 0) -> Question:
 
 
 def again(network: Network, parts: Any) -> Question:
-    """The question that comes back with a code that was moved.
-
-    Raises:
-        InputError: No such question.
-    """
+    """The question that comes back with a code that was moved."""
     size = network.observation_size
     values, seen = numbers(parts, "observation", size), _some(numbers(parts, "seen", size) > 0)
     return Question(values, seen, float(numbers(parts, "noise")))
@@ -135,7 +120,7 @@ def methods_for(network: Network) -> tuple[str, ...]:
 
 
 def answer(network: Network, question: Question, method: str) -> Answer:
-    """Invert by a method; ``InputError`` if it cannot work on this network."""
+    """Invert by a method."""
     start = time.perf_counter()
     found = preimage.invert(
         network, question.observation, method, noise=question.noise, time_limit=_PATIENCE,
@@ -145,11 +130,7 @@ def answer(network: Network, question: Question, method: str) -> Answer:
 
 
 def move(network: Network, question: Question, parts: Any) -> tuple[Array, float]:
-    """The network's output at a code, (n,), and its largest error on what is seen.
-
-    Raises:
-        InputError: Not a code of this network.
-    """
+    """The network's output at a code, (n,), and its largest error on what is seen."""
     output = network(numbers(parts, "code", network.latent_size))
     return output, float(np.abs(question.observation - output)[question.seen].max())
 
@@ -161,11 +142,7 @@ def _some(seen: Flags) -> Flags:
 
 
 def numbers(parts: Any, name: str, *shape: int) -> Array:
-    """What came from a browser as an array of this shape.
-
-    Raises:
-        InputError: Not that many finite numbers, or none of that name.
-    """
+    """What came from a browser under a name, as an array of this shape."""
     entries = parts.get(name) if isinstance(parts, Mapping) else None
     try:
         found = np.asarray(entries, dtype=np.float64)

@@ -67,11 +67,6 @@ def dask_workers(
 
     ``where`` is a number of processes on this machine, or the address of a scheduler, whose setting
     ``allowed-failures`` then replaces ``retries``. See ``invert_dataset``.
-
-    Raises:
-        InputError: The network or the method cannot be sent to another process.
-        MissingExtraError: dask or distributed is not installed.
-        StoreError: No scheduler at that address, or it has no worker.
     """
     with extra("cluster", "dask and distributed"):
         import cloudpickle

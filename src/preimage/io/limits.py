@@ -2,7 +2,8 @@
 
 A file may hold anything. What it holds is bounded by its length, but it may declare more: arrays
 beyond memory, members that inflate a thousandfold, operators that repeat. Every declared size is
-compared with a limit, or with the bytes that are there.
+compared with a limit, or with the bytes that are there. A file that is refused is a
+``FormatError``.
 """
 
 from __future__ import annotations
@@ -92,12 +93,7 @@ LIMITS = Limits()
 
 
 def check_file(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Path:
-    """Return the path of a file that may be read.
-
-    Raises:
-        FormatError: No such file, not a regular file, or more than ``limits.file_bytes``.
-        InputError: ``limits`` are no ``Limits``.
-    """
+    """The path of a regular file of at most ``limits.file_bytes``."""
     if not isinstance(limits, Limits):
         raise InputError(f"limits: expected preimage.Limits(...), got {limits!r}")
     path = Path(path)
@@ -110,11 +106,7 @@ def check_file(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Path:
 
 
 def parse_json(text: str | bytes, what: str, limits: Limits = LIMITS, kind: type = dict) -> Any:
-    """The dict or list that a JSON text is.
-
-    Raises:
-        FormatError: Not JSON, of another kind, too long or too deep, or a key that is there twice.
-    """
+    """The dict or list that a JSON text is; neither too long nor too deep, each key once."""
     limits.check("entries", len(text), f"characters of {what}")
     expected = "array" if kind is list else "object"
     try:
@@ -127,11 +119,7 @@ def parse_json(text: str | bytes, what: str, limits: Limits = LIMITS, kind: type
 
 
 def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of pairs, each name once.
-
-    Raises:
-        FormatError: A name is there twice, so that two readers may see two different files.
-    """
+    """A dict of pairs, each name once: of two values, two readers may see different ones."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

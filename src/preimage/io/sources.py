@@ -1,7 +1,8 @@
 """Where samples are stored: arrays in files, folders of pictures, Zarr arrays, arrays in memory.
 
 A source is read a few samples at a time, in any order; nothing is read when it is opened but
-headers, of pictures the first, and npz files.
+headers, of pictures the first, and npz files. A file of another format, or beyond the limits, is a
+``FormatError`` that begins with its path.
 """
 
 from __future__ import annotations
@@ -44,12 +45,7 @@ class Source:
 
 
 def open_source(source: Any, limits: Limits = LIMITS) -> Source:
-    """Open samples without reading them; see ``preimage.io.observations.open_observations``.
-
-    Raises:
-        FormatError: No such file, or another format; the message begins with the path.
-        InputError: No path and no array.
-    """
+    """Open samples without reading them; see ``preimage.io.observations.open_observations``."""
     if not isinstance(source, (str, os.PathLike)):
         if hasattr(source, "shape") and hasattr(source, "__getitem__"):
             return _sliced("observations", lambda: source)
@@ -142,11 +138,7 @@ def _from_safetensors(path: Path, limits: Limits) -> Source:
 
 
 def _only(names: Sequence[str]) -> str:
-    """The name of the observations among those of some arrays.
-
-    Raises:
-        FormatError: Several, and none is named ``observations``.
-    """
+    """The name of the observations among those of some arrays."""
     if len(names) == 1 or "observations" in names:
         return "observations" if "observations" in names else names[0]
     raise FormatError(
@@ -156,11 +148,7 @@ def _only(names: Sequence[str]) -> str:
 
 
 def read_idx_header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape of the array in an IDX file of bytes, and where its entries begin.
-
-    Raises:
-        FormatError: Not an IDX file of unsigned bytes, or not as many bytes as the shape needs.
-    """
+    """Shape of the array in an IDX file of unsigned bytes, and where its entries begin."""
     # Two zero bytes, the type (8 is unsigned byte), the number of dimensions; then the sizes.
     with path.open("rb") as file:
         data = file.read(4 + 4 * 255)
@@ -193,11 +181,6 @@ def read_picture(
     EXIF data say. With ``fit``, (rows, columns) or (3, rows, columns), a picture is scaled to that:
     each pixel is the mean of those that it replaces, and transparent ones are black. GIF, BMP, WEBP
     and TIFF are read as well then, beside PNG and JPEG.
-
-    Raises:
-        FormatError: Not such a picture of eight bits, one that was cut off, one with transparent
-            pixels (unless it is scaled), or one beyond the limits; the message begins with the
-            path.
     """
     with extra("data", "pillow"):
         from PIL import Image, ImageOps

@@ -1,4 +1,7 @@
-"""Named tensors in safetensors, npz and torch files, read by the libraries of these formats."""
+"""Named tensors in safetensors, npz and torch files, read by the libraries of these formats.
+
+A file of another format, or one that asks for more than the limits allow, is a ``FormatError``.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +56,7 @@ def tensor(tensors: Tensors, name: str) -> Array:
 
 @contextmanager
 def open_safetensors(path: Path, limits: Limits = LIMITS) -> Iterator[Any]:
-    """An open safetensors file, whose tensors are read when they are asked for.
-
-    Raises:
-        FormatError: Another file, or a header beyond the limits.
-    """
+    """An open safetensors file, whose tensors are read when they are asked for."""
     import ml_dtypes  # noqa: F401  # gives NumPy bfloat16
     from safetensors import safe_open
 
@@ -70,11 +69,7 @@ def open_safetensors(path: Path, limits: Limits = LIMITS) -> Iterator[Any]:
 
 
 def read_safetensors(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
-    """Every tensor, floats as float64, and the metadata of the header.
-
-    Raises:
-        FormatError: Another file, or a header beyond the limits.
-    """
+    """Every tensor, floats as float64, and the metadata of the header."""
     with open_safetensors(path, limits) as opened:
         stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         found = {n: v.astype(np.float64) if v.dtype.kind in "fV" else v for n, v in stored.items()}
@@ -92,11 +87,7 @@ def write_safetensors(tensors: Tensors, metadata: Metadata) -> bytes:
 
 
 def check_archive(path: Path, limits: Limits) -> list[zipfile.ZipInfo]:
-    """The members of a zip archive; no member gives more bytes than the directory says.
-
-    Raises:
-        FormatError: The directory is beyond the limits.
-    """
+    """The members of a zip archive; no member gives more bytes than the directory says."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     limits.check_count(len(members), "members of the archive")
@@ -105,11 +96,7 @@ def check_archive(path: Path, limits: Limits) -> list[zipfile.ZipInfo]:
 
 
 def read_npz(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
-    """Every array of an npz file, and the record in the member ``metadata``.
-
-    Raises:
-        FormatError: Not an npz file of plain arrays, or one beyond the limits.
-    """
+    """Every plain array of an npz file, and the record in the member ``metadata``."""
     with reading("an npz file of plain arrays"):
         check_archive(path, limits)
         with np.load(path, allow_pickle=False) as file:
@@ -135,10 +122,6 @@ def read_torch(path: Path, limits: Limits = LIMITS) -> tuple[Tensors, Metadata]:
 
     Whatever else the file holds, such as numbers, the state of an optimizer, complex or sparse
     tensors, is left out. The file is mapped, so that no more is read than there is.
-
-    Raises:
-        FormatError: Not a file of ``torch.save``, or one beyond the limits.
-        MissingExtraError: torch is not installed.
     """
     if os.environ.get(_OVERRIDE, "").lower() in ("1", "y", "yes", "true"):
         raise FormatError(f"{_OVERRIDE} is set, with which torch runs code in files; unset it")

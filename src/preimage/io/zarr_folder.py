@@ -26,10 +26,7 @@ def open_array(path: Path, limits: Limits) -> Any:
     """Open an array of Zarr format 2 or 3, a folder with zarr.json or .zarray, to be sliced.
 
     When a chunk is read, it is held to ``limits.file_bytes``, packed and unpacked, and to the size
-    that the metadata give it.
-
-    Raises:
-        FormatError: Not such an array, codecs that are not allowed, chunks that are too large.
+    that the metadata give it; what is not allowed is a ``FormatError``.
     """
     with extra("batch", "zarr"):
         import zarr

@@ -39,11 +39,7 @@ def _badness(claim: Claim) -> tuple[int, float]:
 
 
 def find_certificates(path: Path) -> dict[str, Certificate]:
-    """The certificate in a file, or in each file of a folder that holds one, by the file's name.
-
-    Raises:
-        FormatError: A certificate that was changed or is damaged.
-    """
+    """The certificate in a file, or in each file of a folder that holds one, by the file's name."""
     files = [path] if path.is_file() else [
         file for file in sorted(path.glob("*.json"))
         if b"preimage certificate" in file.read_bytes()[:100]

@@ -28,11 +28,7 @@ def standing(network: Network) -> str:
 
 
 def inspection_of(network: Network | None, digest: str | None = None) -> dict[str, Any] | None:
-    """What ``preimage inspect`` finds, as plain data; None without a network.
-
-    Raises:
-        InputError: The network is not that of ``digest``.
-    """
+    """What ``preimage inspect`` finds of the network of that digest; None without a network."""
     if network is None:
         return None
     if digest is not None and network.digest != digest:

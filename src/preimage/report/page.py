@@ -47,12 +47,10 @@ def note(text: str) -> str:
 
 
 def spread(values: Array, of: str, noise: float = 0.0) -> str:
-    """Quantiles of numbers in words, below their histogram.
+    """Quantiles in words, below a histogram, with the noise as a line if it is not 0.
 
-    Args:
-        values: (m,) at least 0; NaN or infinite where unknown.
-        of: What they are, in plural.
-        noise: Drawn as a line; 0 for none.
+    ``values`` are (m,) numbers of at least 0, NaN or infinite where unknown; ``of`` says what they
+    are, in plural.
     """
     known = values[np.isfinite(values)]
     if not known.size:

@@ -42,9 +42,8 @@ def compare(
 ) -> tuple[Array, Array | None, Array | None]:
     """What codes make, beside what was observed; ``sensing`` as in ``preimage.invert``.
 
-    Returns:
-        Outputs of the codes, (batch, n); observations, NaN where hidden; and what the outputs would
-        be measured as, (batch, m), None without a linear map.
+    Outputs of the codes, (batch, n); observations, NaN where hidden; and what the outputs would be
+    measured as, (batch, m), None without a linear map.
     """
     mask, operator = as_sensing(network, sensing)
     seen = observation
@@ -55,27 +54,16 @@ def compare(
 
 
 class Samples(NamedTuple):
-    """Samples of an inversion, for their pictures.
+    """Samples of an inversion, for their pictures."""
 
-    Attributes:
-        number: (m,) index of each in its batch.
-        status: (m,).
-        residual: (m,) ``||x - G(z)||_2`` over what was observed; NaN where unknown.
-        latent: (m, k) codes.
-        standard_error: (m, k) of the codes; NaN where unknown.
-        reconstruction: (m, n) outputs of the codes.
-        observation: (m, n), or measurements (m, l), NaN where hidden; None if not given.
-        measured: (m, l) what the outputs would be measured as; None without a linear map.
-    """
-
-    number: Integers
-    status: NDArray[Any]
-    residual: Array
-    latent: Array
-    standard_error: Array
-    reconstruction: Array
-    observation: Array | None
-    measured: Array | None
+    number: Integers  # (m,) index of each in its batch
+    status: NDArray[Any]  # (m,)
+    residual: Array  # (m,) ``||x - G(z)||_2`` over what was observed; NaN where unknown
+    latent: Array  # (m, k)
+    standard_error: Array  # (m, k) of the codes; NaN where unknown
+    reconstruction: Array  # (m, n) outputs of the codes
+    observation: Array | None  # (m, n) or measurements (m, l), NaN where hidden; None if not given
+    measured: Array | None  # (m, l) the outputs as they would be measured; None without a map
 
     def take(self, index: Indices) -> Samples:
         """Some of them, in this order."""
@@ -233,11 +221,7 @@ def plain(value: Any) -> Any:
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
-    """The summary of a folder, as ``write_run`` returned it, and all samples.
-
-    Raises:
-        FormatError: A file is missing, is damaged, or does not fit the others.
-    """
+    """The summary of a folder, as ``write_run`` returned it, and all samples."""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         files = {name: folder / f"{name}.npy" for name in (*_ALWAYS, "mask", "measured")}
