@@ -191,10 +191,8 @@ class Store:
     @property
     def finished(self) -> list[int]:
         """The finished shards, in order."""
-        folder = self.path / "status" / "c"
-        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        found = sorted(int(name) for name in names if name.isdecimal())
-        return [shard for shard in found if shard < self.job.shards]
+        names = {entry.name for entry in (self.path / "status" / "c").glob("*")}
+        return [shard for shard in range(self.job.shards) if str(shard) in names]
 
     @property
     def inverted(self) -> Indices:

@@ -129,10 +129,8 @@ def _figure(place: int, claim: Claim, generator: Generator | None, sensing: Any)
         for name, code in zip(("witness", "second witness"), claim.witnesses, strict=False):
             images[f"output of the {name} of sample {place}"] = generator(code)
         if claim.witnesses and (claim.question.sensing is None or sensing is not None):
-            output, _, measured = compare(generator, sensing, None, claim.witnesses[0])
-            images[f"difference {place}"] = difference(
-                seen, output if measured is None else measured
-            )
+            _, _, expected, _ = compare(generator, sensing, None, claim.witnesses[0])
+            images[f"difference {place}"] = difference(seen, expected)
     return drawn(images, caption, _intervals(place, claim))
 
 

@@ -39,18 +39,18 @@ _MARKS = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 
 def compare(
     network: Network, sensing: Any, observation: Array | None, latent: Array
-) -> tuple[Array, Array | None, Array | None]:
-    """What codes make, beside what was observed; ``sensing`` as in ``preimage.invert``.
+) -> tuple[Array, Array | None, Array, str]:
+    """What codes make, beside what was observed: the last fields of ``Samples``.
 
-    Outputs of the codes, (batch, n); observations, NaN where hidden; and what the outputs would be
-    measured as, (batch, m), None without a linear map.
+    ``sensing`` is as in ``preimage.invert``.
     """
     mask, operator = as_sensing(network, sensing)
-    seen = observation
+    seen, outputs = observation, outputs_of(network, latent)
     if mask is not None and observation is not None:
         seen = np.where(mask, observation, np.nan)
-    measured = None if operator is None else outputs_of(Measured(network, operator), latent)
-    return outputs_of(network, latent), seen, measured
+    if operator is None:
+        return outputs, seen, outputs, "observation"
+    return outputs, seen, outputs_of(Measured(network, operator), latent), "measurements"
 
 
 class Samples(NamedTuple):
@@ -63,16 +63,12 @@ class Samples(NamedTuple):
     standard_error: Array  # (m, k) of the codes; NaN where unknown
     reconstruction: Array  # (m, n) outputs of the codes
     observation: Array | None  # (m, n) or measurements (m, l), NaN where hidden; None if not given
-    measured: Array | None  # (m, l) the outputs as they would be measured; None without a map
+    expected: Array  # what the codes would be observed as
+    kind: str  # what the observation is called: observation or measurements
 
     def take(self, index: Indices) -> Samples:
         """Some of them, in this order."""
-        return Samples._make(None if part is None else part[index] for part in self)
-
-    @property
-    def expected(self) -> Array:
-        """What the codes would be observed as."""
-        return self.reconstruction if self.measured is None else self.measured
+        return Samples._make(p[index] if isinstance(p, np.ndarray) else p for p in self)
 
     @property
     def error(self) -> Array:
@@ -80,20 +76,15 @@ class Samples(NamedTuple):
         assert self.observation is not None
         return np.where(np.isnan(self.observation), 0.0, self.observation - self.expected)
 
-    @property
-    def _of(self) -> str:
-        """What the observation is called."""
-        return "observation" if self.measured is None else "measurements"
-
     def html(self, total: int) -> str:
         """What is shown of ``total`` samples, and a figure of each."""
         text = f"{len(self.number)} of {total}. Each: "
         if self.observation is None:
             text += "reconstruction."
         else:
-            sensed = "" if self._of == "observation" else " of the measurements"
+            sensed = "" if self.kind == "observation" else " of the measurements"
             text += (
-                f"{self._of}, reconstruction, and difference{sensed} (gray is none; white is an "
+                f"{self.kind}, reconstruction, and difference{sensed} (gray is none; white is an "
                 "observation that is brighter by one)."
             )
             text += " Hatched: not observed." if np.isnan(self.observation).any() else ""
@@ -109,7 +100,7 @@ class Samples(NamedTuple):
         images = {f"reconstruction {number_}": self.reconstruction[i]}
         if self.observation is not None:
             seen = self.observation[i]
-            images = {f"{self._of} {number_}": seen} | images
+            images = {f"{self.kind} {number_}": seen} | images
             images[f"difference {number_}"] = difference(seen, self.expected[i])
         caption = f"sample {number_}: {self.status[i]}, residual {number(self.residual[i])}"
         return drawn(images, caption, self._code(i))
@@ -159,13 +150,13 @@ def write_run(
     columns = inversion.columns()
     arrays = {name: columns[name] for name in ("latent", "standard_error")}
     arrays["observation"] = np.atleast_2d(np.asarray(observation, dtype=np.float64))
-    arrays["reconstruction"], seen, measured = compare(
+    arrays["reconstruction"], seen, expected, kind = compare(
         generator, sensing, arrays["observation"], arrays["latent"]
     )
     if seen is not None and seen is not arrays["observation"]:
         arrays["mask"] = ~np.isnan(seen)
-    if measured is not None:
-        arrays["measured"] = measured
+    if kind == "measurements":
+        arrays["measured"] = expected
     chain, statuses = chain_of(generator), columns["status"]
     sizes = (generator.latent_size, generator.observation_size) if chain is None else chain.sizes
     summary = {
@@ -233,8 +224,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
             f"{folder}: expected the output folder of `preimage invert` (summary.json, "
             f"observation.npy, reconstruction.npy), got {error!r}"
         ) from error
-    measured, mask = arrays.get("measured"), arrays.get("mask", np.ones(seen.shape, bool))
-    expected = found if measured is None else measured
+    expected, mask = arrays.get("measured", found), arrays.get("mask", np.ones(seen.shape, bool))
+    kind = "measurements" if "measured" in arrays else "observation"
     fits = seen.ndim == 2 and seen.shape == expected.shape == mask.shape
     fits &= latent.shape == error_of.shape and len(seen) == len(found) == len(latent) == count
     if not fits:
@@ -246,5 +237,5 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Samples]:
         )
     status = np.array(summary["sample_status"], dtype=object)
     every = Samples(np.arange(count), status, np.empty(count), latent, error_of, found,
-                    np.where(mask, seen, np.nan), measured)  # fmt: skip
+                    np.where(mask, seen, np.nan), expected, kind)  # fmt: skip
     return summary, every._replace(residual=np.linalg.norm(every.error, axis=1))
