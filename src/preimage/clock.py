@@ -19,15 +19,11 @@ def _silent(stage: str, open_: int) -> None:
 
 @dataclass(frozen=True)
 class Clock:
-    """What all loops ask whether they may go on, and tell how far they are.
+    """What all loops ask whether they may go on, and tell how far they are."""
 
-    Attributes:
-        deadline: In seconds of ``time.perf_counter``; infinite for none.
-        report: Called with the name of what is done now, and the number of samples of this part of
-            the batch that it is done for.
-    """
-
-    deadline: float = math.inf
+    deadline: float = math.inf  # in seconds of ``time.perf_counter``; infinite for none
+    # Called with the name of what is done now, and the number of samples of this part of the batch
+    # that it is done for.
     report: Callable[[str, int], None] = _silent
 
     @property
@@ -60,14 +56,10 @@ class _Lines:
 
 
 class Progress:
-    """A bar over samples; shown after a second, and not at all if not wanted.
+    """A bar over ``total`` samples, of which ``done`` are done already, shown after a second.
 
-    Where standard error is no terminal, as in a log, it is a line every half minute.
-
-    Args:
-        total: Number of samples.
-        wanted: True or False; None for a bar where standard error is a terminal.
-        done: Samples that are done already.
+    Where standard error is no terminal, as in a log, it is a line every half minute. ``wanted`` is
+    whether to show it at all, None for a bar where standard error is a terminal.
     """
 
     def __init__(self, total: int, wanted: bool | None, done: int = 0) -> None:

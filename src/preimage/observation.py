@@ -154,25 +154,14 @@ class Observation:
 def check_observation(
     generator: Network, values: ArrayLike, noise: ArrayLike, sensing: Any = None
 ) -> tuple[Observation, bool]:
-    """Check ``values``, ``noise`` and ``sensing`` against a generator.
+    """Check ``values``, ``noise`` and ``sensing``, as ``preimage.invert`` takes them.
 
-    Args:
-        generator: Whose outputs are observed.
-        values: Shape (m,) or (batch, m), real, and finite wherever observed.
-        noise: Largest absolute noise entry: a number; one for each sample, (batch,); or one for
-            each entry, (m,) or (batch, m). Where m = batch, (batch,) is meant; pass (1, m) for the
-            other.
-        sensing: None, a boolean mask of shape (n,) or (batch, n), or a linear map of shape (m, n).
+    Noise of shape (batch,) is one a sample also where m = batch; (1, m) is one an entry. The
+    rounding of an observation is that of its data type: an output that a float32 network made is
+    known to float32 precision only, and pixels of type uint8 to half a level.
 
-    The rounding of an observation is that of its data type: an output that a float32 network made
-    is known to float32 precision only, and pixels of type uint8 to half a level.
-
-    Returns:
-        The observation, always with a batch dimension, and whether ``values`` had none.
-
-    Raises:
-        InputError: Wrong shape, NaN or infinity, complex numbers, negative noise, a mask that
-            leaves nothing; weights or values above 1e150, whose squares may be infinite.
+    The observation that is returned always has a batch dimension; the flag says whether ``values``
+    had none. Weights and values above 1e150, whose squares may be infinite, are refused.
     """
     _check_sizes(generator)
     mask, operator = as_sensing(generator, sensing)
