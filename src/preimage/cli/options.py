@@ -21,12 +21,7 @@ from preimage.io.observations import Observations as Opened
 from preimage.io.observations import load_observations, open_observations
 from preimage.network import Network as AnyNetwork
 
-_JSON = inspect.Parameter(
-    "as_json",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=False,
-    annotation=Annotated[bool, Option("--json", help="Print JSON instead of tables.")],
-)
+Json = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
 Network = Annotated[str, Argument(metavar="NET", help="A name of the zoo, or a file.")]
 Observations = Annotated[
     Path, Argument(help="A file: npy, npz, safetensors, IDX, Zarr, PNG, JPEG; or a folder.")
@@ -167,13 +162,15 @@ def with_options(command: Callable[..., Answer | None]) -> Callable[..., None]:
             options += inspect.signature(groups[parameter.name], eval_str=True).parameters.values()
         else:
             options.append(parameter)
-    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    options += [_JSON] if signature.return_annotation is Answer else []
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [option.replace(kind=kind) for option in options]
+    if signature.return_annotation is Answer:
+        options.append(inspect.Parameter("as_json", kind, default=False, annotation=Json))
 
     @wraps(command)
     def run(*, as_json: bool = False, **given: Any) -> None:
-        for name, kind in groups.items():
-            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         found = command(**given)
         if found is not None:
             found.finish(as_json)
