@@ -139,12 +139,13 @@ def _judge_methods(
     layers: Sequence[LayerFacts], full_rank: bool | None, unknown: str = ""
 ) -> tuple[MethodFacts, ...]:
     """A verdict a method; ``unknown`` says why there are no layers."""
-    short = [f.index for f in layers if min(f.active_median, _of(f.rank_median)) < f.inputs]
-    tight = [f.index for f in layers if min(f.active_worst, _of(f.rank_worst)) < f.inputs]
+    # A rank that was not computed, NaN or -1, says nothing.
+    short = [f.index for f in layers if f.active_median < f.inputs or f.rank_median < f.inputs]
+    tight = [f.index for f in layers if f.active_worst < f.inputs or 0 <= f.rank_worst < f.inputs]
     if unknown:
         layerwise, because = "no", unknown
     elif full_rank is False:
-        first = layers and _of(layers[0].rank_median) < layers[0].inputs
+        first = layers and layers[0].rank_median < layers[0].inputs
         lacking = "the active rows of layer 0 lack" if first else "the Jacobian lacks"
         layerwise, because = "no", f"{lacking} rank in most draws"
     elif short:
@@ -169,8 +170,3 @@ def _judge_methods(
         MethodFacts("gradient", joint, f"Needs a rate that fits, may end elsewhere: {rank}."),
         MethodFacts("adam", joint, f"Restarts, no guarantee, no expansion needed: {rank}."),
     )
-
-
-def _of(rank: float) -> float:
-    """A rank; infinity if it was not computed."""
-    return rank if rank >= 0 else math.inf

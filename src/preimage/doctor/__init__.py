@@ -160,13 +160,12 @@ def _listed(chosen: Flags) -> str:
 
 def _of_head(outputs: Array, low: float, high: float) -> Iterator[Finding]:
     share = (outputs - low) / (high - low)
-    ends = np.minimum(share, 1 - share)
-    saturated = float((ends < 1e-7).mean(axis=1).max())
-    if np.median((ends < 1e-7).mean(axis=1)) > 0.95:
+    saturated = (np.minimum(share, 1 - share) < 1e-7).mean(axis=1)
+    if np.median(saturated) > 0.95:
         yield Finding("head", True, (
-            f"The head is saturated: {saturated:.0%} of the outputs stand at {low:g} or {high:g} "
-            "within 1e-7, where nothing of the code is left. Were the weights, or the pixels in "
-            "training, scaled by 255?"
+            f"The head is saturated: {saturated.max():.0%} of the outputs stand at {low:g} or "
+            f"{high:g} within 1e-7, where nothing of the code is left. Were the weights, or the "
+            "pixels in training, scaled by 255?"
         ))  # fmt: skip
     elif share.min() > 0.45 and share.max() < 0.75:
         yield Finding("head", True, (
@@ -184,7 +183,6 @@ def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) ->
     start = time.perf_counter()
     found = invert(network, samples[:1], noise=noise, time_limit=_PATIENCE)
     seconds = time.perf_counter() - start
-    chain = chain_of(network)
     error = float(found.residual_max[0])
     if found.status[0] == "solved":
         yield Finding("range", False, f"A code explains {what}: largest error {error:.3g}.")
@@ -196,7 +194,7 @@ def _of_answers(network: Network, samples: Array, noise: float, *, own: bool) ->
             f"The best code found leaves a largest error of {error:.3g} on {what}, noise is "
             f"{noise:.3g}. " + proven
         ))  # fmt: skip
-    yield Finding("method", False, _method(chain))
+    yield Finding("method", False, _method(chain_of(network)))
     yield Finding("time", False, (
         f"method='auto' took {seconds:.2g} s a sample here; preimage batch inverts many at "
         "once, which is faster."
@@ -240,8 +238,7 @@ def _method(chain: Generator | None) -> str:
             "The network is run by torch: use method='auto' or 'gauss_newton' (or 'adam'); "
             "layer-wise methods and certificates need its layers."
         )
-    works = {m.method: m for m in inspect_generator(chain).methods}
-    exact = works["exact"]
+    exact = next(m for m in inspect_generator(chain).methods if m.method == "exact")
     if exact.verdict in ("yes", "mostly"):
         return (
             "The layers are known and expand: method='auto' suits; 'exact' without noise, 'linf' "
