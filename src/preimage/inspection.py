@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preimage.generator import Layer
-from preimage.io.chain import NotKnownError
+from preimage.io.comparison import NotKnownError
 from preimage.io.torch_module import known_layers
 from preimage.matrix import Array
 from preimage.methods.equations import rank_of_rows

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from preimage.activation import Activation, as_activation
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator, Layer, from_arrays
-from preimage.io.chain import MAX_MATRIX_BYTES
+from preimage.io.comparison import MAX_MATRIX_BYTES
 from preimage.io.limits import LIMITS, Limits, check_file, check_whole, parse_json, write_bytes
 from preimage.io.onnx_network import load_onnx
 from preimage.io.tensors import (

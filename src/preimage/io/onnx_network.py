@@ -11,7 +11,7 @@ import numpy as np
 
 from preimage.errors import FormatError, InputError, extra
 from preimage.io import onnx_file
-from preimage.io.chain import differs, probes
+from preimage.io.comparison import differs, probes
 from preimage.io.limits import Limits, unique
 from preimage.io.onnx_evaluation import open_session, reference
 from preimage.io.tensors import reading

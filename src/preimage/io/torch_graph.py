@@ -1,8 +1,11 @@
-"""A torch network as a graph of affine operations and activations.
+"""A torch network as a chain of layers.
 
 The network is traced at one latent, so that what torch does is what is read: a graph of ATen
-operations without side effects. Nothing affine is computed here. The matrix between two levels of
-activations is the derivative that torch finds of the operations between them.
+operations without side effects. Activations are sorted into levels: one that needs the result of
+another stands above it. All that is affine between two levels becomes one weight and one bias,
+which torch finds as the derivative of that part of the graph, and its value at 0. A value that is
+used above a level, but stems from below it (a residual sum, a concatenation), is carried: its rows
+pass the level with slope 1.
 """
 
 from __future__ import annotations
@@ -15,18 +18,22 @@ import numpy as np
 import scipy
 import torch
 
+from preimage.activation import Activation, Identity
 from preimage.errors import FormatError
-from preimage.io.chain import NotKnownError, Step
+from preimage.generator import Generator, Layer
+from preimage.io.comparison import NotKnownError
 from preimage.io.torch_operations import (
     ACTIVATIONS,
     CREATIONS,
     affine_problem,
     decompositions,
     name_of,
+    slope_activation,
 )
 from preimage.matrix import Array, Indices
 from preimage.torch_modules import differentiable
 
+Node = Any
 Tensor = Any
 
 # Entries of the tensors that one batch of tangents may make.
@@ -38,103 +45,162 @@ _MOST_NODES = 20_000
 _MOST_PASSES = 4
 
 
-class TorchGraph:
-    """The operations of a torch function of a latent, a tensor (1, k), to a tensor (1, ...).
+def as_chain(run: Callable[[Tensor], Tensor], latent: Tensor, max_matrix_bytes: int) -> Generator:
+    """Write a torch function as a chain of layers whose matrices, dense or CSR, are no larger.
 
-    Attributes:
-        latent: Name of the input.
-        output: Name of the output.
-        steps: In an order of evaluation, and only those that the output needs.
-        sizes: Entries of each tensor that depends on the latent.
+    Args:
+        run: From a latent, a tensor (1, k), to a tensor (1, ...).
+        latent: At which it is traced.
+        max_matrix_bytes: Of each matrix.
 
     Raises:
-        NotKnownError: It cannot be traced, or an operation is neither affine nor an activation.
+        NotKnownError: It cannot be traced, an operation is neither affine nor an activation, a
+            matrix would take more, or a value would have to pass a smooth activation.
+    """
+    graph = _Graph(run, latent)
+    level, state = graph.level, [graph.latent]
+    maps: list[AffineMap] = []
+    activations: list[Activation] = []
+    for current in range(1, level[graph.output] + 1):
+        closing = [node for node in graph.activations if level[node] == current]
+        above = [node for node in level if level[node] >= current and node not in closing]
+        below = (other for node in above for other in node.all_input_nodes if other in level)
+        crossing = list(dict.fromkeys(node for node in below if level[node] < current))
+        activations.append(graph.activation(closing, crossing))
+        maps.append(graph.affine(state, [*(node.args[0] for node in closing), *crossing]))
+        state = [*closing, *crossing]
+    maps.append(graph.affine(state, [graph.output]))
+    # The largest first: if one is too large, it is that one.
+    by_size = sorted(maps, key=lambda each: each.size, reverse=True)
+    built = {id(each): each.matrix(max_matrix_bytes) for each in by_size}
+    weights, biases = [built[id(each)] for each in maps], [each.bias for each in maps]
+    taken = _entries(weights[-1])
+    if activations and taken is not None and not biases[-1].any():
+        slopes = activations[-1].slopes(len(biases[-2]))
+        # They are moved before the activation.
+        weights[-2], biases[-2] = weights[-2][taken], biases[-2][taken]
+        if slopes is not None:
+            activations[-1] = slope_activation(slopes[0][taken])
+    else:
+        activations.append(Identity())
+    found = zip(weights, biases, activations, strict=False)  # the last may do nothing
+    return Generator(tuple(Layer(w, b, a) for w, b, a in found))
+
+
+def _entries(weight: Any) -> Indices | None:
+    """Which inputs the outputs are, if each is one of them, and there are no more; else None."""
+    csr = scipy.sparse.csr_array(weight)
+    csr.eliminate_zeros()
+    rows, columns = csr.shape
+    if rows > columns or (np.diff(csr.indptr) != 1).any() or (csr.data != 1).any():
+        return None
+    return csr.indices.astype(np.intp)
+
+
+class _Graph:
+    """The operations that the output of a torch function needs, in an order of evaluation.
+
+    Attributes:
+        latent: The input.
+        output: The output.
+        values: Of each node, at one latent.
+        level: Of each node that depends on the latent: how many activations it needs in turn.
+        activations: Those nodes that are one, and which.
+
+    Raises:
+        NotKnownError: See ``as_chain``.
     """
 
-    def __init__(self, run: Any, latent: Tensor) -> None:
+    def __init__(self, run: Callable[[Tensor], Tensor], latent: Tensor) -> None:
+        self.values: dict[Node, Any] = {}
+        self.level: dict[Node, int] = {}
+        self.activations: dict[Node, Activation] = {}
         traced = _traced(run, latent)
-        self._nodes = {node.name: node for node in traced.graph.nodes}
-        self._values: dict[str, Any] = {}
-        self._dependent: set[str] = set()
-        self.steps: list[Step] = []
-        output: Any = None
         with torch.no_grad():
             for node in traced.graph.nodes:
                 if node.op == "get_attr":
                     value = attrgetter(node.target)(traced)
                     is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
-                    self._values[node.name] = value.double() if is_float else value
+                    self.values[node] = value.double() if is_float else value
                 elif node.op == "placeholder":
-                    self.latent, self._values[node.name] = node.name, latent.double()
-                    self._dependent.add(node.name)
+                    self.latent, self.values[node], self.level[node] = node, latent.double(), 0
                 elif node.op == "call_function":
                     self._add(node)
                 else:
-                    (output,) = node.args
-        if getattr(output, "name", None) not in self._dependent:
+                    (self.output,) = node.args
+        if self.output not in self.level:
             raise FormatError("module: its output does not depend on the latent")
-        self.output: str = output.name
-        tensors = (n for n in self._dependent if isinstance(self._values[n], torch.Tensor))
-        self.sizes = {name: self._values[name].numel() for name in tensors}
+        tensors = (self.values[n] for n in self.level if isinstance(self.values[n], torch.Tensor))
+        self._largest = max(tensor.numel() for tensor in tensors)
 
-    def _add(self, node: Any) -> None:
-        """Evaluate a node once; one that depends on the latent is a step."""
+    def _add(self, node: Node) -> None:
+        """Evaluate a node once; one that depends on the latent has a level."""
         name = name_of(node)
         if _mutates(node):
             raise NotKnownError(f"{name} changes a value in place")
-        inputs = tuple(i.name for i in node.all_input_nodes if i.name in self._dependent)
+        inputs = [other for other in node.all_input_nodes if other in self.level]
         depends = bool(inputs) and name not in CREATIONS
         if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
             node.update_kwarg("dtype", torch.float64)
-        value = self._values[node.name] = self._call(node, self._values)
+        value = self.values[node] = _call(node, self.values)
         if not depends:
             return
-        place = f"{name} ({node.name})"
-        make, activation = ACTIVATIONS.get(name), None
-        if make is not None and inputs == (node.args[0].name,):
-            activation = make(value, *_filled_in(node.args[1:], self._values))
-            problem = None if activation else "is not increasing, or not of a supported kind"
+        make, problem = ACTIVATIONS.get(name), None
+        if make is None or inputs != [node.args[0]]:
+            problem = affine_problem(node, self.level, value)
+        elif activation := make(value, *_filled_in(node.args[1:], self.values)):
+            self.activations[node] = activation
         else:
-            problem = affine_problem(node, self._dependent, value)
+            problem = "is not increasing, or not of a supported kind"
         if problem:
-            raise NotKnownError(f"{place} {problem}")
-        self.steps.append(Step(node.name, inputs, activation, place))
-        self._dependent.add(node.name)
+            raise NotKnownError(f"{_place(node)} {problem}")
+        self.level[node] = max(map(self.level.__getitem__, inputs)) + (node in self.activations)
 
-    def _call(self, node: Any, values: Mapping[str, Any]) -> Any:
-        args, kwargs = _filled_in((node.args, node.kwargs), values)
-        return node.target(*args, **kwargs)
+    def activation(self, closing: Sequence[Node], carried: Sequence[Node]) -> Activation:
+        """The activations of a level as one; a smooth one has to stand alone."""
+        kinds, below = [self.activations[node] for node in closing], []
+        for node, kind in zip(closing, kinds, strict=True):
+            slopes = kind.slopes(self.values[node].numel())
+            if slopes is None:
+                others = [*carried, *(other.name for other in kinds if other != kind)]
+                if not others:
+                    return kind
+                raise NotKnownError(
+                    f"{_place(node)}: {others[0]} would have to pass beside the smooth "
+                    f"{kind.name}, which a chain of layers cannot express"
+                )
+            below.append(slopes[0])
+        below += [np.ones(self.values[node].numel()) for node in carried]
+        return slope_activation(np.concatenate(below))
 
-    # Evaluation ---------------------------------------------------------------------------------
-
-    def evaluate(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> list[Tensor]:
+    def evaluate(self, given: Mapping[Node, Tensor], wanted: Sequence[Node]) -> list[Tensor]:
         """Values of nodes, where those of some nodes below them are given."""
         needed, order = {*wanted}, []
-        for step in reversed(self.steps):
-            if step.name in needed and step.name not in given:
-                order.append(self._nodes[step.name])
-                needed.update(step.inputs)
-        values = {**self._values, **given}
+        for node in reversed(self.level):
+            if node in needed and node not in given:
+                order.append(node)
+                needed.update(node.all_input_nodes)
+        values = {**self.values, **given}
         last = {other: node for node in order[::-1] for other in node.all_input_nodes}
         for node in order[::-1]:
-            values[node.name] = self._call(node, values)
+            values[node] = _call(node, values)
             for other in node.all_input_nodes:
-                if last[other] is node and other.name not in wanted:
-                    values.pop(other.name)  # tensors of a batch are large
-        return [values[name] for name in wanted]
+                if last[other] is node and other not in wanted:
+                    values.pop(other)  # tensors of a batch are large
+        return [values[node] for node in wanted]
 
-    def affine(self, given: Sequence[str], wanted: Sequence[str]) -> AffineMap:
+    def affine(self, given: Sequence[Node], wanted: Sequence[Node]) -> AffineMap:
         """The wanted values as a function of the given ones, each flattened."""
-        sizes = [self.sizes[name] for name in given]
-        shapes = [self._values[name].shape for name in given]
+        shapes = [self.values[node].shape for node in given]
+        sizes = [shape.numel() for shape in shapes]
 
         def run(state: Tensor) -> Tensor:
             parts = [p.reshape(s) for p, s in zip(state.split(sizes), shapes, strict=True)]
             found = self.evaluate(dict(zip(given, parts, strict=True)), wanted)
             return torch.cat([value.reshape(-1) for value in found])
 
-        zero = torch.zeros(sum(sizes), dtype=torch.float64, device=self._values[given[0]].device)
-        return AffineMap(run, zero, max(self.sizes.values()))
+        zero = torch.zeros(sum(sizes), dtype=torch.float64, device=self.values[given[0]].device)
+        return AffineMap(run, zero, self._largest)
 
 
 class AffineMap:
@@ -245,14 +311,24 @@ def _traced(run: Any, latent: Tensor) -> Any:
     return traced
 
 
-def _filled_in(given: Any, values: Mapping[str, Any]) -> Any:
+def _filled_in(given: Any, values: Mapping[Node, Any]) -> Any:
     """Arguments with the values of nodes in the place of these."""
-    return torch.fx.node.map_arg(given, lambda node: values[node.name])
+    return torch.fx.node.map_arg(given, values.__getitem__)
 
 
-def _mutates(node: Any) -> bool:
+def _call(node: Node, values: Mapping[Node, Any]) -> Any:
+    args, kwargs = _filled_in((node.args, node.kwargs), values)
+    return node.target(*args, **kwargs)
+
+
+def _mutates(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
+
+
+def _place(node: Node) -> str:
+    """In the network, for messages."""
+    return f"{name_of(node)} ({node.name})"
 
 
 # A function of one latent, for batches ------------------------------------------------------------

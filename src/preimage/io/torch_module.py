@@ -10,14 +10,7 @@ import numpy as np
 
 from preimage.errors import FormatError, InputError
 from preimage.generator import Generator
-from preimage.io.chain import (
-    MAX_MATRIX_BYTES,
-    NotKnownError,
-    as_chain,
-    differs,
-    largest_numbers,
-    probes,
-)
+from preimage.io.comparison import MAX_MATRIX_BYTES, NotKnownError, differs, probes
 from preimage.io.limits import check_whole
 from preimage.network import Network
 from preimage.torch_checks import ForwardError, as_shape, check_module
@@ -93,12 +86,13 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
         NotKnownError: It has none that are known; the message says why.
         FormatError: The layers found and the network differ.
     """
-    from preimage.io.torch_graph import TorchGraph
+    from preimage.io.torch_graph import as_chain
 
     latent = torch.zeros((1, network.latent_size), dtype=getattr(torch, network.precision))
-    generator = as_chain(TorchGraph(network.evaluate, latent.to(network.device)), max_matrix_bytes)
+    generator = as_chain(network.evaluate, latent.to(network.device), max_matrix_bytes)
     z = probes(network.latent_size)
-    size = largest_numbers(generator, z)
+    stages = generator.preactivations(z)
+    size = np.max([np.abs(a).max(axis=1, initial=0.0) for a in stages], axis=0)
     if differs(generator(z), network(z), size, _ROUNDING[network.precision]):
         raise FormatError(
             "module: the layers that torch traces differ from what it computes; please report this"

@@ -5,14 +5,25 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 
-from preimage.activation import ELU, Activation, ReLU, Sigmoid, Softplus, Tanh
-from preimage.io.chain import slope_activation
+from preimage.activation import (
+    ELU,
+    Activation,
+    Identity,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softplus,
+    Tanh,
+)
+from preimage.matrix import Array
 
 Node = Any
 Tensor = Any
@@ -64,14 +75,14 @@ _PRODUCTS: dict[str, tuple[int, ...]] = {
 _TRAINING_AT = {"native_batch_norm": 5, "cudnn_batch_norm": 5}
 
 
-def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
+def affine_problem(node: Node, dependent: Container[Node], value: Any) -> str | None:
     """Why a node is not known to be affine in the values that depend on the latent; else None."""
     name = name_of(node)
 
     def depends(place: int) -> bool:
         found: list[Node] = []
         torch.fx.node.map_arg(node.args[place] if place < len(node.args) else None, found.append)
-        return any(other.name in dependent for other in found)
+        return any(other in dependent for other in found)
 
     if hasattr(value, "is_floating_point") and not value.is_floating_point():
         return f"gives {str(value.dtype).removeprefix('torch.')} numbers"
@@ -91,6 +102,20 @@ def affine_problem(node: Node, dependent: set[str], value: Any) -> str | None:
 # Activations ------------------------------------------------------------------------------------
 
 Make = Callable[..., Activation | None]
+
+
+def slope_activation(below: Array) -> Activation:
+    """The simplest activation with these slopes of the negative part, one a unit, none below 0."""
+    if (below == below[0]).all():
+        slope = float(below[0])
+        if slope == 0:
+            return ReLU()
+        if slope < 1:
+            return LeakyReLU(slope)
+        return Identity() if slope == 1 else PReLU((slope,), len(below))
+    runs = [len(list(run)) for _, run in groupby(below.tolist())]
+    repeat = functools.reduce(math.gcd, runs)
+    return PReLU(tuple(below[::repeat].tolist()), repeat)
 
 
 def _leaky(value: Tensor, slope: Any = 0.01) -> Activation | None:
