@@ -25,71 +25,99 @@ _HEAVY = frozenset({"Conv", "ConvTranspose", "Resize", "Upsample", "AveragePool"
 _SMALL = 1024  # entries of an input whose values matter for the shape of an output
 
 
-class Operator(NamedTuple):
-    """A node, the version of its operator, and how much it may ask for."""
-
-    node: Any
-    opset: int
-    limits: Limits
-
-
 def allowed(node: Any) -> bool:
     """Whether a node may be evaluated at all."""
     return node.domain in ("", "ai.onnx") and not node.op_type.startswith(_REFUSED)
 
 
-def defaults(node: Any, opset: int) -> list[Any]:
-    """Those attributes of a node that it leaves out and ONNX has a value for."""
-    from onnx import defs
+class Operators(NamedTuple):
+    """The operators of one version, and how much a node may ask for."""
 
-    given = {attribute.name for attribute in node.attribute}
-    known = defs.get_schema(node.op_type, opset, node.domain).attributes.values()
-    return [a.default_value for a in known if a.default_value.type and a.name not in given]
+    opset: int
+    limits: Limits
 
+    def defaults(self, node: Any) -> list[Any]:
+        """Those attributes of a node that it leaves out and ONNX has a value for."""
+        from onnx import defs
 
-def attributes(operator: Operator) -> dict[str, Any]:
-    """The attributes of a node by name, with defaults; bytes are text."""
-    from onnx import helper
+        given = {attribute.name for attribute in node.attribute}
+        known = defs.get_schema(node.op_type, self.opset, node.domain).attributes.values()
+        return [a.default_value for a in known if a.default_value.type and a.name not in given]
 
-    node = operator.node
-    pairs = (*node.attribute, *defaults(node, operator.opset))
-    found = {a.name: helper.get_attribute_value(a) for a in pairs}
-    return {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
+    def attributes(self, node: Any) -> dict[str, Any]:
+        """The attributes of a node by name, with defaults; bytes are text."""
+        from onnx import helper
 
+        pairs = (*node.attribute, *self.defaults(node))
+        found = {a.name: helper.get_attribute_value(a) for a in pairs}
+        return {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
 
-# Evaluation -------------------------------------------------------------------------------------
+    def evaluate(self, node: Any, inputs: Sequence[Array | None]) -> list[Array]:
+        """The outputs of a node; heavy ones by onnxruntime in float32, if it is installed.
 
+        Raises:
+            FormatError: An output would have more entries than the limit.
+            Exception: What onnx or onnxruntime raise where sizes do not fit.
+        """
+        from onnx import helper, numpy_helper
 
-def evaluate(operator: Operator, inputs: Sequence[Array | None]) -> list[Array]:
-    """The outputs of a node; heavy ones by onnxruntime in float32, if it is installed.
+        self.shapes(node, inputs)
+        runtime = node.op_type in _HEAVY and _runtime() is not None
+        wide = any(v is not None and v.dtype == np.float64 for v in inputs)
+        if runtime and node.op_type != "Pad":
+            inputs = [
+                v if v is None or v.dtype != np.float64 else v.astype(np.float32) for v in inputs
+            ]
+        names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
+        outputs = [f"o{i}" for i, name in enumerate(node.output) if name]
+        single = helper.make_node(node.op_type, names, outputs, domain=node.domain)
+        single.attribute.extend(node.attribute)
+        constants = [
+            numpy_helper.from_array(np.asarray(v), n)
+            for n, v in zip(names, inputs, strict=True) if v is not None
+        ]  # fmt: skip
+        results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+        graph = helper.make_graph([single], "node", [], results, constants)
+        imports = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+        session = open_session(model.SerializeToString()) if runtime else reference(model)
+        found = [np.asarray(value) for value in session.run(None, {})]
+        return [v.astype(np.float64) if wide and v.dtype == np.float32 else v for v in found]
 
-    Raises:
-        FormatError: An output would have more entries than the limit.
-        Exception: What onnx or onnxruntime raise where sizes do not fit.
-    """
-    from onnx import helper, numpy_helper
+    def shapes(self, node: Any, inputs: Sequence[Array | None]) -> list[tuple[int, ...] | None]:
+        """The shapes of the outputs that have a name, before anything is allocated.
 
-    check_sizes(operator, inputs)
-    node = operator.node
-    runtime = node.op_type in _HEAVY and _runtime() is not None
-    wide = any(v is not None and v.dtype == np.float64 for v in inputs)
-    if runtime and node.op_type != "Pad":
-        inputs = [v if v is None or v.dtype != np.float64 else v.astype(np.float32) for v in inputs]
-    names = [f"i{i}" if value is not None else "" for i, value in enumerate(inputs)]
-    outputs = [f"o{i}" for i, name in enumerate(node.output) if name]
-    single = helper.make_node(node.op_type, names, outputs, domain=node.domain)
-    single.attribute.extend(node.attribute)
-    constants = [
-        numpy_helper.from_array(np.asarray(v), n)
-        for n, v in zip(names, inputs, strict=True) if v is not None
-    ]  # fmt: skip
-    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
-    graph = helper.make_graph([single], "node", [], results, constants)
-    imports = [helper.make_opsetid("", operator.opset)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-    session = open_session(model.SerializeToString()) if runtime else reference(model)
-    found = [np.asarray(value) for value in session.run(None, {})]
-    return [v.astype(np.float64) if wide and v.dtype == np.float32 else v for v in found]
+        None where onnx cannot tell. Of inputs with more than 1024 entries only the shapes count.
+
+        Raises:
+            FormatError: An output would have more entries than the limit.
+            Exception: What onnx raises where sizes do not fit.
+        """
+        from onnx import defs, helper, numpy_helper, shape_inference
+
+        types, data = {}, {}
+        for name, value in zip(node.input, inputs, strict=True):
+            if value is None:
+                continue
+            # The type of floats does not matter, and some operators do not take float64.
+            kind = np.dtype(np.float32) if value.dtype.kind in "fV" else value.dtype
+            number = helper.np_dtype_to_tensor_dtype(kind)
+            types[name] = helper.make_tensor_type_proto(number, value.shape)
+            if value.size <= _SMALL:
+                data[name] = numpy_helper.from_array(np.asarray(value, dtype=kind), name)
+        schema = defs.get_schema(node.op_type, self.opset, "")
+        imports = [helper.make_opsetid("", self.opset)]
+        found = shape_inference.infer_node_outputs(
+            schema, node, types, data, opset_imports=imports, ir_version=8
+        )
+        shapes: list[tuple[int, ...] | None] = []
+        for name in filter(None, node.output):
+            made: Any = found[name].tensor_type if name in found else None
+            dims = made.shape.dim if made is not None and made.HasField("shape") else None
+            known = [d.dim_value for d in dims or () if d.HasField("dim_value")]
+            self.limits.check_shape(known)
+            shapes.append(None if dims is None or len(known) < len(dims) else tuple(known))
+        return shapes
 
 
 @functools.cache
@@ -125,40 +153,3 @@ def reference(model: Any) -> Any:
             return super()._run(*inputs, **how)
 
     return ReferenceEvaluator(model, new_ops=[BatchNormalization])
-
-
-def check_sizes(operator: Operator, inputs: Sequence[Array | None]) -> list[tuple[int, ...] | None]:
-    """The shapes of the outputs that have a name, before anything is allocated.
-
-    None where onnx cannot tell. Of inputs with more than 1024 entries only the shapes count.
-
-    Raises:
-        FormatError: An output would have more entries than the limit.
-        Exception: What onnx raises where sizes do not fit.
-    """
-    from onnx import defs, helper, numpy_helper, shape_inference
-
-    node = operator.node
-    types, data = {}, {}
-    for name, value in zip(node.input, inputs, strict=True):
-        if value is None:
-            continue
-        # The type of floats does not matter, and float64 is one that some operators do not take.
-        kind = np.dtype(np.float32) if value.dtype.kind in "fV" else value.dtype
-        number = helper.np_dtype_to_tensor_dtype(kind)
-        types[name] = helper.make_tensor_type_proto(number, value.shape)
-        if value.size <= _SMALL:
-            data[name] = numpy_helper.from_array(np.asarray(value, dtype=kind), name)
-    schema = defs.get_schema(node.op_type, operator.opset, "")
-    imports = [helper.make_opsetid("", operator.opset)]
-    found = shape_inference.infer_node_outputs(
-        schema, node, types, data, opset_imports=imports, ir_version=8
-    )
-    shapes: list[tuple[int, ...] | None] = []
-    for name in filter(None, node.output):
-        made: Any = found[name].tensor_type if name in found else None
-        dims = made.shape.dim if made is not None and made.HasField("shape") else None
-        known = [d.dim_value for d in dims or () if d.HasField("dim_value")]
-        operator.limits.check_shape(known)
-        shapes.append(None if dims is None or len(known) < len(dims) else tuple(known))
-    return shapes

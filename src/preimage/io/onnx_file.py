@@ -9,7 +9,7 @@ from typing import Any
 
 from preimage.errors import FormatError, extra
 from preimage.io.limits import Limits
-from preimage.io.onnx_evaluation import defaults
+from preimage.io.onnx_evaluation import Operators
 from preimage.io.tensors import reading
 
 _LOWEST_OPSET = 7
@@ -66,9 +66,10 @@ def _written_out(model: Any, opset: int, limits: Limits) -> Any:
     import onnx.inliner
     from onnx import defs, helper
 
+    operators = Operators(opset, limits)
     for node in model.graph.node:
         if node.op_type in _COMPOSED and defs.has(node.op_type, node.domain):
-            node.attribute.extend(defaults(node, opset))  # which the inliner leaves out
+            node.attribute.extend(operators.defaults(node))  # which the inliner leaves out
     model.graph.value_info.extend(  # the inliner asks for their types
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )

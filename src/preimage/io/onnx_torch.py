@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preimage.errors import FormatError, InputError
-from preimage.io.onnx_evaluation import Operator, allowed, attributes, check_sizes, evaluate
+from preimage.io.onnx_evaluation import Operators, allowed
 from preimage.io.onnx_functions import FUNCTIONS, set_windows, window_sums
 from preimage.io.torch_graph import by_sample
 
@@ -146,7 +146,7 @@ class _Builder:
         self.values: dict[str, Tensor] = {model.latent: z}  # what depends on it, at one latent
         self.not_finite = ""  # the first place whose values are not
         self.rounded = ""  # what to say of the first cast of real numbers to integers
-        self._opset, self._limits, self._asked = model.opset, model.limits, 0
+        self._operators, self._asked = Operators(model.opset, model.limits), 0
 
     def add(self, node: Any) -> None:
         """Evaluate one node."""
@@ -155,7 +155,7 @@ class _Builder:
             if name and name not in self.arrays and name not in self.values:
                 raise FormatError(f"{place}: nothing gives its input {name!r}")
         try:
-            self._limits.check(
+            self._operators.limits.check(
                 "entries", self._asked // 4, "a quarter of the entries of all arrays"
             )
             self._add_checked(node, place)
@@ -169,25 +169,24 @@ class _Builder:
     def _add_checked(self, node: Any, place: str) -> None:
         if not allowed(node):
             raise _refused("" if node.domain in ("", "ai.onnx") else f" (domain {node.domain})")
-        operator = Operator(node, self._opset, self._limits)
         depends = [name in self.values for name in node.input]
         inputs = [
             self.values[name].numpy() if dependent else self.arrays[name] if name else None
             for name, dependent in zip(node.input, depends, strict=True)
         ]
         if not any(depends) or node.op_type in ("Shape", "Size"):
-            found = evaluate(operator, inputs)
+            found = self._operators.evaluate(node, inputs)
             for name, array in zip((n for n in node.output if n), found, strict=False):
                 self.arrays[name] = array
                 self._asked += array.size
             return
         inputs = [_promoted(value) for value in inputs] if node.op_type not in _SCALED else inputs
-        shapes = check_sizes(operator, inputs)
+        shapes = self._operators.shapes(node, inputs)
         if shapes[0] is None:
-            shapes = [value.shape for value in evaluate(operator, inputs)]
-        for step in self._steps(operator, inputs, shapes, place):
+            shapes = [value.shape for value in self._operators.evaluate(node, inputs)]
+        for step in self._steps(node, inputs, shapes, place):
             value = _applied(step, self._tensors(step), torch.float64)
-            self._limits.check_shape(value.shape)
+            self._operators.limits.check_shape(value.shape)
             self._asked += value.numel()
             self.values[step.output] = value
             if not self.not_finite and not torch.isfinite(value).all():
@@ -209,18 +208,16 @@ class _Builder:
 
     # From a node to steps -----------------------------------------------------------------------
 
-    def _steps(
-        self, operator: Operator, inputs: list[Any], shapes: list[Any], place: str
-    ) -> Iterator[Step]:
-        node, kind = operator.node, operator.node.op_type
-        given = {**attributes(operator), "opset": self._opset, "shape": shapes[0]}
+    def _steps(self, node: Any, inputs: list[Any], shapes: list[Any], place: str) -> Iterator[Step]:
+        kind, opset = node.op_type, self._operators.opset
+        given = {**self._operators.attributes(node), "opset": opset, "shape": shapes[0]}
         names, outputs = list(node.input), [name for name in node.output if name]
         depends = [name in self.values for name in names]
         if given.get("reduction", "none") != "none":
             raise _refused(" with these inputs or attributes")
         if kind in _MOVES:
             for index, output in enumerate(outputs):
-                yield self._move(operator, inputs, depends, index, output)
+                yield self._move(node, inputs, depends, index, output)
             return
         if kind.startswith("Reduce") or kind in ("CumSum", "Dropout"):
             if any(depends[1:]):
@@ -231,15 +228,15 @@ class _Builder:
         if kind in _RESHAPES:
             kind, names = "Expand" if kind == "Expand" else "Reshape", names[:1]
         elif kind in _SCALED:
-            given["axes"], maps = self._along_axes(operator, inputs, depends, shapes[0])
+            given["axes"], maps = self._along_axes(node, inputs, depends, shapes[0])
             kind, names = "Resize", [names[0], *map(self._constant, maps)]
         elif kind in _WINDOWS:
             size, kernel = inputs[0].shape, given.get("kernel_shape") or inputs[1].shape[2:]
             if len(size) not in (3, 4, 5) or len(kernel) != len(size) - 2:
                 raise _refused(f" for inputs of {len(size)} dimensions")
-            set_windows(given, kind == "ConvTranspose", tuple(kernel), size, self._limits)
+            set_windows(given, kind == "ConvTranspose", tuple(kernel), size, self._operators.limits)
             if kind == "AveragePool":
-                names.append(self._constant(self._shares(operator, given, size)))
+                names.append(self._constant(self._shares(node, given, size)))
         elif kind == "Cast":
             given["to"] = _torch_type(given["to"])
             if not given["to"].is_floating_point and inputs[0].dtype.kind == "f":
@@ -255,12 +252,11 @@ class _Builder:
         yield Step(kind, tuple(names), outputs[0], given)
 
     def _move(
-        self, operator: Operator, inputs: Sequence[Any], depends: Sequence[bool], index: int,
-        output: str,
-    ) -> Step:  # fmt: skip
+        self, node: Any, inputs: Sequence[Any], depends: Sequence[bool], index: int, output: str
+    ) -> Step:
         """Entries are numbered, and where the numbers go is where the entries go."""
         numbers, names, start = list(inputs), [], 1
-        for at, (name, value) in enumerate(zip(operator.node.input, inputs, strict=True)):
+        for at, (name, value) in enumerate(zip(node.input, inputs, strict=True)):
             if depends[at]:
                 numbers[at] = np.arange(start, start + value.size, dtype=np.float64)
                 numbers[at] = numbers[at].reshape(value.shape)
@@ -268,7 +264,7 @@ class _Builder:
                 names.append(name)
         zeros = [np.zeros_like(n) if d else n for n, d in zip(numbers, depends, strict=True)]
         found, constant = (
-            np.asarray(evaluate(operator, each)[index], dtype=np.float64)
+            np.asarray(self._operators.evaluate(node, each)[index], dtype=np.float64)
             for each in (numbers, zeros)
         )
         moved = found != constant
@@ -281,7 +277,7 @@ class _Builder:
         return Step("Move", (self._constant(places), added, *names), output, given)
 
     def _along_axes(
-        self, operator: Operator, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
+        self, node: Any, inputs: list[Any], depends: Sequence[bool], shape: Sequence[int]
     ) -> tuple[tuple[int, ...], list[NDArray[Any]]]:
         """How values are resized along each axis: places (outputs,) or a matrix (inputs, outputs).
 
@@ -289,7 +285,7 @@ class _Builder:
         """
         from onnx import helper
 
-        how, x, old = attributes(operator), inputs[0], self._opset < 11
+        how, x, old = self._operators.attributes(node), inputs[0], self._operators.opset < 11
         if (
             any(depends[1:])
             or how.get("coordinate_transformation_mode") == "tf_crop_and_resize"
@@ -300,30 +296,30 @@ class _Builder:
         by = "sizes" if scales is None or not len(scales) else "scales"
         skipped = [""] * (0 if old else 1 if by == "scales" else 2)
         axes = [axis % x.ndim for axis in how.pop("axes", range(x.ndim))]
-        single = helper.make_node(operator.node.op_type, ["x", *skipped, by], ["y"], **how)
+        single = helper.make_node(node.op_type, ["x", *skipped, by], ["y"], **how)
+        newer = self._operators._replace(opset=max(self._operators.opset, 9))
         nearest, maps = how["mode"] == "nearest", {}
         for at, axis in enumerate(axes):
             size, found = x.shape[axis], shape[axis]
             if (found if by == "sizes" else size * scales[at]) == size:
                 continue
-            self._limits.check_shape((1 if nearest else size, max(size, found)))
+            self._operators.limits.check_shape((1 if nearest else size, max(size, found)))
             rows = np.arange(size)[None] if nearest else np.eye(size)
             given = [rows[None, None].astype(np.float32), *[None] * len(skipped)]
             if by == "sizes":
                 given.append(np.array((1, 1, len(rows), found)))
             else:
                 given.append(np.array((1, 1, 1, scales[at]), np.float32))
-            row = operator._replace(node=single, opset=max(self._opset, 9))
-            image = evaluate(row, given)[0][0, 0]
+            image = newer.evaluate(single, given)[0][0, 0]
             maps[axis] = image[0].astype(np.int64) if nearest else image
         return tuple(maps), list(maps.values())
 
-    def _shares(self, operator: Operator, given: dict[str, Any], size: tuple[int, ...]) -> Any:
+    def _shares(self, node: Any, given: dict[str, Any], size: tuple[int, ...]) -> Any:
         """What the sums of windows are multiplied with to give means."""
         one = {**given, "shape": (1, 1, *given["shape"][2:])}
         ones = np.ones((1, 1, *size[2:]), np.float32)
         sums = window_sums(one, torch.from_numpy(ones)).numpy()
-        return evaluate(operator, [ones])[0] / np.where(sums, sums, 1.0)
+        return self._operators.evaluate(node, [ones])[0] / np.where(sums, sums, 1.0)
 
 
 def _refused(where: str = "") -> FormatError:
