@@ -8,7 +8,7 @@ from planted import gaussian_generator
 from scipy import sparse
 
 from preimage import engine, from_arrays
-from preimage.activation import PReLU
+from preimage.activation import PReLU, ReLU
 from preimage.generator import Generator, Layer
 from preimage.methods.joint.descent import levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
@@ -126,6 +126,23 @@ def test_normal_equations_of_active_rows_are_those_of_the_jacobian(
         columns = jacobian / np.where(norm > 0, norm, 1.0)
         rank = np.linalg.matrix_rank(columns, rtol=1e-9) if k else 0
         assert problem.identify(z[[run]], samples[[run]])[0] == rank
+
+
+def test_the_kernel_leaves_a_slope_above_zero_to_numpy():
+    """Claim: an activation of one's own whose slope above 0 is not 1 is evaluated as it is."""
+
+    class Steep(ReLU):
+        def slopes(self, size):
+            return np.zeros(size), np.full(size, 2.0)
+
+        def __call__(self, a):
+            return 2.0 * np.maximum(a, 0.0)
+
+    rng = np.random.default_rng(0)
+    layers = Layer(rng.normal(size=(30, 4)), activation=Steep()), Layer(rng.normal(size=(60, 30)))
+    chain, z = Generator(layers), rng.normal(size=(3, 4))
+    problem = LeastSquares(chain, check_observation(chain, chain(z), 0.0)[0])
+    np.testing.assert_allclose(problem.loss(z, np.arange(3)), 0.0, atol=1e-20)
 
 
 @settings(max_examples=20)

@@ -86,9 +86,8 @@ def as_network(generator: Generator) -> Network:
     biases = (np.zeros(k), *(layer.bias for layer in generator.layers))
     below = [np.ones(k)]
     for index, layer in enumerate(generator.layers, 1):
-        pieces = layer.activation.slopes(layer.output_size)
-        if pieces is not None and (pieces[1] == 1).all():
-            below.append(pieces[0])
+        if layer.slopes is not None and (layer.slopes[1] == 1).all():
+            below.append(layer.slopes[0])
         elif index == len(generator.layers) and np.isfinite(layer.activation.range).all():
             below.append(np.zeros(layer.output_size))
         else:

@@ -62,19 +62,17 @@ def compile_chain(chain: Generator, observation: Observation) -> CompiledChain |
     """
     layers = chain.layers
     kinds = [_kind(layer) for layer in layers]
-    known = all(kind is not None for kind in kinds)
-    if engine.library() is None or not known or any(la.storage != "dense" for la in layers):
+    if engine.library() is None or None in kinds or any(la.storage != "dense" for la in layers):
         return None
-    slopes = [layer.activation.slopes(layer.output_size) for layer in layers]
+    below = [np.ones(la.output_size) if la.slopes is None else la.slopes[0] for la in layers]
     arrays: tuple[NDArray[Any] | None, ...] = (
         np.array(chain.sizes, dtype=np.int64),
         np.array(kinds, dtype=np.int64),
         np.concatenate([layer.weight.ravel() for layer in layers]),
         np.concatenate([_columns(layer.weight).ravel() for layer in layers]),
         np.concatenate([layer.bias for layer in layers]),
-        np.concatenate([np.ones(la.output_size) if pieces is None else pieces[0]
-                        for la, pieces in zip(layers, slopes, strict=True)]),
-    )  # fmt: skip
+        np.concatenate(below),
+    )
     weight = observation.mask if observation.weight is None else observation.weight
     weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
     arrays += (np.ascontiguousarray(observation.values), weight)
@@ -108,6 +106,6 @@ def _columns(weight: Array) -> Array:
 
 def _kind(layer: Layer) -> int | None:
     """Its number in chain.c; None for what the kernel does not have."""
-    if layer.activation.slopes(layer.output_size) is not None:
-        return KINKED
+    if layer.slopes is not None:
+        return KINKED if (layer.slopes[1] == 1).all() else None
     return {"tanh": TANH, "sigmoid": SIGMOID}.get(layer.activation.name)
