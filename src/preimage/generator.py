@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,15 +15,15 @@ from preimage.errors import InputError
 from preimage.matrix import (
     Array,
     Weight,
-    as_cotangent,
     as_float64,
     as_rows,
     as_weight,
+    digest_of,
     is_matrix,
     multiply,
     multiply_adjoint,
     multiply_columns,
-    weight_bytes,
+    weight_parts,
 )
 from preimage.scaling import Scaled, scale
 
@@ -116,12 +115,7 @@ class Layer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content."""
-        sha = hashlib.sha256()
-        for part in weight_bytes(self.weight):
-            sha.update(part)
-        sha.update(np.ascontiguousarray(self.bias + 0).tobytes())
-        sha.update(repr(self.activation).encode())
-        return sha.hexdigest()
+        return digest_of(*weight_parts(self.weight), self.bias, repr(self.activation))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layer) and self.digest == other.digest
@@ -184,7 +178,7 @@ class Generator:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content of all layers."""
-        return hashlib.sha256("".join(layer.digest for layer in self.layers).encode()).hexdigest()
+        return digest_of(*(layer.digest for layer in self.layers))
 
     def then(self, *layers: Layer) -> Generator:
         """The chain that goes on with these layers, such as those of ``preimage.measurements``.
@@ -298,7 +292,7 @@ class Generator:
             The shape of z.
         """
         latent, single = as_rows(z, self.latent_size, "latent")
-        cotangent = as_cotangent(v, latent, self.observation_size)
+        cotangent, _ = as_rows(v, self.observation_size, "v", len(latent))
         *_, gradient = self.cotangents(self.preactivations(latent), cotangent)
         return gradient[0] if single else gradient
 

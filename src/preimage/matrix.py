@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -77,8 +77,16 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
     return array
 
 
-def as_rows(values: ArrayLike, size: int, argument: str) -> tuple[Array, bool]:
+def as_rows(
+    values: ArrayLike, size: int, argument: str, count: int | None = None
+) -> tuple[Array, bool]:
     """Check latents or other vectors, of shape (size,) or (batch, size); ``argument`` names them.
+
+    Args:
+        values: The vectors.
+        size: Entries of each.
+        argument: Their name, for the error.
+        count: How many there have to be; None for any number.
 
     Returns:
         Shape (batch, size), and whether ``values`` was a single vector.
@@ -87,26 +95,13 @@ def as_rows(values: ArrayLike, size: int, argument: str) -> tuple[Array, bool]:
         InputError: Another shape, or entries that ``as_float64`` refuses.
     """
     rows = as_float64(values, argument)
-    if rows.ndim not in (1, 2) or rows.shape[-1] != size:
+    fits = rows.ndim in (1, 2) and rows.shape[-1] == size
+    if not fits or count not in (None, len(np.atleast_2d(rows))):
+        batch = "batch" if count is None else count
         raise InputError(
-            f"{argument}: expected shape ({size},) or (batch, {size}), got shape {rows.shape}"
+            f"{argument}: expected shape ({size},) or ({batch}, {size}), got shape {rows.shape}"
         )
     return np.atleast_2d(rows), rows.ndim == 1
-
-
-def as_cotangent(v: ArrayLike, latent: Array, size: int) -> Array:
-    """Check vectors of shape (size,) or (batch, size), one for each latent of shape (batch, k).
-
-    Raises:
-        InputError: Another shape, or entries that ``as_float64`` refuses.
-    """
-    cotangent = np.atleast_2d(as_float64(v, "v"))
-    if cotangent.shape != (len(latent), size):
-        raise InputError(
-            f"v: expected shape {(len(latent), size)} for a latent of shape {latent.shape}, got "
-            f"shape {cotangent.shape}"
-        )
-    return cotangent
 
 
 def as_weight(weight: Any, argument: str = "weight") -> Weight:
@@ -142,21 +137,25 @@ def is_matrix(weight: Weight) -> bool:
     return isinstance(weight, np.ndarray) or bool(scipy.sparse.issparse(weight))
 
 
-def weight_bytes(weight: Weight) -> Iterator[bytes]:
-    """The content of a matrix, for a hash; an operator without ``digest`` equals itself alone."""
-    storage = "dense" if isinstance(weight, np.ndarray) else "operator"
-    storage = "csr" if scipy.sparse.issparse(weight) else storage
-    yield repr((weight.shape, storage)).encode()
-    parts: tuple[Any, ...] = ()
-    if storage == "operator":
-        yield str(getattr(weight, "digest", id(weight))).encode()
-    elif storage == "csr":
-        parts = (weight.data, weight.indices.astype("<i8"), weight.indptr.astype("<i8"))
-    else:
-        parts = (weight,)
+def weight_parts(weight: Weight) -> tuple[Any, ...]:
+    """What a matrix is, for a digest; an operator without ``digest`` equals itself alone."""
+    if isinstance(weight, np.ndarray):
+        return repr((weight.shape, "dense")), weight
+    if scipy.sparse.issparse(weight):
+        places = weight.indices.astype("<i8"), weight.indptr.astype("<i8")
+        return repr((weight.shape, "csr")), weight.data, *places
+    return repr((weight.shape, "operator")), str(getattr(weight, "digest", id(weight)))
+
+
+def digest_of(*parts: Any) -> str:
+    """SHA-256 of texts, bytes and arrays; -0.0 and 0.0 are equal numbers, so they hash alike."""
+    sha = hashlib.sha256()
     for part in parts:
-        # -0.0 and 0.0 are equal numbers, so they must hash alike.
-        yield np.ascontiguousarray(part + 0).tobytes()
+        if isinstance(part, np.ndarray):
+            part = part + 0
+            part = part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes()
+        sha.update(part.encode() if isinstance(part, str) else part)
+    return sha.hexdigest()
 
 
 def slices(count: int, entries: int, most: int = _ENTRIES) -> list[slice]:

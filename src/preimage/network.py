@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -16,11 +15,12 @@ from preimage.generator import Generator, Layer
 from preimage.matrix import (
     Array,
     Weight,
+    digest_of,
     is_matrix,
     multiply,
     multiply_adjoint,
     multiply_columns,
-    weight_bytes,
+    weight_parts,
 )
 
 
@@ -96,10 +96,7 @@ class Measured:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the network's and the map's."""
-        sha = hashlib.sha256(self.network.digest.encode())
-        for part in weight_bytes(self.sensing):
-            sha.update(part)
-        return sha.hexdigest()
+        return digest_of(self.network.digest, *weight_parts(self.sensing))
 
     @cached_property
     def draft(self) -> Measured | None:
@@ -116,8 +113,7 @@ class Measured:
         if not isinstance(self.network, Generator) or not is_matrix(self.sensing):
             return None
         *below, last = self.network.layers
-        slopes = last.activation.slopes(last.output_size)
-        if slopes is not None and (slopes[0] == slopes[1]).all():
+        if last.slopes is not None and (last.slopes[0] == last.slopes[1]).all():
             weight, bias = self.sensing @ last.weight, self.sensing @ last.bias
             return Generator((*below, Layer(weight, bias, Identity())))
         return Generator((*below, last, Layer(self.sensing, activation=Identity())))

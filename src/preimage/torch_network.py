@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from preimage.errors import InputError
-from preimage.matrix import Array, as_cotangent, as_rows, slices
+from preimage.matrix import Array, as_rows, slices
 from preimage.torch_checks import (
     as_shape,
     check_derivatives,
@@ -183,7 +183,7 @@ class TorchNetwork:
     def vjp(self, z: ArrayLike, v: ArrayLike) -> Array:
         """``v^T J(z)``, the gradient of ``v . G`` at z; shapes as in ``Generator.vjp``."""
         latent, single = as_rows(z, self.latent_size, "latent")
-        cotangent = as_cotangent(v, latent, self.observation_size)
+        cotangent, _ = as_rows(v, self.observation_size, "v", len(latent))
 
         def pull(z: Tensor, v: Tensor) -> Tensor:
             start = z.requires_grad_()

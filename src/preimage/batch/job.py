@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import signal
@@ -25,7 +24,7 @@ from preimage.clock import Progress
 from preimage.errors import InputError, StoppedError
 from preimage.invert import invert
 from preimage.io.observations import digest, open_observations
-from preimage.matrix import weight_bytes
+from preimage.matrix import digest_of, weight_parts
 from preimage.methods import Method, as_method
 from preimage.methods.parameters import check_positive
 from preimage.network import Network
@@ -155,15 +154,13 @@ def _prepare(
     seen = "everything" if mask is None else f"a mask of shape {mask.shape}"
     if operator is not None:
         seen = f"a linear map of shape {tuple(operator.shape)}"
-    question = hashlib.sha256(repr((level.shape, seen)).encode())
-    question.update(level.tobytes() + (b"" if mask is None else mask.tobytes()))
-    for part in () if operator is None else weight_bytes(operator):
-        question.update(part)
+    question = [repr((level.shape, seen)), level.tobytes(), b"" if mask is None else mask.tobytes()]
+    question += () if operator is None else weight_parts(operator)
     sums = opened.digests(shard_size)
     job = Job(
-        network=network.digest, source=hashlib.sha256("".join(sums).encode()).hexdigest(),
+        network=network.digest, source=digest_of(*sums),
         method=repr(method), method_sha256=_settings_digest(method), noise=float(level.max()),
-        sensing=seen, question_sha256=question.hexdigest(), samples=count,
+        sensing=seen, question_sha256=digest_of(*question), samples=count,
         observation_size=opened.size, latent_size=network.latent_size, shard_size=shard_size,
         version=__version__,
     )  # fmt: skip
@@ -189,7 +186,7 @@ def _prepare(
 def _settings_digest(method: Method) -> str:
     """SHA-256 of a method and all its settings; NumPy writes out arrays only in part."""
     with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
-        return hashlib.sha256(repr(method).encode()).hexdigest()
+        return digest_of(repr(method))
 
 
 @contextlib.contextmanager

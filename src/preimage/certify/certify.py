@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -25,7 +24,7 @@ from preimage.enclosure.splitting import WIDE, Part, can_split
 from preimage.enclosure.tighten import Budget, Deduction
 from preimage.errors import InputError
 from preimage.generator import Generator, Layer
-from preimage.matrix import Array, is_matrix
+from preimage.matrix import Array, digest_of, is_matrix
 from preimage.methods.gauss_newton import GaussNewton
 from preimage.methods.parameters import Box, box_ends, check_positive
 from preimage.observation import Observation, check_observation
@@ -116,8 +115,8 @@ def _claims(
     starts = search.solve(measured, replace(observation, sensing=None)).latent
     began = time.perf_counter()  # not before, since first use may compile
     if observation.sensing is not None:
-        dense = measured.layers[-1].dense_weight
-        sensing = checker.sensing_digest(dense.ravel().tolist(), dense.shape)
+        m, n = observation.sensing.shape
+        sensing = digest_of(f"{m} {n}", measured.layers[-1].dense_weight)
     layers, digests = exact_layers(measured), (network_digest(generator), sensing)
     fixed, each = checking_times(measured)
     claims: list[Claim] = []
@@ -288,9 +287,8 @@ def exact_layers(generator: Generator) -> list[checker.Layer]:
 @functools.lru_cache(maxsize=4)
 def network_digest(generator: Generator) -> str:
     """The digest that the checker computes of a network's content."""
-    sha = hashlib.sha256()
+    parts: list[Any] = []
     for layer in generator.layers:
-        (n, k), name = layer.weight.shape, layer.activation.name
-        numbers = (layer.dense_weight.ravel().tolist(), layer.bias.tolist())
-        sha.update(f"{n} {k} {name}".encode() + b"".join(map(checker.pack, numbers)))
-    return sha.hexdigest()
+        n, k = layer.weight.shape
+        parts += [f"{n} {k} {layer.activation.name}", layer.dense_weight, layer.bias]
+    return digest_of(*parts)

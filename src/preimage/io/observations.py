@@ -7,7 +7,6 @@ range of the network's head, and ``notes`` say so.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from preimage.errors import FormatError, InputError
 from preimage.io.limits import LIMITS, Limits, check_file
 from preimage.io.sources import LUMINANCE, Source, open_source, read_idx_header
-from preimage.matrix import as_float64
+from preimage.matrix import as_float64, digest_of
 from preimage.network import Network
 from preimage.observation import output_range
 from preimage.pixels import image_shape
@@ -85,9 +84,7 @@ class Observations:
 
 def digest(rows: Array) -> str:
     """SHA-256 of rows and their shape."""
-    sha = hashlib.sha256(repr(rows.shape).encode())
-    sha.update((rows + 0.0).astype("<f8").tobytes())  # -0.0 and 0.0 are equal numbers
-    return sha.hexdigest()
+    return digest_of(repr(rows.shape), rows.astype("<f8"))
 
 
 def open_observations(

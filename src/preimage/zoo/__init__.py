@@ -7,7 +7,6 @@ Generator(20 -> 60 -> 784; relu)
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from preimage.errors import FormatError, InputError
 from preimage.generator import Generator
 from preimage.io import load as _load_file
 from preimage.io.observations import load_observations, read_idx
-from preimage.matrix import Array, Integers
+from preimage.matrix import Array, Integers, digest_of
 
 __all__ = ["Card", "card", "digits", "load", "names"]
 
@@ -83,7 +82,7 @@ def load(name: str) -> Generator:
     """
     described = card(name)
     path = _DATA / described.file
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = digest_of(path.read_bytes())
     if sha256 != described.sha256:
         raise FormatError(
             f"{path}: expected SHA-256 {described.sha256} as on the card, got {sha256}; "
