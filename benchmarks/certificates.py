@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import preimage
 from examples import hardness
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import Bounds, as_network
-from preimage.enclosure.observed import rounding_error, starting_bounds
+from preimage.enclosure.network import Bounds, as_network, rounding_error, starting_bounds
 from preimage.enclosure.tighten import Budget, Deduction, end_programs, tighten_by
 from preimage.lp import highs
 from preimage.methods.branch_and_bound import Search, mixed_program

@@ -13,8 +13,14 @@ from preimage import InputError, from_arrays
 from preimage.enclosure import tighten
 from preimage.enclosure.bound_proofs import proven_ends, proven_radius
 from preimage.enclosure.descent import add_radius, enclose
-from preimage.enclosure.network import Bounds, Targets, as_network
-from preimage.enclosure.observed import observed_interval, rounding_error, starting_bounds
+from preimage.enclosure.network import (
+    Bounds,
+    Targets,
+    as_network,
+    observed_interval,
+    rounding_error,
+    starting_bounds,
+)
 from preimage.enclosure.tighten import Budget, Deduction
 
 CASES = [

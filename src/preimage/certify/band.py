@@ -7,8 +7,7 @@ import numpy as np
 from preimage.certify.certificate import Certificate
 from preimage.certify.certify import network_digest
 from preimage.enclosure.descent import tighten
-from preimage.enclosure.network import as_network
-from preimage.enclosure.observed import starting_bounds
+from preimage.enclosure.network import as_network, starting_bounds
 from preimage.enclosure.tighten import Budget, Deduction, end_programs, tighten_by
 from preimage.errors import InputError
 from preimage.generator import Generator

@@ -18,8 +18,7 @@ from preimage.certify.problem import Problem, separation, spread
 from preimage.certify.proof import record
 from preimage.certify.search import split_box, split_signs
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import as_network
-from preimage.enclosure.observed import observed_interval, rounding_error
+from preimage.enclosure.network import as_network, observed_interval, rounding_error
 from preimage.enclosure.splitting import WIDE, Part, can_split
 from preimage.enclosure.tighten import Budget, Deduction
 from preimage.errors import InputError

@@ -12,8 +12,7 @@ import numpy as np
 
 from preimage import lp
 from preimage.certify import checker
-from preimage.enclosure.network import Bounds, Network
-from preimage.enclosure.observed import starting_bounds
+from preimage.enclosure.network import Bounds, Network, starting_bounds
 from preimage.enclosure.relaxation import Relaxation, relax
 from preimage.enclosure.tighten import end_programs
 from preimage.layer_program import LayerProgram

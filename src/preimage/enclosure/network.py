@@ -6,6 +6,7 @@ is the identity above 0 and has a slope ``c >= 0`` below: 0 for ReLU, 1 for the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -121,42 +122,39 @@ class Targets(NamedTuple):
         return Targets(self.layer[rows], self.unit[rows], self.upper[rows])
 
 
-@dataclass(frozen=True, eq=False)
 class Bounds:
     """What is known of one sample: ``lower[0] <= z <= upper[0]``, ``lower[i] <= a_i <= upper[i]``.
 
-    The arrays are changed in place, and only ever tightened; ``copy`` before a branch.
+    The arrays are changed in place, and only ever tightened; ``copy`` before a branch. They are
+    parts of one array of all lower ends, and one of all upper ends.
     """
 
-    lower: list[Array]
-    upper: list[Array]
+    def __init__(self, lower: Sequence[Array], upper: Sequence[Array]) -> None:
+        self._low, self._high = np.concatenate(lower), np.concatenate(upper)
+        self._first = np.cumsum([0, *map(len, lower)])
+        cuts = self._first[1:-1]
+        self.lower, self.upper = np.split(self._low, cuts), np.split(self._high, cuts)
 
     def copy(self) -> Bounds:
         """Bounds of their own."""
-        return Bounds([a.copy() for a in self.lower], [a.copy() for a in self.upper])
+        return Bounds(self.lower, self.upper)
 
     @property
     def empty(self) -> bool:
         """Whether some interval is empty."""
-        pairs = zip(self.lower, self.upper, strict=True)
-        return any(
-            bool(((low > high) | (low == np.inf) | (high == -np.inf)).any()) for low, high in pairs
-        )
+        low, high = self._low, self._high
+        return bool(((low > high) | (low == np.inf) | (high == -np.inf)).any())
 
     def of(self, layer: Indices, unit: Indices) -> tuple[Array, Array]:
         """The intervals of some units, (units,) each."""
-        low, high = np.empty((2, len(layer)))
-        for i in np.unique(layer):
-            here = layer == i
-            low[here], high[here] = (end[i][unit[here]] for end in (self.lower, self.upper))
-        return low, high
+        place = self._first[layer] + unit
+        return self._low[place], self._high[place]
 
     def tighten(self, targets: Targets, ends: Array) -> None:
         """Move the targets to these ends, (targets,), where that is tighter."""
-        for upper, side, pick in ((False, self.lower, np.maximum), (True, self.upper, np.minimum)):
-            for i in np.unique(targets.layer[targets.upper == upper]):
-                rows = (targets.layer == i) & (targets.upper == upper)
-                pick.at(side[i], targets.unit[rows], ends[rows])
+        place, upper = self._first[targets.layer] + targets.unit, targets.upper
+        np.maximum.at(self._low, place[~upper], ends[~upper])
+        np.minimum.at(self._high, place[upper], ends[upper])
 
     def decided(self, network: Network, layer: int) -> Array:
         """The slope of each unit of a hidden layer if it is known, else NaN."""
@@ -182,3 +180,77 @@ class Bounds:
                 value = np.where(end >= 0, end, np.where(c == 0, 0.0, c * end))
             found.append(np.where(inexact, np.nextafter(value, outward), value))
         return found[0], found[1]
+
+
+# What an observation says of the last layer, and the rounding of a forward pass -----------------
+
+
+def starting_bounds(network: Network, x: Array, noise: float, low: Array, high: Array) -> Bounds:
+    """The box for the code, ``|G(z) - x| <= noise`` for the last layer, nothing in between.
+
+    Args:
+        network: The network.
+        x: (n,) the observation; NaN where nothing was seen.
+        noise: Its bound.
+        low: (k,) the box, maybe infinite.
+        high: (k,).
+    """
+    hidden = network.sizes[1:-1]
+    unseen = np.isnan(x)
+    least, most = observed_interval(network.head, np.where(unseen, 0.0, x), noise)
+    least[unseen], most[unseen] = -np.inf, np.inf
+    return Bounds(
+        [low.copy(), *(np.full(n, -np.inf) for n in hidden), least],
+        [high.copy(), *(np.full(n, np.inf) for n in hidden), most],
+    )
+
+
+def observed_interval(activation: Activation, x: Array, noise: float) -> tuple[Array, Array]:
+    """Pre-activations whose outputs are within noise of x, rounded outward, (n,) each."""
+    low, high = _outward_sum(x, -noise), _outward_sum(x, noise)
+    bottom, top = activation.range
+    if np.isfinite(top):
+        least, most = _smooth_ends(activation, low, -1.0), _smooth_ends(activation, high, 1.0)
+        # The ends of the range are never reached.
+        return np.where(low >= top, np.inf, least), np.where(high <= bottom, -np.inf, most)
+    if bottom == 0.0:
+        return np.where(low > 0, low, -np.inf), np.where(high >= 0, high, -np.inf)
+    least, most = activation.inverse(low), activation.inverse(high)
+    # Where the slope is 1, nothing was rounded.
+    return (
+        np.where(least == low, low, np.nextafter(least, -np.inf)),
+        np.where(most == high, high, np.nextafter(most, np.inf)),
+    )
+
+
+def _outward_sum(x: Array, shift: float) -> Array:
+    """``x + shift``, rounded in the direction of the shift if it is not exact (Knuth's TwoSum)."""
+    total = x + shift
+    part = total - x
+    lost = (x - (total - part)) + (shift - part)
+    return np.where(lost == 0, total, np.nextafter(total, np.copysign(np.inf, shift)))
+
+
+def _smooth_ends(activation: Activation, value: Array, sign: float) -> Array:
+    """An a with ``sign * (activation(a) - value) >= 0`` for certain; infinite if none is found."""
+    a = activation.inverse(value)
+    pad = 2.0**-40 * (1.0 + np.abs(a))
+    for _ in range(12):
+        margin = sign * (activation(a + sign * pad) - value)
+        pad = np.where(margin > 16 * UNIT, pad, 4 * pad)
+    proven = sign * (activation(a + sign * pad) - value) > 16 * UNIT
+    return np.where(proven, a + sign * pad, sign * np.inf)
+
+
+def rounding_error(network: Network, x: Array, z: Array) -> float:
+    """A bound on the error of a forward pass in floats at z, and of adding noise to it."""
+    if not np.isfinite(z).all():
+        return 0.0
+    error = np.zeros_like(z)
+    for i, a in enumerate(network.preactivations(z)[1:], 1):
+        magnitude = network.weights[i].magnitude
+        size = magnitude @ np.abs(z) + np.abs(network.biases[i])
+        error = rounding(len(z) + 3) * size + magnitude @ error
+        error = error * np.maximum(1.0, network.slopes[i])
+        z = np.where(a >= 0, a, network.slopes[i] * a)
+    return float(2 * error.max(initial=0.0) + 8 * UNIT * np.abs(x[~np.isnan(x)]).max(initial=0.0))

@@ -12,9 +12,8 @@ import scipy
 from preimage.activation import Identity
 from preimage.enclosure.contraction import Admitted, Ball, Contractor, Interval
 from preimage.enclosure.descent import enclose
-from preimage.enclosure.network import Bounds, as_network
+from preimage.enclosure.network import Bounds, as_network, observed_interval, starting_bounds
 from preimage.enclosure.network import Network as Enclosed
-from preimage.enclosure.observed import observed_interval, starting_bounds
 from preimage.enclosure.relaxation import relax
 from preimage.enclosure.splitting import LARGEST, WIDE, Part, can_split, explore
 from preimage.enclosure.tighten import Budget, Deduction
