@@ -51,10 +51,10 @@ def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
         raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
 
 
-def as_float64(values: ArrayLike, argument: str) -> Array:
+def as_float64(values: ArrayLike, argument: str, *, infinite: bool = False) -> Array:
     """Copy ``values`` into a read-only, C-contiguous float64 array; every array passes here.
 
-    Integers and floats up to float64 are promoted exactly.
+    Integers and floats up to float64 are promoted exactly. Infinity is refused unless ``infinite``.
 
     Raises:
         InputError: ``values`` is complex, an object or ragged array, text, wider than float64,
@@ -66,7 +66,7 @@ def as_float64(values: ArrayLike, argument: str) -> Array:
             f"{argument}: expected real numbers of at most 64 bits, got dtype {array.dtype}"
         )
     array = np.array(array, dtype=np.float64, order="C")
-    finite = np.isfinite(array)
+    finite = ~np.isnan(array) if infinite else np.isfinite(array)
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise InputError(

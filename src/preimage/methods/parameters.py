@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from preimage.errors import InputError
-from preimage.matrix import Array, Flags, as_array, as_float64
+from preimage.matrix import Array, Flags, as_float64
 
 # A number c for |z_i| <= c, or two ends, each a number or an array of shape (k,); may be infinite.
 Box = Any
@@ -46,7 +46,8 @@ def box_ends(box: Box, latent_size: int | None = None) -> tuple[Array, Array]:
         low, high = box
     except ValueError as error:
         raise InputError(f"box: expected a number or a pair (low, high), got {box!r}") from error
-    low, high = _as_end(low, "box, low"), _as_end(high, "box, high")
+    low = as_float64(low, "box, low", infinite=True)
+    high = as_float64(high, "box, high", infinite=True)
     size, shape = ("latent_size", ()) if latent_size is None else (latent_size, (latent_size,))
     try:
         low, high, _ = np.broadcast_arrays(low, high, np.empty(shape))
@@ -58,15 +59,6 @@ def box_ends(box: Box, latent_size: int | None = None) -> tuple[Array, Array]:
             f"box: expected low <= high, each a number or an array of shape ({size},), got {box!r}"
         )
     return low, high
-
-
-def _as_end(end: Any, argument: str) -> Array:
-    """As ``as_float64``, but an end may be infinite."""
-    array = as_array(end, argument)
-    if array.dtype.kind == "f":
-        as_float64(np.where(np.isinf(array), 0.0, array), argument)
-        return array.astype(np.float64)
-    return as_float64(array, argument)
 
 
 @dataclass(frozen=True, eq=False)
