@@ -12,25 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from preimage import torch_checks as checks
+from preimage import torch_modules as modules
 from preimage.errors import InputError
 from preimage.matrix import Array, as_rows, slices
-from preimage.torch_checks import (
-    as_shape,
-    check_derivatives,
-    check_mode,
-    check_module,
-    check_outputs,
-    check_statistics,
-)
-from preimage.torch_modules import (
-    arguments,
-    differentiable,
-    digest,
-    frozen,
-    largest_tensor,
-    torch,
-    unwrapped,
-)
+from preimage.torch_modules import differentiable, torch
 
 Tensor = Any
 
@@ -75,13 +61,13 @@ class TorchNetwork:
     _latent: str | int = field(init=False)
 
     def __post_init__(self) -> None:
-        original = unwrapped(self.module)
-        check_module(original)
+        original = modules.unwrapped(self.module)
+        checks.check_module(original)
         if self.precision not in ("float64", "float32"):
             raise InputError(f"precision: expected 'float64' or 'float32', got {self.precision!r}")
-        shape = as_shape(self.latent_shape, "latent_shape")
-        latent, fixed = arguments(original, self.fixed)
-        module = frozen(original, getattr(torch, self.precision))
+        shape = checks.as_shape(self.latent_shape, "latent_shape")
+        latent, fixed = modules.arguments(original, self.fixed)
+        module = modules.frozen(original, getattr(torch, self.precision))
         fixed = {key: self._as_fixed(key, value) for key, value in fixed.items()}
         kept = {"module": module, "latent_shape": shape, "fixed": fixed, "_latent": latent}
         for name, value in kept.items():
@@ -118,7 +104,9 @@ class TorchNetwork:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what the network computes: the code of its modules, attributes, weights."""
-        return digest(self.module, self.fixed, self.latent_shape, self.precision, self._latent)
+        return modules.digest(
+            self.module, self.fixed, self.latent_shape, self.precision, self._latent
+        )
 
     @cached_property
     def draft(self) -> TorchNetwork | None:
@@ -163,7 +151,7 @@ class TorchNetwork:
         batch, k = z.shape
         outputs = np.empty((batch, self.observation_size))
         columns = np.empty((batch, k, self.observation_size))
-        tangents = self._tensor(np.eye(k))
+        tangents = self._tensor(np.eye(k))[:, None]
         for samples in slices(batch, k, self._rows):
             latent = self._tensor(z[samples])
             for part in slices(k, len(latent), self._rows):
@@ -215,12 +203,11 @@ class TorchNetwork:
     def _push(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``G(z)``, (batch, n), and ``J(z) t``, (tangents, batch, n).
 
-        ``tangents`` is (tangents, k), for all samples, or (tangents, batch, k).
+        ``tangents`` is (tangents, batch, k), or (tangents, 1, k) for all samples.
         """
         push = self._push_forward if self._has_forward else self._push_twice_back
         with differentiable():
-            outputs, pushed = push(z, tangents if tangents.ndim == 3 else tangents[:, None])
-        return outputs, pushed
+            return push(z, tangents)
 
     def _push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """Forward mode; the samples of all tangents are one batch."""
@@ -262,20 +249,22 @@ class TorchNetwork:
     def _rows(self) -> int:
         """Samples, or tangents of samples, of one pass."""
         with torch.no_grad(), differentiable():
-            largest = largest_tensor(lambda: self.evaluate(self._tensor(_probe(self.latent_size))))
+            largest = modules.largest_tensor(
+                lambda: self.evaluate(self._tensor(_probe(self.latent_size)))
+            )
         return max(_PASS_BYTES * _PROBES // largest, 1)
 
     def _check(self, original: Any) -> None:
         probes = _probe(self.latent_size)
         z = self._tensor(probes)
         with torch.no_grad(), differentiable():
-            found = check_outputs(self._call, z, self.latent_shape)
+            found = checks.check_outputs(self._call, z, self.latent_shape)
             object.__setattr__(self, "observation_shape", tuple(found.shape[1:]))
             if any(part.training for part in original.modules()):
-                trained = frozen(original, z.dtype, evaluating=False)
-                check_mode(original, self._call(z, trained), found)
-        check_statistics(self.module)
-        check_derivatives(self, probes, torch.finfo(z.dtype).eps)
+                trained = modules.frozen(original, z.dtype, evaluating=False)
+                checks.check_mode(original, self._call(z, trained), found)
+        checks.check_statistics(self.module)
+        checks.check_derivatives(self, probes, torch.finfo(z.dtype).eps)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TorchNetwork) and self.digest == other.digest
