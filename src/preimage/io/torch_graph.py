@@ -21,15 +21,8 @@ import torch
 from preimage.activation import Activation, Identity
 from preimage.errors import FormatError
 from preimage.generator import Generator, Layer
+from preimage.io import torch_operations as operations
 from preimage.io.comparison import NotKnownError
-from preimage.io.torch_operations import (
-    ACTIVATIONS,
-    CREATIONS,
-    affine_problem,
-    decompositions,
-    name_of,
-    slope_activation,
-)
 from preimage.matrix import Array, Indices
 from preimage.torch_modules import differentiable
 
@@ -46,12 +39,9 @@ _MOST_PASSES = 4
 
 
 def as_chain(run: Callable[[Tensor], Tensor], latent: Tensor, max_matrix_bytes: int) -> Generator:
-    """Write a torch function as a chain of layers whose matrices, dense or CSR, are no larger.
+    """Write a torch function of a latent, (1, k), to a tensor, (1, ...), as a chain of layers.
 
-    Args:
-        run: From a latent, a tensor (1, k), to a tensor (1, ...).
-        latent: At which it is traced.
-        max_matrix_bytes: Of each matrix.
+    It is traced at ``latent``; no matrix, dense or CSR, is larger than ``max_matrix_bytes``.
 
     Raises:
         NotKnownError: It cannot be traced, an operation is neither affine nor an activation, a
@@ -80,7 +70,7 @@ def as_chain(run: Callable[[Tensor], Tensor], latent: Tensor, max_matrix_bytes: 
         # They are moved before the activation.
         weights[-2], biases[-2] = weights[-2][taken], biases[-2][taken]
         if slopes is not None:
-            activations[-1] = slope_activation(slopes[0][taken])
+            activations[-1] = operations.slope_activation(slopes[0][taken])
     else:
         activations.append(Identity())
     found = zip(weights, biases, activations, strict=False)  # the last may do nothing
@@ -135,19 +125,19 @@ class _Graph:
 
     def _add(self, node: Node) -> None:
         """Evaluate a node once; one that depends on the latent has a level."""
-        name = name_of(node)
+        name = operations.name_of(node)
         if _mutates(node):
             raise NotKnownError(f"{name} changes a value in place")
         inputs = [other for other in node.all_input_nodes if other in self.level]
-        depends = bool(inputs) and name not in CREATIONS
+        depends = bool(inputs) and name not in operations.CREATIONS
         if depends and getattr(node.kwargs.get("dtype"), "is_floating_point", False):
             node.update_kwarg("dtype", torch.float64)
         value = self.values[node] = _call(node, self.values)
         if not depends:
             return
-        make, problem = ACTIVATIONS.get(name), None
+        make, problem = operations.ACTIVATIONS.get(name), None
         if make is None or inputs != [node.args[0]]:
-            problem = affine_problem(node, self.level, value)
+            problem = operations.affine_problem(node, self.level, value)
         elif activation := make(value, *_filled_in(node.args[1:], self.values)):
             self.activations[node] = activation
         else:
@@ -171,7 +161,7 @@ class _Graph:
                 )
             below.append(slopes[0])
         below += [np.ones(self.values[node].numel()) for node in carried]
-        return slope_activation(np.concatenate(below))
+        return operations.slope_activation(np.concatenate(below))
 
     def evaluate(self, given: Mapping[Node, Tensor], wanted: Sequence[Node]) -> list[Tensor]:
         """Values of nodes, where those of some nodes below them are given."""
@@ -292,12 +282,13 @@ def _traced(run: Any, latent: Tensor) -> Any:
     """A function as a graph of operations that its output needs, without side effects."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    table = operations.decompositions()
     try:
         with torch.no_grad(), differentiable():
             traced = make_fx(lambda z: run(z))(latent)
             for _ in range(_MOST_PASSES):  # some operations are taken apart after a pass
                 functional = torch.func.functionalize(traced)
-                traced = make_fx(functional, decomposition_table=decompositions())(latent)
+                traced = make_fx(functional, decomposition_table=table)(latent)
                 if not any(map(_mutates, traced.graph.nodes)):
                     break
     except Exception as error:  # the code of a forward can raise anything
@@ -328,7 +319,7 @@ def _mutates(node: Node) -> bool:
 
 def _place(node: Node) -> str:
     """In the network, for messages."""
-    return f"{name_of(node)} ({node.name})"
+    return f"{operations.name_of(node)} ({node.name})"
 
 
 # A function of one latent, for batches ------------------------------------------------------------
