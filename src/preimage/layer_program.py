@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 
 from preimage.generator import Layer
-from preimage.matrix import Array, Flags, Indices, Weight, multiply
+from preimage.matrix import Array, Flags, Indices, Weight, dot, multiply
 from preimage.observation import Observation
 from preimage.scaling import Scaled, scale
 from preimage.slab import Slab
@@ -91,7 +91,7 @@ class LayerProgram:
     def image(self, z: Array) -> Array:
         """``weight @ z`` of each sample, (batch, n)."""
         if self.weight.ndim == 3:
-            return np.matmul(self.weight, z[:, :, None])[:, :, 0]
+            return dot(self.weight, z)
         return multiply(self.weight, z)
 
     def adjoint(self, y: Array) -> Array:

@@ -82,14 +82,9 @@ def as_rows(
 ) -> tuple[Array, bool]:
     """Check latents or other vectors, of shape (size,) or (batch, size); ``argument`` names them.
 
-    Args:
-        values: The vectors.
-        size: Entries of each.
-        argument: Their name, for the error.
-        count: How many there have to be; None for any number.
-
     Returns:
-        Shape (batch, size), and whether ``values`` was a single vector.
+        Shape (batch, size), where the batch is ``count`` if that is given; and whether ``values``
+        was a single vector.
 
     Raises:
         InputError: Another shape, or entries that ``as_float64`` refuses.
@@ -105,11 +100,9 @@ def as_rows(
 
 
 def as_weight(weight: Any, argument: str = "weight") -> Weight:
-    """Check a matrix or operator; matrices are copied to read-only float64.
+    """Check an array, ``scipy.sparse`` or ``Operator`` of shape (outputs, inputs).
 
-    Args:
-        weight: Shape (outputs, inputs): an array, ``scipy.sparse``, or an ``Operator``.
-        argument: Name of the argument, for the error.
+    Matrices are copied to read-only float64. ``argument`` names it in the error.
 
     Raises:
         InputError: Not of two dimensions, or entries that ``as_float64`` refuses.
@@ -189,6 +182,11 @@ def _columns(product: Any, rows: Array, size: int) -> Array:
     if not len(rows):  # which SciPy's operators do not take
         return np.zeros((0, size))
     return np.ascontiguousarray(np.asarray(product(rows.T), dtype=np.float64).T)
+
+
+def dot(matrices: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+    """Each matrix times its vector, (batch, rows, n) and (batch, n) to (batch, rows)."""
+    return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
 
 
 def multiply_columns(weight: Weight, columns: Array) -> Array:

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.certify import checker
-from preimage.enclosure.grouped import GroupedMatrix, dot
+from preimage.enclosure.grouped import GroupedMatrix
 from preimage.enclosure.rows import least_squares_rows
 from preimage.engine import processors
+from preimage.matrix import dot
 
 Array = NDArray[Any]
 # Parts that are checked at once, by the numbers that their affine forms hold.

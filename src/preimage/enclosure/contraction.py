@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from preimage import lp
-from preimage.enclosure.grouped import dot
 from preimage.enclosure.linear_bounds import Forms, in_range, linear_bounds, pull_back
 from preimage.enclosure.network import UNIT, Network, rounding
 from preimage.enclosure.rows import least_squares_rows
 from preimage.engine import processors
 from preimage.errors import InputError
 from preimage.layer_program import LayerProgram
-from preimage.matrix import Array, Flags
+from preimage.matrix import Array, Flags, dot
 from preimage.slab import Slab
 
 # Multipliers below this part of a row's largest are left out.

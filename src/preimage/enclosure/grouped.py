@@ -74,8 +74,3 @@ class GroupedMatrix:
         else:
             found = self.dense @ flat
         return found.reshape(-1, *x.shape[1:])
-
-
-def dot(rows: Floats, vector: Floats) -> Floats:
-    """``rows @ vector`` of each box, (boxes, rows, n) and (boxes, n) to (boxes, rows)."""
-    return np.matmul(rows, vector[:, :, None])[:, :, 0]

@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from preimage.enclosure.grouped import Floats, dot
+from preimage.enclosure.grouped import Floats
 from preimage.enclosure.network import Network
-from preimage.matrix import Array, Flags
+from preimage.matrix import Array, Flags, dot
 
 # In each precision: sizes that weights may have (or 0), and what is added to the quantities that
 # rounding is counted in. A product that underflows is off by at most the smallest normal number,
@@ -93,13 +93,7 @@ class Forms:
 
 
 def linear_bounds(network: Network, low: Array, high: Array) -> Forms:
-    """Bounds on every layer over each box.
-
-    Args:
-        network: The network, in the precision to use.
-        low: (boxes, k) finite.
-        high: (boxes, k).
-    """
+    """Bounds on every layer over each box, (boxes, k) finite ends, in the network's precision."""
     dtype, (count, k) = network.biases[0].dtype, low.shape
     gamma, floor, depth = partial(_gamma, dtype), _floor(dtype), network.depth
     # The intervals of an affine output are not asked for.
@@ -206,13 +200,10 @@ class Pulled(NamedTuple):
 
 
 def pull_back(network: Network, forms: Forms, rows: Array, values: bool = False) -> Pulled:
-    """Bound rows of the output from above, linearly in the code.
+    """Bound ``rows`` of the output, (boxes, rows, n), from above, linearly in the code.
 
-    Args:
-        network: The network in float64.
-        forms: The bounds.
-        rows: (boxes, rows, n).
-        values: Of the last layer's values instead of its pre-activations.
+    The network is in float64. With ``values``, rows are of the last layer's values instead of its
+    pre-activations.
     """
     shift, lost = np.zeros((2, *rows.shape[:2]))
     rows = np.ascontiguousarray(rows.transpose(2, 0, 1))

@@ -188,12 +188,7 @@ class Bounds:
 def starting_bounds(network: Network, x: Array, noise: float, low: Array, high: Array) -> Bounds:
     """The box for the code, ``|G(z) - x| <= noise`` for the last layer, nothing in between.
 
-    Args:
-        network: The network.
-        x: (n,) the observation; NaN where nothing was seen.
-        noise: Its bound.
-        low: (k,) the box, maybe infinite.
-        high: (k,).
+    ``x``, (n,), is NaN where nothing was seen; the ends of the box, (k,) each, may be infinite.
     """
     hidden = network.sizes[1:-1]
     unseen = np.isnan(x)

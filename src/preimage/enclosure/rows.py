@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preimage.enclosure.grouped import dot
-from preimage.matrix import Array, Flags
+from preimage.matrix import Array, Flags, dot
 
 # A part is noisy where its variance is below so many times the noise squared.
 _NOISY = 1.0

@@ -54,12 +54,7 @@ class CompiledChain:
 
 
 def compile_chain(chain: Generator, observation: Observation) -> CompiledChain | None:
-    """The chain in the layout of the kernel; None where there is no kernel, or it cannot.
-
-    Args:
-        chain: The measured network.
-        observation: Of all samples.
-    """
+    """The measured network in the layout of the kernel; None where there is none, or it cannot."""
     layers = chain.layers
     kinds = [_kind(layer) for layer in layers]
     if engine.library() is None or None in kinds or any(la.storage != "dense" for la in layers):

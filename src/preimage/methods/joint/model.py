@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preimage.matrix import Array, Flags, Indices
+from preimage.matrix import Array, Flags, Indices, dot
 from preimage.methods.joint import compiled
 from preimage.methods.joint.least_squares import LeastSquares, squares
 from preimage.methods.parameters import Region
@@ -52,7 +52,7 @@ class NormalEquations:
 
     def decrease(self, runs: Indices, step: Array) -> Array:
         """(runs,) the decrease that the model predicts for some other step."""
-        return _decrease(step, _bent(self.gram[runs], step), self.slope[runs])
+        return _decrease(step, dot(self.gram[runs], step), self.slope[runs])
 
 
 class Products:
@@ -154,19 +154,15 @@ def damped_step(
         scale = np.einsum("raa->ra", matrix)
         added = damping[out, None] * np.where(scale > 0, scale, 1.0)
         damped = matrix + added[:, :, None] * np.eye(added.shape[1])
-        target = rise + _bent(damped, z[out])
+        target = rise + dot(damped, z[out])
         step[out] = _on_sphere(damped, target, region.radius) - z[out]
-        predicted[out] = _decrease(step[out], _bent(matrix, step[out]), rise)
+        predicted[out] = _decrease(step[out], dot(matrix, step[out]), rise)
     return step, predicted
 
 
 def _decrease(step: Array, bent: Array, slope: Array) -> Array:
     """``slope . step - 0.5 step . bent``, where ``bent`` is the curvature times the step."""
     return ((slope - 0.5 * bent) * step).sum(axis=1)
-
-
-def _bent(gram: Array, step: Array) -> Array:
-    return np.matmul(gram, step[:, :, None])[:, :, 0]
 
 
 def _solve(gram: Array, slope: Array, damping: Array, held: Flags | None) -> tuple[Array, Array]:
@@ -177,7 +173,7 @@ def _solve(gram: Array, slope: Array, damping: Array, held: Flags | None) -> tup
     scaled = gram * scale[:, :, None] * scale[:, None, :]
     np.einsum("raa->ra", scaled)[:] = 1.0 + damping[:, None]
     step = scale * np.linalg.solve(scaled, (scale * slope)[:, :, None])[:, :, 0]
-    return step, _decrease(step, _bent(gram, step), slope)
+    return step, _decrease(step, dot(gram, step), slope)
 
 
 def _on_sphere(matrix: Array, target: Array, radius: float) -> Array:
@@ -188,7 +184,7 @@ def _on_sphere(matrix: Array, target: Array, radius: float) -> Array:
     Sorensen, 1983), so that it rises monotonically from 0.
     """
     values, vectors = np.linalg.eigh(matrix)
-    coefficients = np.matmul(np.swapaxes(vectors, 1, 2), target[:, :, None])[:, :, 0]
+    coefficients = dot(np.swapaxes(vectors, 1, 2), target)
     mu = np.zeros(len(target))
     for _ in range(50):
         scaled = coefficients / (values + mu[:, None])
@@ -196,4 +192,4 @@ def _on_sphere(matrix: Array, target: Array, radius: float) -> Array:
         slope = (scaled**2 / (values + mu[:, None])).sum(axis=1)
         mu = np.maximum(mu + (norm / radius - 1.0) * norm**2 / np.where(slope > 0, slope, 1.0), 0.0)
     scaled = coefficients / (values + mu[:, None])
-    return np.matmul(vectors, scaled[:, :, None])[:, :, 0]
+    return dot(vectors, scaled)
