@@ -199,7 +199,7 @@ def _is_derivative(network: Network, z: Array, t: Array, forward: Array, h: floa
 def _close(a: Tensor, b: Tensor) -> bool:
     """Equal but for the rounding of products of another size."""
     rounding = _ROUNDING * torch.finfo(a.dtype).eps
-    return a.shape == b.shape and bool(((a - b).abs() <= rounding * (1 + b.abs())).all())
+    return a.shape == b.shape and torch.allclose(a, b, rounding, rounding)
 
 
 def _path(name: str) -> str:

@@ -215,7 +215,6 @@ class AffineMap:
         for by_columns in (inputs <= outputs, inputs > outputs):
             self._by_columns = by_columns
             try:
-                self._adjoint = None if by_columns else torch.func.vjp(run, zero)[1]
                 self._images(np.arange(1))
                 break
             except (NotImplementedError, RuntimeError):  # an operation without such a derivative
@@ -254,17 +253,13 @@ class AffineMap:
 
         They have no rounding error of the bias, as differences would have.
         """
-
-        def image(unit: Tensor) -> Tensor:
-            if self._adjoint is None:
-                return torch.func.jvp(self._run, (self._zero,), (unit,))[1]
-            return self._adjoint(unit)[0]
-
-        places = torch.as_tensor(indices, device=self._zero.device)
-        count = len(self._zero) if self._by_columns else len(self.bias)
+        run, zero = self._run, self._zero
+        some = torch.as_tensor(indices, device=zero.device)
         with torch.no_grad(), differentiable():
-            units = torch.nn.functional.one_hot(places, count).to(self._zero.dtype)
-            return torch.func.vmap(image)(units).cpu().numpy()
+            if self._by_columns:
+                moved = torch.func.jacfwd(lambda part: run(zero.index_add(0, some, part)))
+                return moved(zero.new_zeros(len(some))).T.cpu().numpy()
+            return torch.func.jacrev(lambda state: run(state)[some])(zero).cpu().numpy()
 
     def _too_large(self, limit: int) -> NotKnownError:
         return NotKnownError(

@@ -6,7 +6,6 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Container
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -113,8 +112,7 @@ def slope_activation(below: Array) -> Activation:
         if slope < 1:
             return LeakyReLU(slope)
         return Identity() if slope == 1 else PReLU((slope,), len(below))
-    runs = [len(list(run)) for _, run in groupby(below.tolist())]
-    repeat = functools.reduce(math.gcd, runs)
+    repeat = int(np.gcd.reduce([len(below), *np.flatnonzero(np.diff(below)) + 1]))
     return PReLU(tuple(below[::repeat].tolist()), repeat)
 
 
