@@ -86,6 +86,8 @@ class OnnxModel:
     """The part of a model that its output needs, and how to run it."""
 
     def __init__(self, proto: Any, opset: int, output: str | None, limits: Limits) -> None:
+        from onnx import helper
+
         graph, self.opset, self.limits = proto.graph, opset, limits
         self.output = _output(graph, output)
         self.nodes = _needed(graph.node, self.output)
@@ -104,7 +106,9 @@ class OnnxModel:
             raise FormatError(f"expected a network of one input, got {shown}{what}")
         (latent,) = inputs
         self.latent, self.shape = latent.name, _shape(latent, limits)
-        self.dtype = _dtype(latent)
+        with reading(f"a known type of numbers of the input {self.latent!r}"):
+            kind = helper.tensor_dtype_to_np_dtype(latent.type.tensor_type.elem_type)
+        self.dtype = str(kind.name)
         self._inputs = [v for v in graph.input if v.name in used]
         self._form = {"opset_imports": proto.opset_import, "ir_version": proto.ir_version}
 
@@ -171,13 +175,6 @@ def _shape(value: Any, limits: Limits) -> tuple[int, ...]:
             f"({', '.join(map(str, shown))}); export the network with fixed sizes"
         )
     return limits.check_shape((max(sizes[0], 1), *sizes[1:]))
-
-
-def _dtype(value: Any) -> str:
-    from onnx import helper
-
-    with reading(f"a known type of numbers of the input {value.name!r}"):
-        return str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name)
 
 
 def _constant(tensor: Any) -> Any:

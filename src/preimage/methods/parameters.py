@@ -80,11 +80,6 @@ class Region:
         """Whether any end is finite."""
         return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether there is a box or a ball."""
-        return self.has_box or bool(np.isfinite(self.radius))
-
     def project(self, z: Array) -> Array:
         """The nearest point of the region to each row."""
         if np.isfinite(self.radius):

@@ -157,7 +157,7 @@ class LevenbergMarquardt:
         self.earlier[runs[fresh]] = loss[fresh]
         self.done[runs] = flat
         trial = problem.region.project(z + step)
-        if problem.region.is_bounded:
+        if problem.region.has_box or np.isfinite(problem.region.radius):
             # The region may cut the step short, so the model is asked about what is taken.
             promised = self.model.decrease(runs, trial - z)
         return trial, promised
