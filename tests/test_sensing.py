@@ -1,6 +1,7 @@
 """Partial measurements: masks, matrices and operators, through ``invert``."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from preimage import (
     from_arrays,
     invert,
 )
+from preimage.activation import Identity
+from preimage.generator import Generator
 from preimage.network import Measured, chain_of
 
 RELU = gaussian_generator((3, 12, 60), np.random.default_rng(0), bias=True)
@@ -179,6 +182,21 @@ def test_a_mask_that_is_true_everywhere_is_no_mask(method):
     masked = invert(RELU, x, method, sensing=np.ones(60, dtype=bool))
     np.testing.assert_allclose(masked.latent, plain.latent, rtol=1e-9, atol=1e-12)
     assert list(masked.status) == list(plain.status)
+
+
+def test_a_head_of_another_slope_is_not_merged():
+    """Claim: only layers that are affine with slope 1 merge with the sensing matrix."""
+
+    class Twice(Identity):
+        def slopes(self, size):
+            return np.full(size, 2.0), np.full(size, 2.0)
+
+        def __call__(self, a):
+            return 2.0 * a
+
+    body, head = AFFINE_HEAD.layers
+    measured = Measured(Generator((body, replace(head, activation=Twice()))), GAUSSIAN)
+    np.testing.assert_allclose(measured.chain(CODES), measured(CODES), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("weights", ["dense", "csr"])

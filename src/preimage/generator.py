@@ -82,6 +82,11 @@ class Layer:
         return self.activation.slopes(self.output_size)
 
     @property
+    def slopes_below(self) -> Array | None:
+        """Slope of each unit below 0, (outputs,), where all slopes above are 1; else None."""
+        return self.slopes[0] if self.slopes and (self.slopes[1] == 1).all() else None
+
+    @property
     def storage(self) -> str:
         """``"dense"`` or ``"csr"``."""
         return "dense" if isinstance(self.weight, np.ndarray) else "csr"

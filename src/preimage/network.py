@@ -113,7 +113,7 @@ class Measured:
         if not isinstance(self.network, Generator) or not is_matrix(self.sensing):
             return None
         *below, last = self.network.layers
-        if last.slopes is not None and (last.slopes[0] == last.slopes[1]).all():
+        if last.slopes_below is not None and (last.slopes_below == 1).all():
             weight, bias = self.sensing @ last.weight, self.sensing @ last.bias
             return Generator((*below, Layer(weight, bias, Identity())))
         return Generator((*below, last, Layer(self.sensing, activation=Identity())))

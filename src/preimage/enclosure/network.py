@@ -87,8 +87,8 @@ def as_network(generator: Generator) -> Network:
     biases = (np.zeros(k), *(layer.bias for layer in generator.layers))
     below = [np.ones(k)]
     for index, layer in enumerate(generator.layers, 1):
-        if layer.slopes is not None and (layer.slopes[1] == 1).all():
-            below.append(layer.slopes[0])
+        if layer.slopes_below is not None:
+            below.append(layer.slopes_below)
         elif index == len(generator.layers) and np.isfinite(layer.activation.range).all():
             below.append(np.zeros(layer.output_size))
         else:

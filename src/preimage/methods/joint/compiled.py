@@ -59,15 +59,16 @@ def compile_chain(chain: Generator, observation: Observation) -> CompiledChain |
     kinds = [_kind(layer) for layer in layers]
     if engine.library() is None or None in kinds or any(la.storage != "dense" for la in layers):
         return None
-    below = [np.ones(la.output_size) if la.slopes is None else la.slopes[0] for la in layers]
+    below = [layer.slopes_below for layer in layers]
     arrays: tuple[NDArray[Any] | None, ...] = (
         np.array(chain.sizes, dtype=np.int64),
         np.array(kinds, dtype=np.int64),
         np.concatenate([layer.weight.ravel() for layer in layers]),
         np.concatenate([_columns(layer.weight).ravel() for layer in layers]),
         np.concatenate([layer.bias for layer in layers]),
-        np.concatenate(below),
-    )
+        np.concatenate([np.ones(la.output_size) if c is None else c
+                        for la, c in zip(layers, below, strict=True)]),
+    )  # fmt: skip
     weight = observation.mask if observation.weight is None else observation.weight
     weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
     arrays += (np.ascontiguousarray(observation.values), weight)
@@ -101,6 +102,5 @@ def _columns(weight: Array) -> Array:
 
 def _kind(layer: Layer) -> int | None:
     """Its number in chain.c; None for what the kernel does not have."""
-    if layer.slopes is not None:
-        return KINKED if (layer.slopes[1] == 1).all() else None
-    return {"tanh": TANH, "sigmoid": SIGMOID}.get(layer.activation.name)
+    smooth = {"tanh": TANH, "sigmoid": SIGMOID}.get(layer.activation.name)
+    return smooth if layer.slopes_below is None else KINKED

@@ -111,11 +111,9 @@ def takes(generator: Generator) -> bool:
     (Under a leaky head the bound above would not hold.)
     """
     *hidden, last = generator.layers
-    return (
-        all(layer.slopes is not None for layer in hidden)
-        and last.slopes is not None
-        and bool((last.slopes[0] == 0).all() or (last.slopes[0] == 1).all())
-    )
+    if last.slopes_below is None or any(layer.slopes is None for layer in hidden):
+        return False
+    return bool((last.slopes_below == 0).all() or (last.slopes_below == 1).all())
 
 
 class LinearRegions:
