@@ -182,9 +182,6 @@ class Bounds:
         return found[0], found[1]
 
 
-# What an observation says of the last layer, and the rounding of a forward pass -----------------
-
-
 def starting_bounds(network: Network, x: Array, noise: float, low: Array, high: Array) -> Bounds:
     """The box for the code, ``|G(z) - x| <= noise`` for the last layer, nothing in between.
 
