@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from peers import PEERS
+from scipy import sparse
 
 from preimage import lp
 from preimage.generator import Layer
@@ -115,7 +116,8 @@ def mean_seconds(work: Callable[[], object], least: float) -> float:
 
 def solve_with(name: str, program: LayerProgram) -> tuple[np.ndarray, float]:
     """Objectives of a peer, and its seconds for all programs; what it takes in is made before."""
-    calls = [PEERS[name](program.linear_program(sample)) for sample in range(len(program))]
+    linear = [program.linear_program(sample) for sample in range(len(program))]
+    calls = [PEERS[name](replace(each, matrix=sparse.csr_array(each.matrix))) for each in linear]
     calls[0]()
     found: list[float] = []
     spent = seconds(lambda: found.extend(call() for call in calls))

@@ -137,18 +137,20 @@ class LayerProgram:
 
         with U, L the rates in one column (shared), on a diagonal (own), or absent (none).
         """
-        weight = scipy.sparse.csr_array(self.weight_of(sample))
+        weight, (above, below) = self.weight_of(sample), self.finite_sides(sample)
         lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
-        above, below = self.finite_sides(sample)
         rates = -np.concatenate([upper_rate[above], lower_rate[below]])
-        rows = np.concatenate([above, below])
-        count = {"shared": 1, "own": weight.shape[0], "none": 0}[self.slack]
-        matrix = scipy.sparse.vstack([weight[above], -weight[below]], format="csr")
-        if count:
-            column = rows if self.slack == "own" else np.zeros_like(rows)
-            entries = (rates, (np.arange(len(rows)), column))
-            slacks = scipy.sparse.csr_array(entries, shape=(len(rows), count))
-            matrix = scipy.sparse.hstack([matrix, slacks], format="csr")
+        slacks = rates[:, None][:, : self.slack == "shared"]
+        if self.slack == "own":  # the matrix is mostly zeros
+            entries = (rates, (np.arange(len(rates)), np.concatenate([above, below])))
+            slacks = scipy.sparse.csr_array(entries, shape=(len(rates), len(lower)))
+            weight = scipy.sparse.csr_array(weight)
+        sides = [weight[above], -weight[below]]
+        if scipy.sparse.issparse(weight):
+            matrix = scipy.sparse.hstack([scipy.sparse.vstack(sides), slacks], format="csr")
+        else:  # which is faster for the small programs that HiGHS is asked for
+            matrix = np.hstack([np.vstack(sides), slacks])
+        count = slacks.shape[1]
         low, high = self.box()
         return LinearProgram(
             cost=np.concatenate([self.objective[sample], np.ones(count)]),
@@ -177,7 +179,7 @@ class LinearProgram:
 
     Attributes:
         cost: (variables,).
-        matrix: (rows, variables), CSR.
+        matrix: (rows, variables), dense or CSR.
         bound: (rows,).
         lower: (variables,).
         upper: (variables,).

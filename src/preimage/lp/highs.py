@@ -299,6 +299,6 @@ def _in_units(program: LinearProgram, center: Array, column: Array, row: Array) 
 
 
 def _is_finite(program: LinearProgram) -> bool:
-    numbers = (program.matrix.data, program.bound, program.cost)
+    numbers = (largest(abs(program.matrix), -1), program.bound, program.cost)
     bounds = np.concatenate([program.lower, program.upper])
     return all(np.isfinite(part).all() for part in numbers) and not np.isnan(bounds).any()
