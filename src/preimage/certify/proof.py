@@ -38,21 +38,21 @@ def _node(tree: Deduction) -> dict[str, Any]:
 
 def _step(step: Step) -> list[Any]:
     """Multipliers are units, integers, and the exponent e of their unit 2^-e, for each layer."""
-    layers, units, upper, values = (part.tolist() for part in (*step.targets, step.values))
+    layer, unit, upper, end = (part.tolist() for part in (*step.targets, step.values))
     multipliers = [
         [
-            [rows.indices[part].tolist(), *checker.scaled(rows.data[part].tolist())]
-            for rows in step.mu
-            for part in [slice(*rows.indptr[i : i + 2])]
+            [units[part].tolist(), *checker.scaled(values[part].tolist())]
+            for first, units, values in step.mu
+            for part in [slice(*first[i : i + 2])]
         ]
-        for i in range(len(units))
+        for i in range(len(unit))
     ]
     sides = map(int, upper)
     if step.radius:
-        proofs = zip(units, sides, multipliers, strict=True)
-        return ["radius", step.start, plain(values[0]), [list(proof) for proof in proofs]]
-    starts = [step.start] * len(units)
-    cuts = zip(layers, units, sides, plain(values), starts, multipliers, strict=True)
+        proofs = zip(unit, sides, multipliers, strict=True)
+        return ["radius", step.start, plain(end[0]), [list(proof) for proof in proofs]]
+    starts = [step.start] * len(unit)
+    cuts = zip(layer, unit, sides, plain(end), starts, multipliers, strict=True)
     return ["cuts", *(list(cut) for cut in cuts)]
 
 

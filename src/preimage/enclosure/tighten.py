@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy
 
 from preimage.enclosure.bound_proofs import proven_ends
 from preimage.enclosure.network import Bounds, Network, Targets
@@ -83,8 +82,8 @@ class Step(NamedTuple):
         targets: The ends.
         values: (targets,) where they are now.
         start: The lowest layer whose equations are used is ``start + 1``.
-        mu: For each layer from start + 1 on, as far as needed, sparse (targets, n_i); see
-            ``bound_proofs``.
+        mu: For each layer from start + 1 on, as far as needed, those of ``bound_proofs`` that are
+            not 0: where each target's start, their units, and their values.
         radius: Whether these are the infinite ends of a layer's outputs, with one value: that no
             such output is above it in size, which they prove together; see ``proven_radius``.
     """
@@ -92,7 +91,7 @@ class Step(NamedTuple):
     targets: Targets
     values: Array
     start: int
-    mu: list[Any]
+    mu: list[tuple[Indices, Indices, Array]]
     radius: bool = False
 
 
@@ -212,9 +211,15 @@ def shortened(multipliers: Array) -> Array:
     return np.round(multipliers / grid) * grid
 
 
-def sparse(mu: dict[int, Array], rows: Indices) -> list[Any]:
+def sparse(mu: dict[int, Array], rows: Indices) -> list[tuple[Indices, Indices, Array]]:
     """Some rows of the multipliers, as ``Step`` has them."""
-    return [scipy.sparse.csr_array(mu[layer][rows]) for layer in sorted(mu)]
+    found = []
+    for layer in sorted(mu):
+        chosen = mu[layer][rows]
+        row, unit = np.nonzero(chosen)
+        first = np.searchsorted(row, np.arange(len(rows) + 1))
+        found.append((first, unit, chosen[row, unit]))
+    return found
 
 
 def _part(low: Array, high: Array, ends: Array, upper: Flags) -> Array:
