@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import preimage
 from examples import hardness
 from preimage import InputError, certify, from_arrays
 from preimage.certify import checker
+from preimage.certify.certify import checking_times
 
 EYE = np.eye(3)
 TALL = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -288,6 +290,19 @@ def test_what_is_seen_in_part_is_certified_and_checked(kind, tmp_path):
         checker.check(*paths[:3])
     low, high = preimage.reconstruction_band(generator, loaded)
     assert ((low <= generator(z[0])) & (generator(z[0]) <= high)).all()
+
+
+def test_an_interrupted_trial_of_the_checker_does_not_count(monkeypatch):
+    """Claim: one slow moment does not shorten the proofs of all samples after it."""
+    adjoint, calls = checker.Layer.adjoint, itertools.count()
+
+    def slow_once(layer, values):
+        if next(calls) == 1:
+            time.sleep(0.2)
+        return adjoint(layer, values)
+
+    monkeypatch.setattr(checker.Layer, "adjoint", slow_once)
+    assert checking_times(from_arrays([TALL]))[1] < 0.2
 
 
 def test_a_mask_asks_less_than_the_whole():
