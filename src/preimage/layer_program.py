@@ -150,8 +150,7 @@ class LayerProgram:
             matrix = scipy.sparse.hstack([scipy.sparse.vstack(sides), slacks], format="csr")
         else:  # which is faster for the small programs that HiGHS is asked for
             matrix = np.hstack([np.vstack(sides), slacks])
-        count = slacks.shape[1]
-        low, high = self.box()
+        (low, high), count = self.box(), slacks.shape[1]
         return LinearProgram(
             cost=np.concatenate([self.objective[sample], np.ones(count)]),
             matrix=matrix,

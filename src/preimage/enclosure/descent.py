@@ -60,14 +60,12 @@ def _tighten_open_outputs(
 ) -> None:
     """Tighten the outputs of a layer whose sign is open, if that is cheap."""
     units = np.flatnonzero(np.isnan(deduction.bounds.decided(network, start)))
+
+    def programs(relaxation: Relaxation) -> Programs:
+        return end_programs(relaxation.inputs.take(units))
+
     if 2 * len(units) * network.weights[start + 1].dense.size <= _CHEAP:
-        tighten_by(
-            lambda relaxed: end_programs(relaxed.inputs.take(units)),
-            network,
-            deduction,
-            budget,
-            start,
-        )
+        tighten_by(programs, network, deduction, budget, start)
 
 
 def invert_layer(network: Network, deduction: Deduction, start: int, budget: Budget) -> None:

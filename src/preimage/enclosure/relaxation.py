@@ -107,12 +107,10 @@ class Relaxation:
 
     def loosened(self) -> Relaxation:
         """With rows widened by that, and a little more, so that there is a point."""
-        slack = self.elastic().slack[0]
+        slack = np.fmax(self.elastic().slack[0], 0.0)  # NaN where none was found
         rate = np.abs(self.weight).max(axis=1, initial=0.0)
         more = 2 * slack * np.where(rate > 0, rate, 1.0)
-        return (
-            replace(self, lower=self.lower - more, upper=self.upper + more) if slack > 0 else self
-        )
+        return replace(self, lower=self.lower - more, upper=self.upper + more)
 
     @property
     def values(self) -> Array:

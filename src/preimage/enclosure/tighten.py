@@ -214,8 +214,7 @@ def shortened(multipliers: Array) -> Array:
 def sparse(mu: dict[int, Array], rows: Indices) -> list[tuple[Indices, Indices, Array]]:
     """Some rows of the multipliers, as ``Step`` has them."""
     found = []
-    for layer in sorted(mu):
-        chosen = mu[layer][rows]
+    for chosen in (mu[layer][rows] for layer in sorted(mu)):
         row, unit = np.nonzero(chosen)
         first = np.searchsorted(row, np.arange(len(rows) + 1))
         found.append((first, unit, chosen[row, unit]))

@@ -264,10 +264,8 @@ class Search:
         if not np.isfinite([bounds.lower[0], bounds.upper[0]]).all():
             return bound
         bounds = self.with_outputs(bounds)
-        if method.norm == "l1":
-            exact = self.x > 0
-        else:
-            exact = (self.x > _CLOSE * reach) & (not method.decide)
+        close = 0.0 if method.norm == "l1" else _CLOSE * reach
+        exact = (self.x > close) & (not method.decide)
         for _ in range(_REPAIRS):
             if self.clock.is_over:
                 break
