@@ -304,6 +304,21 @@ def test_sparse_matrices_are_solved(slack):
     np.testing.assert_allclose(solution.value, right.value, rtol=1e-7, atol=1e-12)
 
 
+def test_wide_sparse_matrices_are_left_to_highs():
+    """Claim: the last layer of a convolutional decoder does not take minutes."""
+    rng = np.random.default_rng(4)
+    columns = np.arange(8192) % 40
+    entries = rng.normal(size=8192), (columns, np.arange(8192))
+    layer = Layer(sparse.csr_array(entries, shape=(40, 8192)))
+    x = layer(np.maximum(rng.normal(size=(2, 8192)), 0)) * 0.1
+    program = program_of(layer, x, np.full(2, 0.01), "linf", (0.0, np.inf))
+    assert (kernel.minimise(program).outcome == Outcome.FAILED).all()
+    solution = lp.solve(program, "kernel")
+    assert solution.fallback.all()
+    assert (solution.outcome == Outcome.OPTIMAL).all()
+    np.testing.assert_allclose(solution.slack, 0.0, atol=1e-9)
+
+
 @settings(max_examples=100)
 @given(seed=st.integers(0, 10**9), slack=st.sampled_from(SLACKS))
 @example(seed=7214, slack="shared")  # the start's small weights on the box make a pivot of 1e-7

@@ -26,6 +26,8 @@ _SLACKS = {"shared": 0, "own": 1, "none": 2}
 _CHUNK_PRODUCTS = 2**29
 # Sparse weights up to this many entries are made dense; beyond, the kernel declines.
 _DENSE_ENTRIES = 2**24
+# Wide ones with fewer products ``n k^2`` only: HiGHS takes a second where the kernel takes minutes.
+_WIDE_PRODUCTS = 2**31
 # What stands for infinity in the kernel.
 _INFINITE = 1e300
 
@@ -56,7 +58,8 @@ def minimise(program: LayerProgram, clock: Clock = UNLIMITED) -> Solution:
     batch, (n, k) = len(program), program.weight.shape[-2:]
     if (program.slab.lower == np.inf).any() or (program.slab.upper == -np.inf).any():
         return settled
-    if not k or (scipy.sparse.issparse(program.weight) and n * k > _DENSE_ENTRIES):
+    large = n * k > _DENSE_ENTRIES or (k > n and n * k * k > _WIDE_PRODUCTS)
+    if not k or (large and scipy.sparse.issparse(program.weight)):
         return settled
     if not program.scaled.usable:
         return settled
