@@ -4,6 +4,7 @@ import torch
 from planted import gaussian_generator, relative_error
 
 from preimage import Adam, GradientDescent, InputError, from_arrays, invert
+from preimage.methods.parameters import draws_of
 
 
 def test_gradient_descent_finds_codes_of_an_easy_network():
@@ -26,7 +27,7 @@ def test_steps_are_those_of_torch():
         (GradientDescent(rate=0.01, steps=7, seed=5), torch.optim.SGD),
         (Adam(rate=0.01, steps=7, restarts=1, seed=5), torch.optim.Adam),
     ]:
-        z = torch.tensor(np.random.default_rng(5).normal(size=3), requires_grad=True)
+        z = torch.tensor(draws_of(5).normal(size=3), requires_grad=True)
         run = optimiser([z], lr=0.01)
         points = []
         for _ in range(7):
@@ -37,6 +38,16 @@ def test_steps_are_those_of_torch():
             points.append(z.detach().numpy().copy())
         best = min(points, key=lambda p: np.linalg.norm(generator(p) - x))
         np.testing.assert_allclose(invert(generator, x, method).latent, best, rtol=1e-6)
+
+
+def test_no_start_is_a_code_that_a_user_plants():
+    """Claim: a code drawn by ``default_rng(seed)`` is no start, so that no method knows it."""
+    generator = gaussian_generator((6, 40, 100), np.random.default_rng(3))
+    for seed in range(3):
+        z = np.random.default_rng(seed).standard_normal((4, 6))
+        for method in (GradientDescent(steps=1, seed=seed), Adam(steps=1, seed=seed)):
+            found = invert(generator, generator(z), method)
+            assert (np.abs(found.latent - z).max(axis=1) > 0.1).all()
 
 
 def test_divergence_keeps_the_best_point_and_says_so():

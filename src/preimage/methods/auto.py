@@ -16,7 +16,7 @@ from preimage.matrix import Array, Flags, Indices
 from preimage.methods.exact import Exact
 from preimage.methods.gauss_newton import GaussNewton, Given
 from preimage.methods.layerwise import LayerwiseLP
-from preimage.methods.parameters import check_positive
+from preimage.methods.parameters import check_positive, draws_of
 from preimage.network import Network, chain_of
 from preimage.observation import ROUNDING, Observation
 
@@ -219,7 +219,7 @@ class Perturbed:
 
     def _search(self, network: Network, many: Observation, known: Array) -> Array:
         """The best code of one sample."""
-        rng = np.random.default_rng(self.seed)
+        rng = draws_of(self.seed)
         codes = rng.normal(size=(self.starts, network.latent_size))
         if np.isfinite(known).all():
             codes[0] = known

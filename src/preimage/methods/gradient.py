@@ -9,7 +9,7 @@ import numpy as np
 
 from preimage.inversion import Estimate, Status
 from preimage.matrix import Array, Indices
-from preimage.methods.parameters import check_positive
+from preimage.methods.parameters import check_positive, draws_of
 from preimage.network import Network
 from preimage.observation import Observation
 
@@ -97,7 +97,7 @@ class GradientDescent:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        start = np.random.default_rng(self.seed).normal(size=(1, network.latent_size))
+        start = draws_of(self.seed).normal(size=(1, network.latent_size))
         return _descend(
             network, observation, start, self.steps,
             lambda count, own, gradient, moments: self.rate * gradient, self.gradient_tolerance,
@@ -131,8 +131,7 @@ class Adam:
 
     def solve(self, network: Network, observation: Observation) -> Estimate:
         """Invert every sample; see ``methods.Method``."""
-        random = np.random.default_rng(self.seed)
-        starts = random.normal(size=(self.restarts, network.latent_size))
+        starts = draws_of(self.seed).normal(size=(self.restarts, network.latent_size))
         return _descend(network, observation, starts, self.steps, self._change)
 
     def _change(self, count: int, own: Indices, gradient: Array, moments: Array) -> Array:

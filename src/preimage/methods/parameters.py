@@ -19,6 +19,11 @@ def is_method(candidate: Any) -> bool:
     return not isinstance(candidate, (str, type)) and hasattr(candidate, "solve")
 
 
+def draws_of(seed: int) -> np.random.Generator:
+    """Of a stream of their own: the codes of ``default_rng(0)`` are those that users plant."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2019,)))
+
+
 def check_positive(positive: dict[str, float], counts: dict[str, int]) -> None:
     """Raise ``InputError`` unless all numbers are above 0 and all counts whole, at least 1."""
     for name, value in positive.items():

@@ -12,6 +12,7 @@ from preimage.methods.joint.descent import DescentResult, levenberg_marquardt
 from preimage.methods.joint.flips import neighbours
 from preimage.methods.joint.least_squares import LeastSquares, squares
 from preimage.methods.joint.model import damped_step
+from preimage.methods.parameters import draws_of
 from preimage.observation import Observation, scale_of
 
 if TYPE_CHECKING:
@@ -88,14 +89,12 @@ class Search:
     def _starts(self) -> Array:
         """(samples, restarts, k), the most promising first."""
         problem, count = self.problem, self.method.restarts
-        random = np.random.default_rng(self.method.seed)
+        random = draws_of(self.method.seed)
         if problem.chain is None:
             return drawn_starts(problem, count, random)
-        first = plug_in(problem.chain, problem.observation, problem.prior)
-        starts = np.empty((len(first), count, first.shape[1]))
-        starts[:, 0] = first
-        starts[:, 1:] = random.normal(size=(count - 1, first.shape[1]))
-        return starts
+        first = plug_in(problem.chain, problem.observation, problem.prior)[:, None]
+        others = random.normal(size=(1, count - 1, first.shape[2]))
+        return np.concatenate([first, others.repeat(len(first), axis=0)], axis=1)
 
     def _flip(self) -> None:
         """From promising neighbours, until two waves bring an explained sample nothing.
