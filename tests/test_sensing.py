@@ -394,7 +394,11 @@ BAD = {
     "map without rows": (np.zeros(0), np.ones((0, 60)), r"m >= 1.*got shape \(0, 60\)"),
     "observation for another map": (np.zeros(14), GAUSSIAN, r"the rows of `sensing`.*\(14,\)"),
     "observation of all entries": (np.zeros(60), GAUSSIAN, r"the rows of `sensing`.*\(60,\)"),
-    "vector of numbers": (np.zeros(60), np.ones(60), r"sensing: expected shape.*got shape \(60,\)"),
+    "vector of numbers": (
+        np.zeros(60),
+        np.ones(60),
+        r"sensing: expected a boolean mask of shape \(60,\).*got shape \(60,\) of dtype float64",
+    ),
     "three dimensions": (np.zeros(60), np.ones((1, 1, 60)), r"sensing: .*got shape \(1, 1, 60\)"),
     "complex map": (np.zeros(15), GAUSSIAN + 0j, "sensing: expected real.*complex128"),
     "complex sparse map": (
@@ -409,7 +413,7 @@ BAD = {
     ),
     "NaN in the map": (np.zeros(15), np.where(GAUSSIAN > 0, np.nan, GAUSSIAN), "sensing: .*nan"),
     "text": (np.zeros(60), "mask", "sensing: expected real"),
-    "function": (np.zeros(60), len, "sensing: expected real"),
+    "function": (np.zeros(60), lambda x: x, "sensing: expected real numbers .*got function"),
     "all-false mask": (np.zeros(60), np.zeros(60, bool), "sensing: the mask is False everywhere"),
     "all-false mask of one sample": (
         np.zeros((3, 60)),

@@ -43,27 +43,35 @@ def as_array(values: ArrayLike, argument: str) -> NDArray[Any]:
     """``values`` as an array of any kind.
 
     Raises:
-        InputError: They are ragged.
+        InputError: They are ragged, or entries of a masked array are masked: they may be anything.
     """
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{argument}: expected an array without masked entries; of an observation x pass "
+            "numpy.ma.getdata(x), and sensing=~numpy.ma.getmaskarray(x)"
+        )
     try:
         return np.asarray(values)
     except (TypeError, ValueError) as error:
         raise InputError(f"{argument}: expected an array of real numbers, got {error}") from error
 
 
-def as_float64(values: ArrayLike, argument: str, *, infinite: bool = False) -> Array:
+def as_float64(
+    values: ArrayLike, argument: str, remedy: str = "", *, infinite: bool = False
+) -> Array:
     """Copy ``values`` into a read-only, C-contiguous float64 array; every array passes here.
 
     Integers and floats up to float64 are promoted exactly. Infinity is refused unless ``infinite``.
 
     Raises:
         InputError: ``values`` is complex, an object or ragged array, text, wider than float64,
-            or holds NaN or infinity (the message gives the first index).
+            or holds NaN or infinity (the message gives the first index, and the remedy).
     """
     array = as_array(values, argument)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(
-            f"{argument}: expected real numbers of at most 64 bits, got dtype {array.dtype}"
+            f"{argument}: expected real numbers of at most 64 bits, got {type(values).__name__} "
+            f"of dtype {array.dtype}"
         )
     array = np.array(array, dtype=np.float64, order="C")
     finite = ~np.isnan(array) if infinite else np.isfinite(array)
@@ -71,7 +79,7 @@ def as_float64(values: ArrayLike, argument: str, *, infinite: bool = False) -> A
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise InputError(
             f"{argument}: expected finite numbers, got {array[index]} at index {index} "
-            f"({int((~finite).sum())} in all)"
+            f"({int((~finite).sum())} in all){remedy}"
         )
     array.setflags(write=False)
     return array

@@ -168,7 +168,7 @@ def check_observation(
     values, kind = _as_numpy(values)
     if mask is not None:
         values = _without_unobserved(values, mask)
-    x = as_float64(values, "observation")
+    x = as_float64(values, "observation", "; hide missing entries by a mask, `sensing`")
     _check_size(x, "observation: values")
     m = generator.observation_size if operator is None else operator.shape[0]
     shape = x.shape
@@ -321,11 +321,11 @@ def as_sensing(generator: Network, sensing: Any) -> tuple[Flags | None, Weight |
     n = generator.observation_size
     is_operator = isinstance(sensing, Operator) or hasattr(sensing, "tocsr")
     mask = None if is_operator else as_array(sensing, "sensing")
-    if mask is not None and mask.dtype == np.bool_:
-        if mask.ndim not in (1, 2) or mask.shape[-1] != n:
+    if mask is not None and (mask.dtype == np.bool_ or mask.ndim == 1):
+        if mask.dtype != np.bool_ or mask.ndim not in (1, 2) or mask.shape[-1] != n:
             raise InputError(
                 f"sensing: expected a boolean mask of shape ({n},) or (batch, {n}), True where "
-                f"observed, got shape {mask.shape}"
+                f"observed, got shape {mask.shape} of dtype {mask.dtype}"
             )
         empty = np.flatnonzero(~np.atleast_2d(mask).any(axis=1))
         if len(empty):
