@@ -309,6 +309,7 @@ def test_arguments_that_do_not_fit_are_refused(fixed, message):
         (Applied(lambda z: functional.dropout(z.repeat(1, 9))), "two evaluations"),
         (Applied(lambda z: (z, z)), "one tensor of real numbers as output, got tuple"),
         (Applied(lambda z: z > 0), "got torch.bool"),
+        (Applied(lambda z: z.bfloat16()), "got torch.bfloat16; wrap .* as float32 or float64"),
         (Applied(lambda z: z.sum(0)), r"output of shape \(3, ...\)"),
         (Applied(lambda z: z / 0), "not finite"),
         (Applied(lambda z: (z @ z.new_ones(4, 3)).squeeze()), r"squeeze\(\) drops the batch"),

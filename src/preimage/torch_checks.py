@@ -40,6 +40,7 @@ def check_module(module: Any) -> None:
         remedies = {
             "ExportedProgram": "; pass its module()",
             "function": "; pass a module, or a method of one, such as vae.decode",
+            "partial": "; pass the module, and the arguments of the partial by `fixed`",
         }
         remedy = remedies.get(type(module).__name__, "")
         if isinstance(module, Mapping):
@@ -81,11 +82,11 @@ def check_outputs(call: Callable[[Tensor], Any], z: Tensor, shape: tuple[int, ..
             ) from error
 
     found, again = run(z), run(z)
-    if not isinstance(found, torch.Tensor) or not found.is_floating_point():
+    if not isinstance(found, torch.Tensor) or found.dtype not in (torch.float32, torch.float64):
         kind = found.dtype if isinstance(found, torch.Tensor) else type(found).__name__
         raise InputError(
             f"module: expected one tensor of real numbers as output, got {kind}; "
-            "wrap the module in one that returns what is observed"
+            "wrap the module in one that returns what is observed, as float32 or float64"
         )
     if not found.ndim or len(found) != len(z) or not found.numel():
         raise ForwardError(
@@ -173,7 +174,7 @@ def check_derivatives(network: Network, z: Array, rounding: float) -> None:
     if not np.all(np.abs(left - right) <= allowed):
         raise InputError(
             "module: its derivatives in forward and in reverse mode differ, so that one is wrong; "
-            "an autograd function of its own may be the cause"
+            "an autograd function of its own, or autocast, may be the cause"
         )
     # Units may all be inactive at z, but not at z + t as well if the outputs differ.
     flat = not forward.any() and not network.jvp(z + t, t).any()

@@ -50,6 +50,11 @@ def _of_method(method: Any) -> Any:
     return module
 
 
+def is_training(module: Any) -> bool:
+    """Whether any part is in training mode; TorchScript that is frozen has none."""
+    return any(getattr(part, "training", False) for part in module.modules())
+
+
 def frozen(module: Any, dtype: Any, *, evaluating: bool = True) -> Any:
     """A copy in eval mode whose weights, promoted or rounded to ``dtype``, need no gradient."""
     memo = {
@@ -68,7 +73,7 @@ def frozen(module: Any, dtype: Any, *, evaluating: bool = True) -> Any:
         for name, value in vars(part).items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 setattr(part, name, value.detach().to(dtype))
-    if evaluating and any(part.training for part in copy.modules()):
+    if evaluating and is_training(copy):
         with suppress(NotImplementedError):  # an exported program has one mode
             copy.eval()
     return copy

@@ -260,7 +260,7 @@ class TorchNetwork:
         with torch.no_grad(), differentiable():
             found = checks.check_outputs(self._call, z, self.latent_shape)
             object.__setattr__(self, "observation_shape", tuple(found.shape[1:]))
-            if any(part.training for part in original.modules()):
+            if modules.is_training(original):
                 trained = modules.frozen(original, z.dtype, evaluating=False)
                 checks.check_mode(original, self._call(z, trained), found)
         checks.check_statistics(self.module)

@@ -282,11 +282,12 @@ def test_buffers_that_a_forward_changes_stay():
     assert module.calls == 0
 
 
-def test_scripts():
-    """Claim: TorchScript is followed like any other code."""
+@pytest.mark.parametrize("finish", [lambda module: module, torch.jit.freeze])
+def test_scripts(finish):
+    """Claim: TorchScript is followed like any other code, with its weights or constants."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = torch.jit.script(nn.Sequential(nn.Linear(4, 9), nn.ReLU()).eval())
+        module = finish(torch.jit.script(nn.Sequential(nn.Linear(4, 9), nn.ReLU()).eval()))
     z = torch.randn(5, 4)
     found = from_torch(module, (4,))(z.numpy())
     assert found == pytest.approx(module(z).detach().numpy(), abs=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ REFUSED = [
     ),
     (nn.Sequential(nn.LazyLinear(4)), r"model\.0: LazyLinear has no weights yet"),
     (not_finite(), "not finite"),
+    (partial(Pair()), "Module, got partial; pass the module, and the arguments of the partial"),
     (nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 6)), "cannot be inferred; pass input_shape"),
 ]
 

@@ -14,7 +14,7 @@ from preimage.io.comparison import MAX_MATRIX_BYTES, NotKnownError, differs, pro
 from preimage.io.limits import check_whole
 from preimage.network import Network
 from preimage.torch_checks import ForwardError, as_shape, check_module
-from preimage.torch_modules import torch, unwrapped
+from preimage.torch_modules import is_training, torch, unwrapped
 from preimage.torch_network import TorchNetwork
 
 # Relative rounding errors of a whole network, by the precision in which torch evaluates it.
@@ -61,8 +61,8 @@ def from_torch(
     check_whole("max_matrix_bytes", max_matrix_bytes, 0)
     network = _runnable(module, input_shape, fixed or {})
     weights = [w for w in (*module.parameters(), *module.buffers()) if w.is_floating_point()]
-    training = any(part.training for part in module.modules())  # both modes were compared then
-    if not training and all(w.dtype == torch.float32 for w in weights):
+    # In training mode both modes were compared.
+    if not is_training(module) and all(w.dtype == torch.float32 for w in weights):
         _compare_with_draft(network)
     return with_layers(network, max_matrix_bytes)
 
@@ -100,9 +100,6 @@ def known_layers(network: TorchNetwork, max_matrix_bytes: int = MAX_MATRIX_BYTES
     return generator
 
 
-# Running ----------------------------------------------------------------------------------------
-
-
 def _runnable(
     module: Any, input_shape: Sequence[int] | int | None, fixed: Mapping[str | int, Any]
 ) -> TorchNetwork:
@@ -136,16 +133,14 @@ def _runnable(
 def _candidates(module: Any) -> list[tuple[int, ...]]:
     """Shapes that a latent may have, from the weights, in the order of the modules."""
     nn = torch.nn
-    transposed = (1, nn.ConvTranspose1d), (2, nn.ConvTranspose2d), (3, nn.ConvTranspose3d)
     found: list[tuple[int, ...]] = []
     for part in module.modules():
         if isinstance(part, nn.Linear):
             found.append((part.in_features,))
         if isinstance(part, nn.Unflatten) and part.dim == 1:
             found.append((math.prod(part.unflattened_size),))
-        for dims, kind in transposed:
-            if isinstance(part, kind):
-                found += [(part.in_channels, *(1,) * dims), (part.in_channels,)]
+        if isinstance(part, nn.modules.conv._ConvTransposeNd):
+            found += [(part.in_channels, *(1,) * len(part.kernel_size)), (part.in_channels,)]
     for parameter in [*module.parameters(), *module.buffers()]:
         if parameter.ndim == 2:
             found += [(parameter.shape[1],), (parameter.shape[0],)]
