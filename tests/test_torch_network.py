@@ -362,6 +362,18 @@ def test_latents_of_any_shape_are_flat_vectors():
         network.vjp(z, z)
 
 
+def test_a_module_explains_its_own_outputs_in_float32():
+    """Claim: no descent ends at a code that leaves an entry above the rounding of float32."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(32, 512), nn.LayerNorm(512), nn.GELU(), nn.Linear(512, 784), nn.Sigmoid()
+    )
+    codes = torch.randn(40, 32)
+    found = preimage.invert(TorchNetwork(module, 32), module(codes))
+    assert set(found.status) == {"solved"}
+    np.testing.assert_allclose(found.latent, codes, rtol=0, atol=1e-4)
+
+
 def test_codes_of_a_convolutional_decoder_are_found():
     """Claim: on its own outputs, whole, masked or measured, the planted codes come back."""
     network = TorchNetwork(convolutional(), 4)
