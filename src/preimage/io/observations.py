@@ -66,7 +66,8 @@ class Observations:
         if tuple(values.shape) != (stop - start, *self.source.shape[1:]):
             raise FormatError(f"{self.source.name}: it has changed: got shape {values.shape}")
         try:
-            checked = as_float64(values, f"samples {start} to {stop - 1}, counted from {start}")
+            where = f"samples {start} to {stop - 1}, counted from {start}"
+            checked = as_float64(values, where, "; write 0 where a mask hides it")
         except InputError as error:
             raise FormatError(f"{self.source.name}: {error}") from error
         rows = checked.reshape(len(checked), self.size)
