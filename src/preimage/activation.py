@@ -47,7 +47,7 @@ class Activation(Protocol):
         """A pre-activation of each ``x``; where ``x`` pins none down (saturated), NaN."""
 
     def slab(self, x: Array, tolerance: Array | float) -> Slab:
-        """The pre-activations within ``tolerance`` of ``x``; see the module's text."""
+        """The pre-activations within ``tolerance`` of ``x``; see ``slab``."""
 
     def relaxed_slab(self, x: Array, tolerance: Array | float) -> Slab:
         """What holds at ``delta = tolerance`` whatever sign the pre-activation has (eq. 8)."""

@@ -112,7 +112,7 @@ def _claims(
     network = as_network(measured)
     search = GaussNewton(box=box, seed=seed, backend="kernel")
     starts = search.solve(measured, replace(observation, sensing=None)).latent
-    began = time.perf_counter()  # not before, since first use may compile
+    began = time.perf_counter()  # the search for a first code does not count
     if observation.sensing is not None:
         m, n = observation.sensing.shape
         sensing = digest_of(f"{m} {n}", measured.layers[-1].dense_weight)

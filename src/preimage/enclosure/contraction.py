@@ -254,7 +254,10 @@ def _cut(
 
 
 def _program_rows(forms: Forms, admitted: Interval) -> Array:
-    """Multipliers of the linear programs of the module's text, (boxes, 2 k, n)."""
+    """Multipliers of the linear programs that bound each coordinate of t, (boxes, 2 k, n).
+
+    minimise +-t_j  subject to  low <= c + A t <= high, each widened by two deviations,  |t| <= 1
+    """
     count, k, n = forms.linear.shape
     low, high = (end - forms.center for end in admitted.ends(forms))
     slack = 2 * np.sqrt(forms.variance)
