@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "hooks"))
 from size import lines_by_part, too_long  # noqa: E402
 
 # `make size` counts. Lower this with every change that removes lines; the goal is 13,500.
-MOST_LINES = 19_200
+MOST_LINES = 18_830
 # Each module or package may import those before it.
 FLOORS = [
     "errors",
