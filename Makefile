@@ -5,16 +5,20 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test kernel test-portable chromium lint types claims bench soundness forgeries faults fuzz figures docs clean
+.PHONY: demo test coverage kernel test-portable chromium lint types claims bench soundness forgeries faults fuzz figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --out demo-output
 
 # Two workers with one thread each for BLAS and torch: more would wait for each other. The tests that
-# drive a browser wait for it in seconds, so that they run alone.
-test: export OPENBLAS_NUM_THREADS = 1
-test: export OMP_NUM_THREADS = 1
+# drive a browser wait for it in seconds, so that they run alone. Coverage adds a third or so.
+test coverage: export OPENBLAS_NUM_THREADS = 1
+test coverage: export OMP_NUM_THREADS = 1
 test: .venv/installed-test chromium
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	$(BIN)/python -m pytest -m browser
+
+coverage: .venv/installed-test chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" --cov --cov-report=
 	$(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term:skip-covered
 
