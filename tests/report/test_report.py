@@ -289,6 +289,7 @@ def test_a_store_is_never_held_as_a_whole(tmp_path):
         ([0.0, 0.0], "2 errors: smallest 0, median 0"),
         ([3.0], "1 errors: smallest 3, median 3"),
         ([0.0, 1.0], "smallest 0"),
+        ([0.0, 1.0, 0.0, 2.0], "largest 2; the first bar holds 2 that are 0."),
     ],
 )
 def test_distributions_without_width(values, words):

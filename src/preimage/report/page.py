@@ -61,6 +61,8 @@ def spread(values: Array, of: str, noise: float = 0.0) -> str:
         f"{known.size} {of}: smallest {least}, median {median}, 95 % at most {high}, largest {most}"
     )
     text += f"; {values.size - known.size} unknown" if known.size < values.size else ""
+    zeros = int((known == 0).sum())  # a logarithmic axis has no place for them
+    text += f"; the first bar holds {zeros} that are 0" if 0 < zeros < known.size else ""
     text += f"; the line is the noise, {number(noise)}" if noise > 0 else ""
     shown = histogram_svg(known, f"Histogram of {text}", noise)
     return f"<figure>{shown}<figcaption>{text}.</figcaption></figure>"
