@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
 PINS := pyproject.toml constraints.txt
 
 .PHONY: demo test coverage kernel test-portable chromium lint types claims bench soundness forgeries faults fuzz figures docs clean
@@ -12,15 +13,16 @@ demo: .venv/installed-demo
 
 # Two workers with one thread each for BLAS and torch: more would wait for each other. The tests that
 # drive a browser wait for it in seconds, so that they run alone. Coverage adds a third or so.
+MOST := -n 2 --dist loadfile -m "not browser"
 test coverage: export OPENBLAS_NUM_THREADS = 1
 test coverage: export OMP_NUM_THREADS = 1
 test: .venv/installed-test chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
-	$(BIN)/python -m pytest -m browser
+	$(PYTEST) $(MOST)
+	$(PYTEST) -m browser
 
 coverage: .venv/installed-test chromium
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser" --cov --cov-report=
-	$(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term:skip-covered
+	$(PYTEST) $(MOST) --cov --cov-report=
+	$(PYTEST) -m browser --cov --cov-append --cov-report=term:skip-covered
 
 # The C library in place, beside the Python files; an install does the same.
 kernel:
@@ -34,7 +36,7 @@ chromium:
 
 # The main tests without the kernel: NumPy, SciPy and HiGHS must give the same answers.
 test-portable: .venv/installed-test
-	PREIMAGE_KERNEL=0 $(BIN)/python -m pytest tests/lp tests/methods/test_exact.py \
+	PREIMAGE_KERNEL=0 $(PYTEST) tests/lp tests/methods/test_exact.py \
 		tests/methods/test_layerwise.py tests/test_layer_program.py
 
 lint: .venv/installed-test

@@ -140,7 +140,7 @@ class LayerProgram:
         weight, (above, below) = self.weight_of(sample), self.finite_sides(sample)
         lower, lower_rate, upper, upper_rate = (part[sample] for part in self.slab)
         rates = -np.concatenate([upper_rate[above], lower_rate[below]])
-        slacks = rates[:, None][:, : self.slack == "shared"]
+        slacks = rates[:, None] if self.slack == "shared" else np.empty((len(rates), 0))
         if self.slack == "own":  # the matrix is mostly zeros
             entries = (rates, (np.arange(len(rates)), np.concatenate([above, below])))
             slacks = scipy.sparse.csr_array(entries, shape=(len(rates), len(lower)))

@@ -33,7 +33,10 @@ class Answer(NamedTuple):
     def finish(self, as_json: bool) -> None:
         """Print it, and end the command."""
         for part in (to_json(self.value),) if as_json else self.text:
-            typer.echo(part) if isinstance(part, str) else _print_table(part)
+            if isinstance(part, Table):
+                _print_table(part)
+            else:
+                typer.echo(part)
         if self.failed:
             raise typer.Exit(1)
 

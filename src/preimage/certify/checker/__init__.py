@@ -9,13 +9,13 @@ they have to be. The exit code is 0 if every verdict is proven, and 1 if one is 
 ``undecided``.
 """
 
-from .files import FORMAT, pack, read_array, read_certificate, read_network, seal, sensing_digest
+from .files import FORMAT, read_array, read_certificate, read_network, seal, sensing_digest
 from .forms import DEPTH, VERDICTS, items, read_sample, read_steps
 from .network import INF, UNIT, Layer, exact, explains, latent_layer, rational, require, scaled
 from .steps import State, least, leaves
 
 __all__ = ["DEPTH", "FORMAT", "INF", "UNIT", "VERDICTS", "Layer", "State", "check", "describe",
-           "exact", "explains", "latent_layer", "least", "pack", "prove", "rational",
+           "exact", "explains", "latent_layer", "least", "prove", "rational",
            "read_certificate", "read_sample", "read_steps", "require", "scaled", "seal",
            "sensing_digest"]  # fmt: skip
 
